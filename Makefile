@@ -1,0 +1,51 @@
+# make demo, make test: the two commands of the README. make help lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := demo
+
+.PHONY: help demo test quick lint types bench lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+# pip's own notes about index pages that lack a package would bury what matters.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hedypet needs Python 3.11 or newer; set PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED) ## write a phantom dataset and run both levels on it
+	rm -rf $(DEMO)
+	$(BIN)/hedypet-phantom $(DEMO)/bids --participants 2 --size tiny --seed 1
+	$(BIN)/python run.py $(DEMO)/bids $(DEMO)/derivatives participant
+	$(BIN)/python run.py $(DEMO)/bids $(DEMO)/derivatives group
+	@echo "Reports: $(DEMO)/derivatives/sub-001.html, $(DEMO)/derivatives/group.html"
+	@echo "Tables:  $(DEMO)/derivatives/readouts/"
+
+test: $(INSTALLED) ## run every test
+	$(BIN)/python -m pytest
+
+quick: $(INSTALLED) ## run the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(INSTALLED) ## ruff and the layers of the design
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(INSTALLED) ## mypy, strict on the package
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## run every benchmark
+	for file in benchmarks/[a-z]*.py; do \
+	  name=$$(basename $$file .py); test $$name = measure || $(BIN)/python -m benchmarks.$$name || exit 1; \
+	done
+
+lock: $(INSTALLED) ## write the exact versions of this environment to constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean: ## remove the environment and the demo
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,189 @@
+"""argv -> options and settings -> pipeline -> exit code. Imports nothing heavy before work starts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from hedypet_bids import __version__
+from hedypet_bids.errors import HedypetError, UnknownLevelError, UsageError
+
+LEVELS = ("participant", "group")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for, apart from the study's settings."""
+
+    bids_dir: Path
+    output_dir: Path
+    level: str
+    participant_labels: tuple[str, ...]
+    session_labels: tuple[str, ...]
+    derivatives: dict[str, Path]
+    bids_filter_file: Path | None
+    skip_bids_validation: bool
+    settings_file: Path | None
+    work_dir: Path | None
+    nprocs: int | None
+    mem_mb: int | None
+    dry_run: bool
+    verbosity: int
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run hedypet for a command line; returns the exit status."""
+    try:
+        options = parse(argv)
+        # Imported here: the study's modules take seconds, which --help and --version do not have.
+        from hedypet_bids.app import run
+
+        return run(options)
+    except HedypetError as error:
+        print(f"hedypet: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("hedypet: stopped by the user; finished steps are kept.", file=sys.stderr)
+        return 130
+
+
+def parse(argv: Sequence[str] | None = None) -> Options:
+    """Options of a command line.
+
+    Raises
+    ------
+    UsageError
+        An argument is unknown, missing or malformed.
+    UnknownLevelError
+        The analysis level is not ``participant`` or ``group``.
+    """
+    given = _parser().parse_args(argv)
+    if given.analysis_level not in LEVELS:
+        raise UnknownLevelError(
+            f"Unknown analysis level {given.analysis_level!r}; expected one of {', '.join(LEVELS)}."
+        )
+    _check_output(given.bids_dir, given.output_dir)
+    return Options(
+        bids_dir=given.bids_dir,
+        output_dir=given.output_dir,
+        level=given.analysis_level,
+        participant_labels=tuple(label.removeprefix("sub-") for label in given.participant_label),
+        session_labels=tuple(label.removeprefix("ses-") for label in given.session_label),
+        derivatives=_named_paths(given.derivatives),
+        bids_filter_file=given.bids_filter_file,
+        skip_bids_validation=given.skip_bids_validation,
+        settings_file=given.settings,
+        work_dir=given.work_dir,
+        nprocs=given.nprocs,
+        mem_mb=given.mem_mb,
+        dry_run=given.dry_run,
+        verbosity=given.verbose,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\n{self.format_usage()}Try {self.prog} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="hedypet",
+        description="Total-body dynamic FDG PET/CT/MR (BIDS) to segmentations, aligned images, input "
+        "functions, time-activity curves, Patlak Ki and readout tables.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("bids_dir", type=Path, help="the BIDS dataset (the folder with sub-*)")
+    parser.add_argument("output_dir", type=Path, help="where the derivatives go")
+    parser.add_argument(
+        "analysis_level", metavar="{participant,group}", help="one participant after another, or the tables"
+    )
+    _add(
+        parser, "--participant-label", nargs="+", default=[], metavar="LABEL", help="only these participants"
+    )
+    _add(
+        parser,
+        "--session-label",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="only PET and CT of these sessions; MR of other sessions is used where these have none",
+    )
+    _add(
+        parser,
+        "-d",
+        "--derivatives",
+        nargs="+",
+        default=[],
+        metavar="NAME=PATH",
+        help="ready segmentations: totalsegmentator=PATH synthseg=PATH",
+    )
+    _add(
+        parser,
+        "--bids-filter-file",
+        type=Path,
+        metavar="FILE",
+        help='JSON that chooses images, e.g. {"dynamic": {"reconstruction": "acdynPSF"}}; parts: dynamic, '
+        "static, ct, topogram, head_mr, body_mr",
+    )
+    _add(parser, "--skip-bids-validation", action="store_true", help="do not run the BIDS validator first")
+    _add(parser, "--settings", type=Path, metavar="FILE", help="TOML file with parameters of the study")
+    _add(parser, "-w", "--work-dir", type=Path, metavar="DIR", help="folder for temporary files and caches")
+    _add(parser, "--nprocs", type=_positive, metavar="N", help="worker processes (default: all processors)")
+    _add(parser, "--mem-mb", type=_positive, metavar="MB", help="memory that all workers may use together")
+    _add(
+        parser,
+        "--dry-run",
+        action="store_true",
+        help="print what was found and which steps would run, and stop",
+    )
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; twice for debugging")
+    parser.add_argument("--version", action="version", version=f"hedypet {__version__}")
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, *flags: str, **options: object) -> None:
+    """Add an option that answers to dashes and to underscores, as BIDS Apps are called both ways."""
+    underscored = [f"--{flag[2:].replace('-', '_')}" for flag in flags if flag.startswith("--")]
+    twins = [flag for flag in underscored if flag not in flags]
+    action = parser.add_argument(*flags, **options)  # type: ignore[arg-type]
+    if twins:
+        hidden = {**options, "help": argparse.SUPPRESS, "dest": action.dest, "default": argparse.SUPPRESS}
+        parser.add_argument(*twins, **hidden)  # type: ignore[arg-type]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1; found {text}")
+    return value
+
+
+def _named_paths(items: Sequence[str]) -> dict[str, Path]:
+    named = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not equals:
+            # fMRIPrep also takes a bare path: the folder's own name then is the name.
+            name, path = Path(item).name, item
+        if name not in ("totalsegmentator", "synthseg"):
+            raise UsageError(
+                f"--derivatives {item}: expected totalsegmentator=PATH or synthseg=PATH; "
+                f"found the name {name!r}."
+            )
+        named[name] = Path(path)
+    return named
+
+
+def _check_output(bids_dir: Path, output_dir: Path) -> None:
+    raw, output = bids_dir.resolve(), output_dir.resolve()
+    inside = output == raw or (raw in output.parents and output.relative_to(raw).parts[0] != "derivatives")
+    if inside:
+        raise UsageError(
+            f"The output folder {output_dir} lies inside the raw dataset {bids_dir}. "
+            f"Choose a folder outside it, or {bids_dir / 'derivatives' / 'hedypet'}."
+        )

@@ -1,0 +1,83 @@
+"""Every way hedypet can fail, with the exit code each one ends the program with.
+
+HedypetError                   1   at least one participant failed
+├── UsageError                 2   the command line cannot be understood
+├── InvalidDatasetError       16   the input is not valid BIDS
+├── UnknownLevelError         17   the analysis level is not participant or group
+├── NothingSelectedError      18   the filters leave nothing to process
+├── BadDataError              65   a file was read but its content cannot be right
+├── MissingInputError         66   a file or folder that is needed is not there
+├── OutputError               73   the output cannot be written
+├── ReadWriteError            74   the disk failed while reading or writing
+├── TryAgainError             75   a passing fault; the same command may succeed
+└── MissingProgramError      127   an external program is not installed
+
+Only ``cli.main`` turns an error into an exit status. A message says what was
+expected, what was found, where, and what to do.
+"""
+
+
+class HedypetError(Exception):
+    """Base of all errors that hedypet raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(HedypetError):
+    """The command line asks for something that makes no sense."""
+
+    exit_code = 2
+
+
+class InvalidDatasetError(HedypetError):
+    """The BIDS validator rejects the input dataset."""
+
+    exit_code = 16
+
+
+class UnknownLevelError(UsageError):
+    """The analysis level is neither ``participant`` nor ``group``."""
+
+    exit_code = 17
+
+
+class NothingSelectedError(HedypetError):
+    """The participant and file filters match nothing in the dataset."""
+
+    exit_code = 18
+
+
+class BadDataError(HedypetError):
+    """An input file is readable, but its content is impossible or inconsistent."""
+
+    exit_code = 65
+
+
+class MissingInputError(HedypetError):
+    """An input file or folder that cannot be done without is missing."""
+
+    exit_code = 66
+
+
+class OutputError(HedypetError):
+    """The output folder cannot be created or written."""
+
+    exit_code = 73
+
+
+class ReadWriteError(HedypetError):
+    """Reading or writing failed half-way (disk full, network file system gone)."""
+
+    exit_code = 74
+
+
+class TryAgainError(HedypetError):
+    """A passing fault such as a lock held by another run."""
+
+    exit_code = 75
+
+
+class MissingProgramError(HedypetError):
+    """An external program that was asked for cannot be found or started."""
+
+    exit_code = 127

@@ -1,0 +1,394 @@
+"""The input dataset: which participants there are and which of their images play which part.
+
+pybids does the indexing. It knows no CT, so it gets an edited copy of its own
+configuration; only the folders of the participants asked for are read.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+from nibabel.filebasedimages import ImageFileError
+
+from hedypet_bids import bids_names as names
+from hedypet_bids.bids_names import Source
+from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
+from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS, Task
+from hedypet_bids.settings import Selection
+
+IMAGE_EXTENSIONS = (".nii.gz", ".nii")
+READY_SEGMENTATIONS = ("totalsegmentator", "synthseg")
+
+# Short entity keys of file names, as people write them in filters, to pybids' long ones.
+_LONG_ENTITY = {
+    "sub": "subject",
+    "ses": "session",
+    "rec": "reconstruction",
+    "acq": "acquisition",
+    "trc": "tracer",
+    "ce": "ceagent",
+}
+
+
+@dataclass(frozen=True)
+class ParticipantInputs:
+    """The images of one participant by the part they play; None or empty where there is none."""
+
+    label: str
+    dynamic: Source | None = None
+    static: Source | None = None
+    other_statics: tuple[Source, ...] = ()
+    ct: Source | None = None
+    other_cts: tuple[Source, ...] = ()
+    topogram: Source | None = None
+    head_mr: Source | None = None
+    head_mr_group: tuple[Source, ...] = ()
+    body_mr: Source | None = None
+    body_mr_group: tuple[Source, ...] = ()
+    ready_segmentations: Mapping[str, Path] = field(default_factory=dict, hash=False)
+
+    @property
+    def statics(self) -> tuple[Source, ...]:
+        """Every static PET reconstruction, the one that is measured first."""
+        return ((self.static,) if self.static else ()) + self.other_statics
+
+    @property
+    def cts(self) -> tuple[Source, ...]:
+        """Every CT reconstruction, the segmented one first."""
+        return ((self.ct,) if self.ct else ()) + self.other_cts
+
+    @property
+    def head_mrs(self) -> tuple[Source, ...]:
+        """Every MR image that moves with the head registration."""
+        return ((self.head_mr,) if self.head_mr else ()) + self.head_mr_group
+
+    @property
+    def body_mrs(self) -> tuple[Source, ...]:
+        """Every MR image that moves with the body registration."""
+        return ((self.body_mr,) if self.body_mr else ()) + self.body_mr_group
+
+    @property
+    def pet(self) -> Source | None:
+        """The image that stands for the scan: the static one, else the dynamic one."""
+        return self.static or self.dynamic
+
+
+class Dataset:
+    """A raw BIDS dataset, indexed for some participants.
+
+    Raises
+    ------
+    MissingInputError
+        ``root`` is no folder, or holds no dataset_description.json.
+    NothingSelectedError
+        No participant is left.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        participant_labels: Collection[str] = (),
+        session_labels: Collection[str] = (),
+        derivatives: Mapping[str, Path] | None = None,
+        filters: Mapping[str, Mapping[str, Any]] | None = None,
+        selection: Selection | None = None,
+    ) -> None:
+        self.root = _existing_dataset(root)
+        self.labels = _selected_labels(self.root, participant_labels)
+        self.derivatives = _ready_derivatives(self.root, derivatives or {})
+        self._sessions = tuple(session_labels)
+        self._filters = dict(filters or {})
+        self._selection = selection or Selection()
+        self._layout = _index(self.root, self.labels)
+        self.participants_columns = _read_json(self.root / "participants.json")
+        self._participants = _participant_rows(self.root / "participants.tsv")
+
+    def participant_row(self, label: str) -> Mapping[str, str]:
+        """The participants.tsv row of a participant; empty when there is none."""
+        return self._participants.get(label, {})
+
+    def session_rows(self, label: str) -> Mapping[str, Mapping[str, str]]:
+        """The rows of ``sub-<L>_sessions.tsv`` by session label; empty without the file."""
+        path = self.root / f"sub-{label}" / f"sub-{label}_sessions.tsv"
+        rows = _read_tsv(path) if path.is_file() else []
+        return {row.get("session_id", "").removeprefix("ses-"): row for row in rows}
+
+    def metadata(self, source: Source) -> dict[str, Any]:
+        """The sidecar of an image, with what it inherits from sidecars above it."""
+        metadata: dict[str, Any] = dict(self._layout.get_metadata(str(source.path)))
+        return metadata
+
+    def inputs(self, label: str) -> ParticipantInputs:
+        """The images of one participant by the part they play.
+
+        Raises
+        ------
+        BadDataError
+            Several images could play the same part; the message lists them and
+            says which option chooses.
+        """
+        sources = self._sources(label)
+        pets = self._in_sessions([s for s in sources if s.suffix == names.PET_SUFFIX], required=True)
+        cts = self._in_sessions([s for s in sources if s.suffix == names.CT_SUFFIX], required=True)
+        topograms = self._in_sessions(
+            [s for s in sources if s.suffix == names.TOPOGRAM_SUFFIX], required=True
+        )
+        mrs = self._in_sessions([s for s in sources if s.suffix == names.MR_SUFFIX], required=False)
+
+        dynamics = [s for s in pets if n_frames(s.path) > 1]
+        statics = [s for s in pets if s not in dynamics]
+        static = self._choose(statics, "static", "reconstruction", self._selection.static_rec)
+        ct = self._choose(cts, "ct", "reconstruction", self._selection.ct_rec)
+        head_group = [m for m in mrs if _acquisition(m).startswith(names.HEAD_MR_GROUP)]
+        body_group = [m for m in mrs if _acquisition(m).startswith(names.BODY_MR_GROUPS)]
+        plain = [m for m in mrs if m not in head_group and m not in body_group]
+        head = self._choose(plain, "head_mr", "acquisition", self._selection.head_mr_acq)
+        body = self._choose(
+            [m for m in body_group if _acquisition(m) == self._selection.body_mr_acq],
+            "body_mr",
+            "acquisition",
+            self._selection.body_mr_acq,
+        )
+        inputs = ParticipantInputs(
+            label=label,
+            dynamic=self._choose(dynamics, "dynamic", "reconstruction", self._selection.dynamic_rec),
+            static=static,
+            other_statics=tuple(s for s in statics if s != static),
+            ct=ct,
+            other_cts=tuple(c for c in cts if c != ct),
+            topogram=self._choose(topograms, "topogram", "reconstruction", ""),
+            head_mr=head,
+            head_mr_group=tuple(head_group),
+            body_mr=body,
+            body_mr_group=tuple(m for m in body_group if m != body),
+        )
+        return _with_ready_segmentations(inputs, self.derivatives)
+
+    def _sources(self, label: str) -> list[Source]:
+        files = self._layout.get(
+            subject=label, datatype=list(names.INPUT_DATATYPES), extension=list(IMAGE_EXTENSIONS)
+        )
+        sources = []
+        for file in sorted(files, key=lambda f: str(f.path)):
+            entities = {key: str(value) for key, value in file.get_entities().items()}
+            sources.append(
+                Source(
+                    path=Path(file.path),
+                    root=self.root,
+                    entities=entities,
+                    suffix=entities["suffix"],
+                    datatype=entities["datatype"],
+                )
+            )
+        return sources
+
+    def _in_sessions(self, sources: list[Source], *, required: bool) -> list[Source]:
+        """Sources of the sessions asked for; MR of another session stays when those have none."""
+        if not self._sessions:
+            return sources
+        chosen = [s for s in sources if s.entities.get("session") in self._sessions]
+        return chosen if chosen or required else sources
+
+    def _choose(self, candidates: Sequence[Source], role: str, entity: str, preferred: str) -> Source | None:
+        """The one image that plays a part: by filter, by the preferred label, or the only one."""
+        wanted = self._filters.get(role)
+        if wanted:
+            candidates = [c for c in candidates if _passes(c, wanted)]
+        elif preferred:
+            exact = [c for c in candidates if c.entities.get(entity) == preferred]
+            candidates = exact or candidates
+        if len(candidates) > 1:
+            listed = "\n  ".join(str(c.path.relative_to(self.root)) for c in candidates)
+            raise BadDataError(
+                f"Expected one image for the part {role!r}; found {len(candidates)}:\n  {listed}\n"
+                f"Choose one with --bids-filter-file, for example "
+                f'{{"{role}": {{"{entity}": "LABEL"}}}}, or restrict the sessions with --session-label.'
+            )
+        return candidates[0] if candidates else None
+
+
+def read_filters(path: Path) -> dict[str, dict[str, Any]]:
+    """The filters of a ``--bids-filter-file``: part -> entity -> value or list of values."""
+    parts = ("dynamic", "static", "ct", "topogram", "head_mr", "body_mr")
+    if not path.is_file():
+        raise MissingInputError(f"The BIDS filter file {path} does not exist.")
+    filters = _read_json(path)
+    for part, wanted in filters.items():
+        if part not in parts or not isinstance(wanted, dict):
+            raise UsageError(
+                f"{path}: expected an object whose keys are among {', '.join(parts)} and whose values are "
+                f'objects such as {{"reconstruction": "acdynPSF"}}; found {part!r}: {wanted!r}.'
+            )
+    return filters
+
+
+def n_frames(path: Path) -> int:
+    """Number of frames of a NIfTI image, from its header.
+
+    Raises
+    ------
+    BadDataError
+        The header cannot be read, or has neither three nor four dimensions.
+    """
+    try:
+        shape = nib.load(path).shape
+    except (ImageFileError, OSError, EOFError, ValueError, nib.spatialimages.HeaderDataError) as fault:
+        raise BadDataError(f"{path} cannot be read as NIfTI: {fault}. Restore or remove the file.") from fault
+    if len(shape) not in (3, 4):
+        raise BadDataError(f"{path} has {len(shape)} dimensions {shape}; expected a 3D or 4D image.")
+    return int(shape[3]) if len(shape) == 4 else 1
+
+
+def _acquisition(source: Source) -> str:
+    return source.entities.get("acquisition", "")
+
+
+def _passes(source: Source, wanted: Mapping[str, Any]) -> bool:
+    for key, value in wanted.items():
+        allowed = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+        if source.entities.get(_LONG_ENTITY.get(key, key)) not in allowed:
+            return False
+    return True
+
+
+def _existing_dataset(root: Path) -> Path:
+    if not root.is_dir():
+        raise MissingInputError(f"The BIDS dataset {root} does not exist or is no folder.")
+    if not (root / "dataset_description.json").is_file():
+        raise MissingInputError(
+            f"{root} holds no dataset_description.json, so it is no BIDS dataset. "
+            "Give the top folder of the dataset (the one that holds the sub-* folders)."
+        )
+    return root.resolve()
+
+
+def _selected_labels(root: Path, wanted: Collection[str]) -> tuple[str, ...]:
+    present = sorted(p.name.removeprefix("sub-") for p in root.glob("sub-*") if p.is_dir())
+    if not present:
+        raise NothingSelectedError(f"{root} has no sub-* folder: there is no participant to process.")
+    if not wanted:
+        return tuple(present)
+    unknown = sorted(set(wanted) - set(present))
+    if unknown:
+        raise NothingSelectedError(
+            f"No folder for participant {names.listed(unknown)} in {root}. "
+            f"It has: {names.listed(present[:20])}{' ...' if len(present) > 20 else ''}. "
+            "Check --participant-label."
+        )
+    return tuple(label for label in present if label in wanted)
+
+
+def _ready_derivatives(root: Path, given: Mapping[str, Path]) -> dict[str, Path]:
+    """Datasets of ready segmentations: those given, else those inside the raw dataset."""
+    found = {
+        name: root / "derivatives" / name
+        for name in READY_SEGMENTATIONS
+        if (root / "derivatives" / name).is_dir()
+    }
+    for name, path in given.items():
+        if not path.is_dir():
+            raise MissingInputError(f"--derivatives {name}={path}: the folder does not exist.")
+        found[name] = path.resolve()
+    return found
+
+
+def _index(root: Path, labels: Sequence[str]) -> Any:
+    # Imported here: pybids takes half a second, which --help and --version do not have.
+    import bids
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    config = json.loads((Path(bids.__file__).parent / "layout" / "config" / "bids.json").read_text())
+    for entity in config["entities"]:
+        if entity["name"] == "datatype":
+            entity["pattern"] = entity["pattern"].replace("(anat|", "(anat|ct|", 1)
+    keep = "|".join(re.escape(label) for label in labels)
+    ignore = [re.compile(rf"^/sub-(?!({keep})(/|$))"), re.compile(r"^/(derivatives|sourcedata|code|\.)")]
+    with tempfile.TemporaryDirectory(prefix="hedypet-") as folder:
+        config_file = Path(folder) / "bids_with_ct.json"
+        config_file.write_text(json.dumps(config))
+        try:
+            return BIDSLayout(
+                root,
+                validate=False,
+                config=str(config_file),
+                indexer=BIDSLayoutIndexer(validate=False, index_metadata=True, ignore=ignore),
+            )
+        except (OSError, ValueError, json.JSONDecodeError) as fault:
+            raise BadDataError(f"{root} cannot be indexed: {fault}") from fault
+
+
+def _with_ready_segmentations(
+    inputs: ParticipantInputs, derivatives: Mapping[str, Path]
+) -> ParticipantInputs:
+    found: dict[str, Path] = {}
+    for task in SEGMENTATION_TASKS:
+        image = inputs.ct if task in CT_TASKS else inputs.head_mr
+        folder = derivatives.get("totalsegmentator" if task in CT_TASKS else "synthseg")
+        if image is None or folder is None:
+            continue
+        candidates = _segmentation_files(folder / f"sub-{inputs.label}", image, task)
+        if len(candidates) > 1:
+            listed = "\n  ".join(map(str, candidates))
+            raise BadDataError(
+                f"Expected one {task.name} segmentation of {image.path.name}; found {len(candidates)}:\n"
+                f"  {listed}\nRemove or rename all but one."
+            )
+        if candidates:
+            found[task.name] = candidates[0]
+    return ParticipantInputs(**{**inputs.__dict__, "ready_segmentations": found})
+
+
+def _segmentation_files(folder: Path, image: Source, task: Task) -> list[Path]:
+    """Ready label images of one task that are named after an image (its session, rec and acq)."""
+    of_image = names.entities_of(image.path.name)
+    matches = []
+    for path in sorted(folder.rglob(f"*_seg-{task.name}*_dseg.nii*")):
+        entities = names.entities_of(path.name)
+        same = all(entities.get(key, value) == value for key, value in of_image.items())
+        if same and "space" not in entities and _task_of(entities["seg"]) is task:
+            matches.append(path)
+    return matches
+
+
+def _task_of(label: str) -> Task | None:
+    """The task whose name is the longest beginning of a ``seg-`` label (``synthsegparcV2``)."""
+    known = [t for t in CT_TASKS + MR_TASKS if label.startswith(t.name)]
+    return max(known, key=lambda t: len(t.name), default=None)
+
+
+def _participant_rows(path: Path) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        return {}
+    rows = _read_tsv(path)
+    if rows and "participant_id" not in rows[0]:
+        raise BadDataError(f"{path} has no column participant_id; found {names.listed(rows[0])}.")
+    return {names.participant_label(row["participant_id"] or ""): row for row in rows}
+
+
+def _read_tsv(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [dict(row) for row in csv.DictReader(file, delimiter="\t")]
+    except (OSError, UnicodeDecodeError, csv.Error) as fault:
+        raise BadDataError(f"{path} cannot be read as a table: {fault}.") from fault
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as fault:
+        raise BadDataError(f"{path} cannot be read as JSON: {fault}.") from fault
+    if not isinstance(content, dict):
+        raise BadDataError(f"{path} must hold a JSON object; found a {type(content).__name__}.")
+    return content

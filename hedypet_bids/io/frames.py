@@ -1,0 +1,313 @@
+"""NIfTI images read frame by frame, decompressed by igzip in a thread that reads ahead.
+
+A dynamic series is never in memory whole: what is needed is the frame in use and a few that are
+being read. Works on single-file NIfTI-1 and -2 (``.nii``, ``.nii.gz``), any integer or float type
+and byte order.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import IO, Any
+
+import nibabel as nib
+import numpy as np
+from isal import igzip, isal_zlib
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, ReadWriteError
+from hedypet_bids.model import FloatArray, Grid, IntArray
+
+READ_BUFFER_BYTES = 1 << 20
+# What a damaged gzip stream raises.
+_DAMAGED: Any = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
+
+# Integers of up to 16 bits are exact in float32, wider ones are not.
+_EXACT_IN_FLOAT32 = frozenset({"b1", "i1", "i2", "u1", "u2", "f4"})
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What is needed of a NIfTI header to read the voxels."""
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    inter: float
+
+
+class FrameReader:
+    """Frames of a 3D or 4D NIfTI image, one after the other.
+
+    Parameters
+    ----------
+    path
+        ``.nii`` or ``.nii.gz``; only the header is read at construction.
+    read_ahead
+        Frames that the reading thread may be ahead.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    BadDataError
+        It is no NIfTI image, has another number of dimensions, or no real numbers.
+    """
+
+    def __init__(self, path: Path, *, read_ahead: int = 2) -> None:
+        self.path = path
+        self._header = _read_header(path)
+        shape = self._header.shape
+        try:
+            self.grid = Grid((shape[0], shape[1], shape[2]), self._header.affine)
+        except BadDataError as fault:
+            raise BadDataError(f"{path}: {fault}") from fault
+        self.n_frames = shape[3] if len(shape) == 4 else 1
+        self.dtype = self._header.dtype
+        self._read_ahead = read_ahead
+
+    @property
+    def frame_bytes(self) -> int:
+        """Size of a frame on disk, uncompressed."""
+        return self.grid.n_voxels * self.dtype.itemsize
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, FloatArray]]:
+        """Index and voxels of each frame from ``start`` up to ``stop``.
+
+        A frame has the shape of the grid in Fortran order, scaled by the header's slope and
+        intercept; float32 where that holds every stored value, float64 otherwise. Its memory is
+        used again: copy it to keep it beyond the next step of the iteration.
+
+        Raises
+        ------
+        BadDataError
+            The file is cut short or corrupt; the message names the frame.
+        ReadWriteError
+            The disk failed.
+        """
+        stop = self.n_frames if stop is None else stop
+        if not 0 <= start <= stop <= self.n_frames:
+            raise ValueError(f"frames {start} to {stop} of an image with {self.n_frames} frames")
+        if start == stop:
+            return
+        with _ReadingThread(self, start, stop, self._read_ahead) as thread:
+            for index in range(start, stop):
+                buffer = thread.next()
+                yield index, self._decode(buffer)
+                thread.give_back(buffer)
+
+    def _decode(self, buffer: NDArray[np.uint8]) -> FloatArray:
+        header = self._header
+        stored = buffer.view(header.dtype).reshape(self.grid.shape, order="F")
+        kind = f"{header.dtype.kind}{header.dtype.itemsize}"
+        wanted = np.float32 if kind in _EXACT_IN_FLOAT32 else np.float64
+        if header.slope == 1 and header.inter == 0:
+            return stored.astype(wanted, copy=False)
+        # Scaled in float64 and rounded once.
+        scaled = stored.astype(np.float64)
+        scaled *= header.slope
+        scaled += header.inter
+        return scaled.astype(wanted, copy=False)
+
+    def _decode_labels(self, buffer: NDArray[np.uint8]) -> NDArray[Any]:
+        header = self._header
+        if header.slope != 1 or header.inter != 0:
+            return self._decode(buffer)
+        stored = buffer.view(header.dtype).reshape(self.grid.shape, order="F")
+        return stored.astype(header.dtype.newbyteorder("="), copy=False)
+
+
+def read_volume(path: Path) -> tuple[FloatArray, Grid]:
+    """The voxels (Fortran order) and grid of a 3D image, or of a 4D image with one frame.
+
+    Raises
+    ------
+    BadDataError
+        As :class:`FrameReader`, or the image has several frames.
+    """
+    reader = _single_frame(path)
+    [(_, frame)] = ((index, frame.copy(order="F")) for index, frame in reader.frames())
+    return frame, reader.grid
+
+
+def read_labels(path: Path) -> tuple[IntArray, Grid]:
+    """The labels (Fortran order, integers as on disk) and grid of a label image.
+
+    Labels stored as floats are accepted when they are whole numbers.
+
+    Raises
+    ------
+    BadDataError
+        As :func:`read_volume`, or a voxel holds no whole number or a negative one.
+    """
+    reader = _single_frame(path)
+    with _ReadingThread(reader, 0, 1, 1) as thread:
+        labels = reader._decode_labels(thread.next())
+    if labels.dtype.kind == "f":
+        labels = _whole_numbers(labels, path)
+    if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
+        raise BadDataError(f"{path} holds the negative label {labels.min()}; expected labels from 0.")
+    return labels, reader.grid
+
+
+def _single_frame(path: Path) -> FrameReader:
+    reader = FrameReader(path, read_ahead=1)
+    if reader.n_frames != 1:
+        raise BadDataError(f"{path} has {reader.n_frames} frames; expected a 3D image.")
+    return reader
+
+
+def _whole_numbers(values: NDArray[Any], path: Path) -> IntArray:
+    if not np.isfinite(values).all() or (values != np.rint(values)).any():
+        raise BadDataError(f"{path} must hold labels (whole numbers); found other values. Is it an image?")
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if low < 0 or high > np.iinfo(np.int32).max:
+        raise BadDataError(f"{path} must hold labels from 0 to 2^31; found values from {low:g} to {high:g}.")
+    labels: IntArray = values.astype(np.min_scalar_type(int(high)))
+    return labels
+
+
+class _ReadingThread:
+    """Fills buffers with frames ahead of the consumer; leaves no thread behind."""
+
+    def __init__(self, reader: FrameReader, start: int, stop: int, read_ahead: int) -> None:
+        self._reader = reader
+        self._range = range(start, stop)
+        # Memory is touched only when a buffer is used: a short range costs what it needs.
+        n_buffers = min(read_ahead + 1, stop - start)
+        self._free: Queue[NDArray[np.uint8] | None] = Queue()
+        for _ in range(n_buffers):
+            self._free.put(np.empty(reader.frame_bytes, dtype=np.uint8))
+        self._filled: Queue[NDArray[np.uint8] | HedypetError] = Queue()
+        self._thread = threading.Thread(target=self._read, name=f"read {reader.path.name}", daemon=True)
+
+    def __enter__(self) -> _ReadingThread:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._free.put(None)
+        self._thread.join()
+
+    def next(self) -> NDArray[np.uint8]:
+        """The next frame's bytes; raises what the thread met."""
+        item = self._filled.get()
+        if isinstance(item, HedypetError):
+            raise item
+        return item
+
+    def give_back(self, buffer: NDArray[np.uint8]) -> None:
+        """Let the thread fill a buffer again."""
+        self._free.put(buffer)
+
+    def _read(self) -> None:
+        try:
+            with _opened(self._reader.path) as file:
+                header, size = self._reader._header, self._reader.frame_bytes
+                _skip_to(file, header.offset + self._range.start * size)
+                for index in self._range:
+                    # A closed consumer puts None in front of everything else it gives back.
+                    buffer = self._free.get()
+                    if buffer is None:
+                        return
+                    _fill(file, buffer, self._reader.path, index)
+                    if index == self._reader.n_frames - 1:
+                        _check_end(file)
+                    self._filled.put(buffer)
+        except HedypetError as error:
+            self._filled.put(error)
+        except _DAMAGED as fault:
+            self._filled.put(_corrupt(self._reader.path, str(fault)))
+        except OSError as fault:
+            self._filled.put(ReadWriteError(f"Reading {self._reader.path} failed: {fault}."))
+        except MemoryError:
+            self._filled.put(_corrupt(self._reader.path, "it declares more voxels than memory can hold"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb", buffering=0) as raw:
+        if path.name.endswith(".gz"):
+            with igzip.IGzipFile(fileobj=raw, mode="rb") as file:
+                yield file
+        else:
+            yield raw
+
+
+def _skip_to(file: IO[bytes], position: int) -> None:
+    """Move forward; in a gzip stream that means decompressing and dropping."""
+    if not isinstance(file, igzip.IGzipFile):
+        file.seek(position)
+        return
+    scratch = memoryview(bytearray(min(READ_BUFFER_BYTES, position) or 1))
+    left = position
+    while left:
+        got = file.readinto(scratch[: min(left, len(scratch))])
+        if not got:
+            return
+        left -= got
+
+
+def _fill(file: IO[bytes], buffer: NDArray[np.uint8], path: Path, index: int) -> None:
+    view, done = memoryview(buffer.data), 0
+    while done < len(view):
+        try:
+            got = file.readinto(view[done:])  # type: ignore[attr-defined]
+        except _DAMAGED as fault:
+            raise _corrupt(path, f"frame {index} cannot be decompressed ({fault})") from fault
+        if not got:
+            raise _corrupt(path, f"it ends within frame {index}, {len(view) - done} bytes too early")
+        done += got
+
+
+def _check_end(file: IO[bytes]) -> None:
+    """Read what follows the last frame, so that gzip checks its sum."""
+    while file.read(READ_BUFFER_BYTES):
+        pass
+
+
+def _corrupt(path: Path, what: str) -> BadDataError:
+    return BadDataError(f"{path} is cut short or corrupt: {what}. Restore the file.")
+
+
+def _read_header(path: Path) -> _Header:
+    try:
+        image = nib.load(path)
+        shape = tuple(int(n) for n in image.shape)
+    except FileNotFoundError:
+        raise MissingInputError(f"The image {path} does not exist.") from None
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as fault:
+        raise BadDataError(f"{path} cannot be read as NIfTI: {fault}. Restore the file.") from fault
+    if not isinstance(image, nib.Nifti1Image):
+        raise BadDataError(f"{path} is a {type(image).__name__}; expected a single-file NIfTI image.")
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise BadDataError(f"{path} has the dimensions {shape}; expected a 3D or 4D image with voxels.")
+    dtype = image.header.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise BadDataError(f"{path} holds {dtype}; expected integers or floats of up to 64 bits.")
+    # The header of a loaded image has no scaling any more; the proxy keeps it.
+    slope, inter = float(image.dataobj.slope), float(image.dataobj.inter)
+    _check_size(path, shape, dtype, int(image.dataobj.offset))
+    return _Header(shape, image.affine, dtype, int(image.dataobj.offset), slope, inter)
+
+
+def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int) -> None:
+    """Refuse headers that declare far more data than the file can hold."""
+    declared = offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
+    size = path.stat().st_size
+    # Deflate cannot compress by more than 1032 to 1.
+    most = size * 1032 if path.name.endswith(".gz") else size
+    if declared > most:
+        raise BadDataError(
+            f"{path} declares {declared} bytes of voxels {shape}, but its {size} bytes can hold at most "
+            f"{most}: it is cut short or its header is wrong. Restore the file."
+        )

@@ -1,0 +1,256 @@
+"""The output dataset: names resolved, files written atomically, sidecars last.
+
+A result is done when its sidecar is there and carries the digest of the step's
+settings, inputs (size and modification time) and code version. There is no other
+record of what has been done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import DTypeLike, NDArray
+
+from hedypet_bids import __version__, bids_names
+from hedypet_bids.bids_names import Source, Space
+from hedypet_bids.errors import HedypetError
+from hedypet_bids.io.atomic import atomic, write_text
+from hedypet_bids.io.gzip_nifti import write_nifti
+from hedypet_bids.io.tables import write_table
+from hedypet_bids.labels import Task
+from hedypet_bids.model import Grid, IntArray
+from hedypet_bids.settings import digest
+
+STAMP_KEY = "hedypet"
+BIDS_VERSION = "1.10.0"
+SOURCE_URL = "https://github.com/DEPICT-RH/hedyPET"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An output folder and the datasets its files may come from.
+
+    Parameters
+    ----------
+    root
+        The output folder.
+    links
+        Datasets by the name that BIDS URIs give them: ``raw`` and the ready derivatives.
+    """
+
+    root: Path
+    links: Mapping[str, Path] = field(default_factory=dict, hash=False)
+
+    def path(self, name: str) -> Path:
+        """The absolute path of an output file."""
+        return self.root / name
+
+    def uri(self, path: Path) -> str:
+        """The BIDS URI of a file of this output or of a linked dataset."""
+        if path.is_relative_to(self.root):
+            return f"bids::{path.relative_to(self.root).as_posix()}"
+        # The longest match: ready derivatives usually lie inside the raw dataset.
+        holders = [(n, r) for n, r in self.links.items() if path.is_relative_to(r)]
+        if holders:
+            name, root = max(holders, key=lambda item: len(item[1].parts))
+            return f"bids:{name}:{path.relative_to(root).as_posix()}"
+        return path.resolve().as_uri()
+
+    def write_dataset_files(self) -> None:
+        """Write dataset_description.json, .bidsignore and README, unless they are as they should be."""
+        description = {
+            "Name": "hedypet derivatives",
+            "BIDSVersion": BIDS_VERSION,
+            "DatasetType": "derivative",
+            "License": "n/a",
+            "GeneratedBy": [_generated_by()],
+            "SourceDatasets": [{"URL": self.links["raw"].as_uri()}] if "raw" in self.links else [],
+            "DatasetLinks": {name: root.as_uri() for name, root in self.links.items()},
+        }
+        wanted = {
+            "dataset_description.json": json.dumps(description, indent=2) + "\n",
+            ".bidsignore": "".join(f"{line}\n" for line in bids_names.BIDSIGNORE),
+            "README": "Quantitative readouts of total-body FDG PET, written by hedypet "
+            f"{__version__}. sub-*.html are the reports, readouts/ the group tables.\n",
+        }
+        for name, text in wanted.items():
+            path = self.path(name)
+            if not path.is_file() or path.read_text("utf-8") != text:
+                write_text(path, text)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What the results of one step are made from."""
+
+    step: str
+    digest: str
+    settings: Mapping[str, Any] = field(hash=False)
+    inputs: tuple[Mapping[str, Any], ...] = field(hash=False)
+
+    @classmethod
+    def of(cls, step: str, inputs: Iterable[Path], settings: Mapping[str, Any], store: Store) -> Stamp:
+        """The stamp of a step for its inputs as they are now."""
+        facts = tuple(_file_facts(path, store) for path in sorted(set(inputs)))
+        return cls(step, digest(step, __version__, settings, facts), settings, facts)
+
+    def reason_to_run(self, outputs: Iterable[Path]) -> str:
+        """Why the step has to run; empty when every output carries this stamp."""
+        for path in outputs:
+            if not path.is_file():
+                return f"{path.name} is not there"
+            found = read_sidecar(path).get(STAMP_KEY, {})
+            if found.get("Digest") != self.digest:
+                return f"{path.name} {self._difference(found)}"
+        return ""
+
+    def _difference(self, found: Mapping[str, Any]) -> str:
+        if not found:
+            return "was left unfinished"
+        if found.get("Version") != __version__:
+            return f"was made by hedypet {found.get('Version')}"
+        if found.get("Settings") != json.loads(json.dumps(self.settings)):
+            return "was made with other settings"
+        return "was made from other inputs"
+
+
+class Writer:
+    """Writes the results of one step of one participant; each file's sidecar follows the file.
+
+    Used as a context manager: when the step fails, files that have no sidecar yet are removed.
+    """
+
+    def __init__(self, store: Store, stamp: Stamp) -> None:
+        self.store = store
+        self.stamp = stamp
+        self._open: list[Path] = []
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for path in self._open:
+            path.unlink(missing_ok=True)
+
+    def image(
+        self,
+        name: str,
+        data: NDArray[Any],
+        grid: Grid,
+        *,
+        sources: Iterable[Path],
+        dtype: DTypeLike | None = None,
+        **sidecar: Any,
+    ) -> Path:
+        """Write an image and its sidecar; returns the path."""
+        path = self._begin(name)
+        write_nifti(path, data, grid, dtype=dtype)
+        self._finish(path, sources, sidecar)
+        return path
+
+    def segmentation(
+        self,
+        source: Source,
+        task: Task,
+        space: Space | None,
+        labels: IntArray,
+        grid: Grid,
+        *,
+        sources: Iterable[Path],
+        **sidecar: Any,
+    ) -> Path:
+        """Write a label image in the smallest integer type, its label table and its sidecar."""
+        table = self._begin(bids_names.label_table_file(source, task.name, space))
+        path = self._begin(bids_names.segmentation(source, task.name, space))
+        write_table(table, pd.DataFrame({"index": task.table.indices, "name": task.table.names}))
+        write_nifti(path, labels, grid, dtype=np.min_scalar_type(int(labels.max(initial=0))))
+        self._finish(path, sources, sidecar)
+        self._open.remove(table)
+        return path
+
+    def table(self, name: str, table: pd.DataFrame, *, sources: Iterable[Path], **sidecar: Any) -> Path:
+        """Write a TSV and its sidecar; returns the path."""
+        path = self._begin(name)
+        write_table(path, table)
+        self._finish(path, sources, sidecar)
+        return path
+
+    def matrix(
+        self, name: str, matrix: NDArray[np.float64], *, sources: Iterable[Path], **sidecar: Any
+    ) -> Path:
+        """Write a 4x4 matrix as text and its sidecar; returns the path."""
+        path = self._begin(name)
+        with atomic(path) as temporary:
+            np.savetxt(temporary, matrix, fmt="%.17g")
+        self._finish(path, sources, sidecar)
+        return path
+
+    def _begin(self, name: str) -> Path:
+        path = self.store.path(name)
+        # An old sidecar must not vouch for the new file while that is being written.
+        bids_names.sidecar_of(path).unlink(missing_ok=True)
+        self._open.append(path)
+        return path
+
+    def _finish(self, path: Path, sources: Iterable[Path], sidecar: Mapping[str, Any]) -> None:
+        content = {
+            **sidecar,
+            "Sources": [self.store.uri(source) for source in sources],
+            STAMP_KEY: {
+                "Step": self.stamp.step,
+                "Version": __version__,
+                "Digest": self.stamp.digest,
+                "Settings": self.stamp.settings,
+                "Inputs": list(self.stamp.inputs),
+            },
+        }
+        write_text(bids_names.sidecar_of(path), json.dumps(_plain(content), indent=2) + "\n")
+        self._open.remove(path)
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """The sidecar of an output file; empty when it is missing or was cut short."""
+    try:
+        content = json.loads(bids_names.sidecar_of(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _file_facts(path: Path, store: Store) -> dict[str, Any]:
+    try:
+        facts = path.stat()
+    except OSError as fault:
+        raise HedypetError(f"The input {path} has disappeared: {fault.strerror}.") from fault
+    return {"URI": store.uri(path), "Size": facts.st_size, "ModifiedNs": facts.st_mtime_ns}
+
+
+def _generated_by() -> dict[str, Any]:
+    """Name, version and, from the environment that the image sets, the container."""
+    entry: dict[str, Any] = {"Name": "hedypet", "Version": __version__, "CodeURL": SOURCE_URL}
+    tag = os.environ.get("HEDYPET_CONTAINER_TAG")
+    if tag:
+        entry["Container"] = {"Type": os.environ.get("HEDYPET_CONTAINER_TYPE", "docker"), "Tag": tag}
+    return entry
+
+
+def _plain(value: Any) -> Any:
+    """A value ready for strict JSON: arrays as lists, NaN as ``n/a``."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return "n/a"
+    return value

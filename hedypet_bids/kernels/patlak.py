@@ -1,0 +1,322 @@
+"""Patlak kinetics: least-squares fits for many regions at once, and weights for voxel maps.
+
+Irreversible uptake follows C(t)/Cp(t) = Ki * I(t)/Cp(t) + V0 once the reversible
+compartments are in balance with blood (Patlak, Blasberg, Fenstermacher, J Cereb
+Blood Flow Metab 1983;3:1-7), with I the integral of the input function Cp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import cumulative_simpson
+
+from hedypet_bids.errors import BadDataError, UsageError
+from hedypet_bids.model import FloatArray, FrameTimes
+from hedypet_bids.settings import Rule
+
+# A spread of values below this part of their size is rounding, not information.
+_ROUNDING = 1e-10
+
+
+@dataclass(frozen=True)
+class Window:
+    """The frames of a fit: the last n of the series, or all whose mid is at or after a time.
+
+    Parameters
+    ----------
+    last_frames
+        Number of frames counted from the end of the series.
+    start_min
+        Time t* after injection, min.
+
+    Raises
+    ------
+    UsageError
+        Both or neither are given, or the value selects nothing by definition.
+    """
+
+    last_frames: int | None = None
+    start_min: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.last_frames is None) == (self.start_min is None):
+            raise UsageError(
+                "A Patlak window needs either a number of last frames or a start in minutes; "
+                f"found last_frames={self.last_frames}, start_min={self.start_min}."
+            )
+        if self.last_frames is not None and self.last_frames < 1:
+            raise UsageError(f"A Patlak window needs at least one frame; found {self.last_frames}.")
+        if self.start_min is not None and not np.isfinite(self.start_min):
+            raise UsageError(f"A Patlak window needs a finite start in minutes; found {self.start_min}.")
+
+    def label(self) -> str:
+        """Short text for tables: ``"4"`` for the last four frames, ``"t30"`` for t* = 30 min."""
+        return f"t{self.start_min:g}" if self.start_min is not None else str(self.last_frames)
+
+    def indices(self, frames: FrameTimes) -> NDArray[np.intp]:
+        """Indices of the frames in the window; fewer than asked for when the series is shorter."""
+        if self.start_min is not None:
+            return np.flatnonzero(frames.mid_s >= self.start_min * 60.0)
+        assert self.last_frames is not None
+        return np.arange(len(frames))[-self.last_frames :]
+
+
+@dataclass(frozen=True, eq=False)
+class PatlakFit:
+    """Fits of every region against every input function in every window.
+
+    Parameters
+    ----------
+    ki, ki_se
+        Slope and its standard error, mL/min/mL, shape (n_regions, n_inputs, n_windows).
+    v0, v0_se
+        Intercept and its standard error, mL/mL, same shape.
+    r2
+        Coefficient of determination, same shape; NaN where Y does not vary.
+    n_used, n_excluded
+        Frames in the fit, and frames of the window left out because Cp is not
+        positive, shape (n_inputs, n_windows).
+    t_start_s, t_end_s
+        Start of the first and end of the last frame in the fit, s from injection,
+        shape (n_inputs, n_windows); NaN where no frame is usable.
+    """
+
+    ki: NDArray[np.float64]
+    ki_se: NDArray[np.float64]
+    v0: NDArray[np.float64]
+    v0_se: NDArray[np.float64]
+    r2: NDArray[np.float64]
+    n_used: NDArray[np.int64]
+    n_excluded: NDArray[np.int64]
+    t_start_s: NDArray[np.float64]
+    t_end_s: NDArray[np.float64]
+
+
+class MapWeights(NamedTuple):
+    """Weight of each frame in a voxel's Ki (mL/min/mL per Bq/mL) and V0 (mL/mL per Bq/mL)."""
+
+    ki: NDArray[np.float64]
+    v0: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Regressor:
+    """The part of the fits that depends on the input functions only; frames come first.
+
+    ``used``, ``x_centred`` and ``cp`` have shape (n_window_frames, n_inputs), the
+    others (n_inputs,). Frames that are not used have cp = 1 and x_centred = 0.
+    """
+
+    used: NDArray[np.bool_]
+    cp: NDArray[np.float64]
+    x_centred: NDArray[np.float64]
+    x_mean: NDArray[np.float64]
+    sxx: NDArray[np.float64]
+    n: NDArray[np.int64]
+
+
+def integrate(cp: FloatArray, frames: FrameTimes, *, rule: Rule) -> NDArray[np.float64]:
+    """Integral of input functions up to the mid of every frame, Bq/mL*min.
+
+    Parameters
+    ----------
+    cp
+        Mean activity concentration per frame, Bq/mL, shape (..., n_frames).
+    rule
+        ``"simpson"``: cumulative Simpson over points at the frame mids, 0 at the first
+        mid; with two frames the trapezoid. ``"frames"``: finished frames count with
+        their whole area, gaps and the running frame follow the line between mids,
+        starting at 0 at injection (at the scan start if that is earlier).
+
+    Returns
+    -------
+    NDArray
+        Same shape as ``cp``. A NaN makes itself and all that follow it NaN.
+    """
+    curve: NDArray[np.float64] = np.asarray(cp, dtype=np.float64)
+    if curve.shape[-1] != len(frames):
+        raise BadDataError(
+            f"An input function needs one value per frame; found {curve.shape[-1]} values "
+            f"and {len(frames)} frames. Check that curve and FrameTimesStart come from the same image."
+        )
+    with np.errstate(invalid="ignore", over="ignore"):
+        if rule == "simpson":
+            return np.asarray(cumulative_simpson(curve, x=frames.mid_s / 60.0, initial=0.0), dtype=np.float64)
+        return _integrate_frames(curve, frames)
+
+
+def patlak_abscissa(cp: FloatArray, frames: FrameTimes, *, rule: Rule) -> NDArray[np.float64]:
+    """X of the Patlak plot, I(t)/Cp(t) at the frame mids, min; NaN where Cp is not positive.
+
+    Parameters
+    ----------
+    cp
+        Input functions, Bq/mL, shape (..., n_frames).
+    rule
+        As in :func:`integrate`.
+    """
+    cp = np.asarray(cp, dtype=np.float64)
+    integral = integrate(cp, frames, rule=rule)
+    x = np.full(cp.shape, np.nan)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.divide(integral, cp, out=x, where=cp > 0)
+    return x
+
+
+def fit_patlak(
+    curves: FloatArray,
+    input_functions: FloatArray,
+    frames: FrameTimes,
+    *,
+    windows: Sequence[Window],
+    rule: Rule = "simpson",
+) -> PatlakFit:
+    """Ordinary least squares of Y = C/Cp on X = I/Cp for all regions, inputs and windows.
+
+    Parameters
+    ----------
+    curves
+        Regional activity, Bq/mL, shape (n_regions, n_frames).
+    input_functions
+        Blood activity, Bq/mL, shape (n_inputs, n_frames).
+
+    Returns
+    -------
+    PatlakFit
+        NaN wherever there is no honest number: a window longer than the series, fewer
+        than two usable frames, X without spread, or a value in a used frame that is not
+        finite (of the region: that region only). Standard errors are NaN with two frames.
+
+    Raises
+    ------
+    BadDataError
+        The arrays do not have one column per frame.
+    """
+    regions: NDArray[np.float64] = np.atleast_2d(np.asarray(curves, dtype=np.float64))
+    inputs: NDArray[np.float64] = np.atleast_2d(np.asarray(input_functions, dtype=np.float64))
+    if regions.shape[-1] != len(frames):
+        raise BadDataError(
+            f"A curve needs one value per frame; found {regions.shape[-1]} values and {len(frames)} frames. "
+            "Check that curve and FrameTimesStart come from the same image."
+        )
+    abscissa = patlak_abscissa(inputs, frames, rule=rule)
+    shape = (len(regions), len(inputs), len(windows))
+    estimates = np.full((5, *shape), np.nan)
+    counts = np.zeros((2, *shape[1:]), dtype=np.int64)
+    times = np.full((2, *shape[1:]), np.nan)
+    for w, window in enumerate(windows):
+        index = window.indices(frames)
+        regressor = _regressor(inputs[:, index].T, abscissa[:, index].T)
+        counts[0, :, w] = regressor.n
+        counts[1, :, w] = np.count_nonzero(inputs[:, index] <= 0, axis=1)
+        times[:, :, w] = _time_span(regressor.used, frames.start_s[index], frames.end_s[index])
+        if window.last_frames is None or window.last_frames == index.size:
+            estimates[..., w] = _least_squares(regions[:, index].T, regressor)
+    return PatlakFit(*estimates, *counts, *times)
+
+
+def map_weights(cp: FloatArray, frames: FrameTimes, *, window: Window, rule: Rule) -> MapWeights:
+    """Weights that turn a voxel's frames into its Patlak fit: Ki = sum(ki * C), V0 = sum(v0 * C).
+
+    Parameters
+    ----------
+    cp
+        Input function, Bq/mL, shape (n_frames,).
+
+    Returns
+    -------
+    MapWeights
+        Two arrays of shape (n_frames,): 0 for frames that take no part; NaN throughout
+        when the window allows no fit, as in :func:`fit_patlak`.
+    """
+    curve: NDArray[np.float64] = np.asarray(cp, dtype=np.float64)
+    index = window.indices(frames)
+    x = patlak_abscissa(curve, frames, rule=rule)
+    regressor = _regressor(curve[index, None], x[index, None])
+    short = window.last_frames is not None and window.last_frames != index.size
+    if short or not np.isfinite(regressor.sxx[0]):
+        return MapWeights(np.full(len(frames), np.nan), np.full(len(frames), np.nan))
+    slope = regressor.x_centred[:, 0] / regressor.sxx[0]
+    intercept = 1.0 / regressor.n[0] - slope * regressor.x_mean[0]
+    ki, v0 = np.zeros(len(frames)), np.zeros(len(frames))
+    ki[index] = np.where(regressor.used[:, 0], slope / regressor.cp[:, 0], 0.0)
+    v0[index] = np.where(regressor.used[:, 0], intercept / regressor.cp[:, 0], 0.0)
+    return MapWeights(ki, v0)
+
+
+def _integrate_frames(cp: NDArray[np.float64], frames: FrameTimes) -> NDArray[np.float64]:
+    start, end, mid = frames.start_s / 60.0, frames.end_s / 60.0, frames.mid_s / 60.0
+    # A scan that starts before the injection has its zero at the scan start.
+    origin = min(0.0, float(start[0]))
+    mid_before = np.concatenate([[origin], mid[:-1]])
+    end_before = np.concatenate([[origin], end[:-1]])
+    cp_before = np.concatenate([np.zeros((*cp.shape[:-1], 1)), cp[..., :-1]], axis=-1)
+    slope = (cp - cp_before) / (mid - mid_before)
+
+    def on_the_line(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+        middle: NDArray[np.float64] = (high - low) * (cp_before + slope * ((low + high) / 2 - mid_before))
+        return middle
+
+    gaps = np.cumsum(on_the_line(end_before, start), axis=-1)
+    areas = np.cumsum(cp_before * np.concatenate([[0.0], (end - start)[:-1]]), axis=-1)
+    return np.asarray(areas + gaps + on_the_line(start, mid), dtype=np.float64)
+
+
+def _regressor(cp: NDArray[np.float64], x: NDArray[np.float64]) -> _Regressor:
+    """The regressors of one window; ``sxx`` is NaN where no fit is possible."""
+    # A frame whose Cp is NaN stays in, so that the fit becomes NaN.
+    used = ~(cp <= 0)
+    n = used.sum(axis=0)
+    x = np.where(used, x, 0.0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        x_mean = x.sum(axis=0) / np.maximum(n, 1)
+        x_centred = np.where(used, x - x_mean, 0.0)
+        sxx = (x_centred**2).sum(axis=0)
+        largest = np.abs(x).max(axis=0, initial=0.0)
+        spread = np.abs(x_centred).max(axis=0, initial=0.0)
+        possible = (n >= 2) & np.isfinite(sxx) & (spread > _ROUNDING * largest)
+    return _Regressor(
+        used=used,
+        cp=np.where(used, cp, 1.0),
+        x_centred=x_centred,
+        x_mean=x_mean,
+        sxx=np.where(possible, sxx, np.nan),
+        n=np.count_nonzero(used & np.isfinite(cp), axis=0).astype(np.int64),
+    )
+
+
+def _least_squares(curves: NDArray[np.float64], regressor: _Regressor) -> NDArray[np.float64]:
+    """Ki, Ki_se, V0, V0_se and r2, shape (5, n_regions, n_inputs), of curves (n_frames, n_regions)."""
+    used = regressor.used[:, None, :]
+    x = regressor.x_centred[:, None, :]
+    n, sxx, x_mean = regressor.n, regressor.sxx, regressor.x_mean
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        y = np.where(used, curves[:, :, None] / regressor.cp[:, None, :], 0.0)
+        y_mean = y.sum(axis=0) / n
+        y_centred = np.where(used, y - y_mean, 0.0)
+        ki = (x * y_centred).sum(axis=0) / sxx
+        v0 = y_mean - ki * x_mean
+        residual = y_centred - ki * x
+        sse = (residual**2).sum(axis=0)
+        variance = sse / np.where(n > 2, n - 2, np.nan)
+        ki_se = np.sqrt(variance / sxx)
+        v0_se = np.sqrt(variance * (1.0 / n + x_mean**2 / sxx))
+        varies = np.abs(y_centred).max(axis=0, initial=0.0) > _ROUNDING * np.abs(y).max(axis=0, initial=0.0)
+        r2 = np.where(varies, 1.0 - sse / (y_centred**2).sum(axis=0), np.nan)
+        estimates = np.stack([ki, ki_se, v0, v0_se, np.clip(r2, 0.0, 1.0)])
+        return np.where(np.isfinite(ki) & np.isfinite(v0), estimates, np.nan)
+
+
+def _time_span(
+    used: NDArray[np.bool_], start_s: NDArray[np.float64], end_s: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Start of the first and end of the last used frame, shape (2, n_inputs)."""
+    first = np.where(used, start_s[:, None], np.inf).min(axis=0, initial=np.inf)
+    last = np.where(used, end_s[:, None], -np.inf).max(axis=0, initial=-np.inf)
+    span = np.stack([first, last])
+    return np.where(np.isfinite(span), span, np.nan)

@@ -1,0 +1,449 @@
+"""Images and labels on another voxel grid.
+
+Images are interpolated with cubic B-splines (default) or linearly. Where the target is coarser
+than the source, the image is first blurred by the Gaussian whose FWHM is
+``sqrt(target**2 - source**2)`` along each source axis: that turns a point-spread function as wide
+as a source voxel into one as wide as a target voxel (Cardoso et al., MICCAI 2015, LNCS 9350:81).
+Labels take the value of the nearest source voxel.
+
+Edges: the field of view of an image ends half a voxel beyond its outer voxel centres. Target
+voxels whose centre lies outside get the outside value; between the outer centre and the edge the
+image keeps the value it has at the outer centre.
+
+Non-finite voxels: gaps are bridged from their finite neighbours before interpolation, so that the
+spline does not spread them; then every target voxel whose nearest source voxel is not finite is NaN.
+
+The way is chosen by the affines: if every target axis runs along a source axis, lines are
+resampled axis by axis; otherwise each target voxel is evaluated in three dimensions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ive
+
+from hedypet_bids.errors import BadDataError
+from hedypet_bids.kernels import spline
+from hedypet_bids.kernels.grids import head_grid, moved, topogram_grid
+from hedypet_bids.model import Grid, IntArray
+
+__all__ = ["clip_negative", "head_grid", "moved", "resample_image", "resample_labels", "topogram_grid"]
+
+# Affines are often stored as float32: a voxel centre this close to an edge counts as inside (voxels).
+_EDGE_TOLERANCE = 1e-3
+
+# Grids whose axes drift apart by less than this over the whole target count as aligned (voxels).
+_DRIFT_TOLERANCE = 1e-4
+
+# Nearest neighbours at equal distance are decided by this shift towards lower world coordinates (left,
+# back, bottom; mm), so that the choice does not depend on how the volume is stored.
+_TIE_SHIFT_MM = -1e-3
+
+# Target planes resampled together: sets the memory of a slab, and must not depend on the threads.
+_SLAB = 48
+
+_LABEL_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Axis:
+    """How one source axis is turned into one target axis.
+
+    ``target_axis`` gets, at its voxels ``start`` to ``start + len(first)``, the weighted sums of
+    source samples ``first[k]`` to ``first[k] + weights.shape[1]``.
+    """
+
+    target_axis: int
+    start: int
+    first: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    prefilter: bool
+
+
+def resample_image(
+    data: NDArray[Any],
+    source: Grid,
+    target: Grid,
+    *,
+    order: int = 3,
+    outside: float = 0.0,
+    low_pass: bool = True,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """The image on the target grid, float32 in Fortran (NIfTI) order, shape ``target.shape``.
+
+    Parameters
+    ----------
+    data
+        Shape ``source.shape``, any real type. It is not changed.
+    order
+        3 cubic B-spline, 1 linear.
+    outside
+        Value of target voxels whose centre lies outside the source's field of view.
+    low_pass
+        Blur first along the axes where the target is coarser.
+    threads
+        Threads to use, by default all CPUs of this process. The result does not depend on it.
+
+    Raises
+    ------
+    BadDataError
+        The shape of the data is not the grid's.
+    ValueError
+        The order is neither 1 nor 3.
+    """
+    _check_shape(data, source)
+    if order not in (1, 3):
+        raise ValueError(f"order must be 1 (linear) or 3 (cubic B-spline); found {order}.")
+    if not (data.dtype.isnative and data.dtype in (np.int16, np.float32)):
+        data = data.astype(np.float32)
+    data, finite = _bridge_gaps(data)
+    mapping = _mapping(source, target)
+    blur = _blur_variances(source, target) if low_pass else np.zeros(3)
+    out: NDArray[np.float32] = np.full(target.shape, outside, dtype=np.float32, order="F")
+    if _aligned(mapping, target.shape):
+        _resample_aligned(data, mapping, out, blur, order, threads)
+    else:
+        _resample_oblique(data, mapping, out, blur, order, threads)
+    if finite is not None:
+        out[resample_labels((~finite).view(np.uint8), source, target, threads=threads) > 0] = np.nan
+    return out
+
+
+def resample_labels(
+    labels: IntArray, source: Grid, target: Grid, *, threads: int | None = None
+) -> IntArray:
+    """The label of the nearest source voxel on the target grid, 0 outside, in Fortran (NIfTI) order.
+
+    The type is the smallest of uint8, int16, uint16, int32, uint32 and int64 that holds every
+    label of the source. Of two source voxels at the same distance the one at the lower world
+    coordinates (left, back, bottom) is taken, whatever the storage order.
+
+    Raises
+    ------
+    BadDataError
+        The shape of the labels is not the grid's, or they are not integers.
+    """
+    _check_shape(labels, source)
+    if labels.dtype == np.bool_:
+        labels = labels.view(np.uint8)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise BadDataError(f"Labels must be integers; found {labels.dtype}.")
+    labels = labels.astype(_smallest_type(labels), copy=False)
+    shifted = target.affine.copy()
+    shifted[:3, 3] += _TIE_SHIFT_MM
+    mapping = _mapping(source, Grid(target.shape, shifted))
+    view, memory = _memory_order(labels)
+    flat = view.reshape(-1)
+    steps = tuple(step // view.itemsize for step in view.strides)
+    out = np.zeros(target.shape, dtype=labels.dtype, order="F")
+    flat_out = out.reshape(-1, order="F")
+    if _aligned(mapping, target.shape):
+        axes = [_nearest(mapping, axis, labels.shape[axis], target.shape) for axis in memory]
+        by_target = sorted(zip(axes, steps, strict=True), key=lambda pair: pair[0][0])
+        at = tuple(index * step for (_, _, index), step in by_target)
+        starts = tuple(start for (_, start, _), _ in by_target)
+        _run(
+            lambda lo, hi: spline.look_up_aligned(flat, at, flat_out, starts, target.shape, (lo, hi)),
+            at[2].size,
+            threads,
+        )
+    else:
+        ordered = np.ascontiguousarray(mapping[list(memory)])
+        _run(
+            lambda lo, hi: spline.look_up_points(
+                flat, view.shape, steps, ordered, flat_out, target.shape, (lo, hi)
+            ),
+            target.shape[2],
+            threads,
+        )
+    return out
+
+
+def clip_negative(data: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    """The data with negative values set to 0, and how many there were.
+
+    Cubic interpolation overshoots at edges; activity cannot be negative. NaN stays NaN. Data
+    without a negative value is returned as it is, otherwise a copy.
+    """
+    n_negative = int(np.count_nonzero(data < 0))
+    return (np.maximum(data, np.float32(0)) if n_negative else data), n_negative
+
+
+def _check_shape(data: NDArray[Any], source: Grid) -> None:
+    if data.shape != source.shape:
+        raise BadDataError(f"The data has shape {data.shape}, its grid {source.shape}; they must agree.")
+
+
+def _mapping(source: Grid, target: Grid) -> NDArray[np.float64]:
+    """Shape (3, 4): target voxel index to source voxel index."""
+    mapping: NDArray[np.float64] = (np.linalg.inv(source.affine) @ target.affine)[:3]
+    return mapping
+
+
+def _aligned(mapping: NDArray[np.float64], shape: tuple[int, int, int]) -> bool:
+    """Whether every target axis runs along one source axis of its own."""
+    drift = np.abs(mapping[:, :3]) * (np.array(shape) - 1)
+    rows = np.argmax(np.abs(mapping[:, :3]), axis=0)
+    drift[rows, range(3)] = 0.0
+    return len(set(rows.tolist())) == 3 and bool((drift.sum(axis=1) < _DRIFT_TOLERANCE).all())
+
+
+def _target_axis(mapping: NDArray[np.float64], source_axis: int) -> int:
+    rows = np.argmax(np.abs(mapping[:, :3]), axis=0)
+    return int(np.flatnonzero(rows == source_axis)[0])
+
+
+def _positions(
+    mapping: NDArray[np.float64], axis: int, n_source: int, shape: Sequence[int], tolerance: float
+) -> tuple[int, int, NDArray[np.float64]]:
+    """Target axis, its first voxel inside the field of view, and the source positions from there on."""
+    target_axis = _target_axis(mapping, axis)
+    x = mapping[axis, target_axis] * np.arange(shape[target_axis]) + mapping[axis, 3]
+    inside = np.flatnonzero((x >= -0.5 - tolerance) & (x <= n_source - 0.5 + tolerance))
+    start = int(inside[0]) if inside.size else 0
+    return target_axis, start, np.clip(x[inside], 0.0, n_source - 1.0)
+
+
+def _nearest(
+    mapping: NDArray[np.float64], axis: int, n_source: int, shape: Sequence[int]
+) -> tuple[int, int, NDArray[np.int64]]:
+    target_axis = _target_axis(mapping, axis)
+    x = np.floor(mapping[axis, target_axis] * np.arange(shape[target_axis]) + mapping[axis, 3] + 0.5)
+    inside = np.flatnonzero((x >= 0) & (x < n_source))
+    return target_axis, int(inside[0]) if inside.size else 0, x[inside].astype(np.int64)
+
+
+def _smallest_type(labels: IntArray) -> type[np.integer[Any]]:
+    low, high = int(labels.min()), int(labels.max())
+    for kind in _LABEL_TYPES:
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return kind
+    raise BadDataError(f"Labels must fit a 64-bit signed integer; found {high}.")
+
+
+def _memory_order(data: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, int, int]]:
+    """The data as a C-contiguous view (a copy only if it has gaps), and which axis is which in it."""
+    slow, mid, fast = (int(axis) for axis in np.argsort([-abs(step) for step in data.strides], kind="stable"))
+    return np.ascontiguousarray(data.transpose(slow, mid, fast)), (slow, mid, fast)
+
+
+def _blur_variances(source: Grid, target: Grid) -> NDArray[np.float64]:
+    """Variance of the low-pass Gaussian along each source axis, in source voxels squared."""
+    sizes = source.voxel_sizes_mm
+    # Width of a target voxel along a source axis; for parallel axes simply its size.
+    widths = np.linalg.norm(target.affine[:3, :3].T @ (source.affine[:3, :3] / sizes), axis=0)
+    fwhm = np.sqrt(np.maximum(widths**2 - sizes**2, 0.0))
+    # A target coarser by less than 1 % is the same size with rounding.
+    fwhm[(widths < 1.01 * sizes) | (np.array(source.shape) == 1)] = 0.0
+    variances: NDArray[np.float64] = (fwhm / sizes) ** 2 / (8.0 * np.log(2.0))
+    return variances
+
+
+def _gaussian(variance: float) -> NDArray[np.float64]:
+    """Weights of the discrete Gaussian, which has exactly this variance even when it is small.
+
+    Lindeberg, IEEE PAMI 1990;12(3):234.
+    """
+    radius = int(np.ceil(5.0 * np.sqrt(variance))) + 2 if variance > 0 else 0
+    weights = ive(np.abs(np.arange(-radius, radius + 1)), variance)
+    normalised: NDArray[np.float64] = weights / weights.sum()
+    return normalised
+
+
+def _interpolation(x: NDArray[np.float64], order: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """First sample and weights (n, taps) for interpolation at the positions ``x``."""
+    base = np.floor(x).astype(np.int64)
+    t = x - base
+    if order == 1:
+        return base, np.stack([1.0 - t, t], axis=1)
+    u = 1.0 - t
+    w1, w2 = 2 / 3 - t * t * (2.0 - t) / 2, 2 / 3 - u * u * (2.0 - u) / 2
+    return base - 1, np.stack([u**3 / 6, w1, w2, t**3 / 6], axis=1)
+
+
+def _folded(
+    first: NDArray[np.int64], weights: NDArray[np.float64], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The same sums with samples beyond the line taken from its mirror image."""
+    taps = weights.shape[1]
+    kept = min(taps, n)
+    start = np.clip(first, 0, n - kept)
+    period = max(2 * n - 2, 1)
+    index = (first[:, None] + np.arange(taps)) % period
+    index = np.where(index < n, index, period - index) - start[:, None]
+    folded = np.zeros((first.size, kept))
+    rows = np.broadcast_to(np.arange(first.size)[:, None], index.shape)
+    np.add.at(folded, (rows, index), weights)
+    return start, folded.astype(np.float32)
+
+
+def _axis(
+    mapping: NDArray[np.float64], axis: int, n: int, shape: Sequence[int], variance: float, order: int
+) -> _Axis:
+    target_axis, start, x = _positions(mapping, axis, n, shape, _EDGE_TOLERANCE)
+    if variance == 0 and np.abs(x - np.rint(x)).max(initial=0.0) < 1e-6:
+        whole = np.rint(x).astype(np.int64)
+        return _Axis(target_axis, start, whole, np.ones((x.size, 1), np.float32), False)
+    first, weights = _interpolation(x, order)
+    blur = _gaussian(variance)
+    blurred = np.stack([np.convolve(row, blur) for row in weights]) if blur.size > 1 else weights
+    return _Axis(target_axis, start, *_folded(first - blur.size // 2, blurred, n), order == 3)
+
+
+def _resample_aligned(
+    data: NDArray[Any],
+    mapping: NDArray[np.float64],
+    out: NDArray[np.float32],
+    variances: NDArray[np.float64],
+    order: int,
+    threads: int | None,
+) -> None:
+    """Fill ``out`` axis by axis, in slabs along the slowest source axis."""
+    view, memory = _memory_order(data)
+    axes = [_axis(mapping, a, data.shape[a], out.shape, float(variances[a]), order) for a in memory]
+    if min(axis.first.size for axis in axes) == 0:
+        return
+    flat_out = out.reshape(-1, order="F")
+    steps = [out.strides[axis.target_axis] // out.itemsize for axis in axes]
+    corner = sum(axis.start * step for axis, step in zip(axes, steps, strict=True))
+    slow, mid, fast = axes
+    (mid_low, mid_high), (fast_low, fast_high) = _needed(mid, view.shape[1]), _needed(fast, view.shape[2])
+
+    def slab(start: int, stop: int) -> None:
+        part = _Axis(
+            slow.target_axis, start, slow.first[start:stop], slow.weights[start:stop], slow.prefilter
+        )
+        low, high = _needed(part, view.shape[0])
+        block = np.ascontiguousarray(view[low:high, mid_low:mid_high, fast_low:fast_high])
+        block = _along_lines(block, 0, part.first - low, part.weights, part.prefilter)
+        block = _along_lines(block, 1, mid.first - mid_low, mid.weights, mid.prefilter)
+        counts = (block.shape[0], block.shape[2], block.shape[1])
+        sizes = (block.shape[1] * block.shape[2], 1, block.shape[2])
+        at = corner + start * steps[0]
+        spline.filter_lines(
+            block.reshape(-1), 0, sizes, flat_out, at, (steps[0], steps[2], steps[1]), counts,
+            fast.first - fast_low, fast.weights, fast.prefilter,
+        )  # fmt: skip
+
+    _run(slab, slow.first.size, threads, step=_SLAB)
+
+
+def _needed(axis: _Axis, n: int) -> tuple[int, int]:
+    """Range of source samples that reach the axis' target voxels."""
+    reach = spline.REACH if axis.prefilter else 0
+    low = int(axis.first.min()) - reach
+    return max(low, 0), min(int(axis.first.max()) + axis.weights.shape[1] + reach, n)
+
+
+def _along_lines(
+    block: NDArray[Any], axis: int, first: NDArray[np.int64], weights: NDArray[np.float32], prefilter: bool
+) -> NDArray[np.float32]:
+    """A C-contiguous block filtered along its axis 0 or 1 into a new one."""
+    n0, n1, n2 = block.shape
+    shape = (first.size, n1, n2) if axis == 0 else (n0, first.size, n2)
+    result = np.empty(shape, np.float32)
+    counts, source_steps = ((1, n0, n1 * n2), (0, n1 * n2, 1)) if axis == 0 else ((n0, n1, n2), (n1 * n2, n2, 1))
+    out_steps = (0, n1 * n2, 1) if axis == 0 else (first.size * n2, n2, 1)
+    spline.filter_lines(
+        block.reshape(-1), 0, source_steps, result.reshape(-1), 0, out_steps, counts, first, weights, prefilter
+    )
+    return result
+
+
+def _resample_oblique(
+    data: NDArray[Any],
+    mapping: NDArray[np.float64],
+    out: NDArray[np.float32],
+    variances: NDArray[np.float64],
+    order: int,
+    threads: int | None,
+) -> None:
+    """Fill ``out`` by evaluating the spline at every target voxel."""
+    view, memory = _memory_order(data)
+    padded = _padded_coefficients(view, variances[list(memory)], order, threads)
+    flat, flat_out = padded.reshape(-1), out.reshape(-1, order="F")
+    ordered = np.ascontiguousarray(mapping[list(memory)])
+    _run(
+        lambda lo, hi: spline.sample_points(
+            flat, view.shape, ordered, flat_out, out.shape, (lo, hi), order == 1, _EDGE_TOLERANCE
+        ),
+        out.shape[2],
+        threads,
+    )
+
+
+def _padded_coefficients(
+    view: NDArray[Any], variances: NDArray[np.float64], order: int, threads: int | None
+) -> NDArray[np.float32]:
+    """Blurred spline coefficients, mirrored by one sample before and two behind each axis."""
+    padded = np.empty([n + 3 for n in view.shape], np.float32)
+    inner = padded[1:-2, 1:-2, 1:-2]
+    inner[...] = view
+    flat = padded.reshape(-1)
+    steps = [step // padded.itemsize for step in padded.strides]
+    corner = sum(steps)
+    for axis, n in enumerate(view.shape):
+        blur = _gaussian(float(variances[axis]))
+        if n == 1 or (order == 1 and blur.size == 1):
+            continue
+        weights = np.broadcast_to(blur, (n, blur.size))
+        first, folded = _folded(np.arange(n) - blur.size // 2, weights, n)
+        outer, line = [other for other in range(3) if other != axis]
+        order_steps = (steps[outer], steps[axis], steps[line])
+
+        def filtered(lo: int, hi: int, at: tuple[int, int, int] = order_steps, n: int = n, line: int = line,
+                     first: NDArray[np.int64] = first, folded: NDArray[np.float32] = folded) -> None:  # fmt: skip
+            start = corner + lo * at[0]
+            counts = (hi - lo, n, view.shape[line])
+            spline.filter_lines(flat, start, at, flat, start, at, counts, first, folded, order == 3)
+
+        _run(filtered, view.shape[outer], threads)
+    _mirror_edges(padded)
+    return padded
+
+
+def _mirror_edges(padded: NDArray[np.float32]) -> None:
+    for axis in range(3):
+        lines = np.moveaxis(padded, axis, 0)
+        n = lines.shape[0] - 3
+        period = max(2 * n - 2, 1)
+        for at in (-1, n, n + 1):
+            mirrored = at % period
+            lines[at + 1] = lines[1 + (mirrored if mirrored < n else period - mirrored)]
+
+
+def _bridge_gaps(data: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """The data with non-finite voxels bridged, and where it is finite (None: everywhere)."""
+    if not np.issubdtype(data.dtype, np.floating):
+        return data, None
+    if all(np.isfinite(plane).all() for plane in _memory_order(data)[0]):
+        return data, None
+    finite = np.isfinite(data)
+    filled = np.array(data, order="C")
+    n0, n1, n2 = filled.shape
+    flat = filled.reshape(-1)
+    for steps, counts in (
+        ((n1 * n2, 1, n2), (n0, n2, n1)),
+        ((n1 * n2, n2, 1), (n0, n1, n2)),
+        ((0, n1 * n2, 1), (1, n0, n1 * n2)),
+    ):
+        if spline.fill_gaps(flat, steps, counts) == 0:
+            return filled, finite
+    return np.where(np.isfinite(filled), filled, np.float32(0)), finite
+
+
+def _run(work: Callable[[int, int], None], n: int, threads: int | None, step: int = 16) -> None:
+    """Call ``work(start, stop)`` for fixed pieces of ``range(n)`` in threads."""
+    pieces: Iterable[tuple[int, int]] = [(at, min(at + step, n)) for at in range(0, n, step)]
+    workers = threads or len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        for future in [pool.submit(work, start, stop) for start, stop in pieces]:
+            future.result()

@@ -1,0 +1,91 @@
+"""Segmentation tasks and their label tables, looked up by name.
+
+A task is one segmentation of the body or of a part of it. Its table (index,
+name) ships as ``data/labels/<task>_dseg.tsv``: total, tissue and body are
+TotalSegmentator's classes and synthseg, synthsegparc SynthSeg's, under the names
+of the hedyPET tables.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+Modality = Literal["ct", "mr", "pet", "none"]
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Indices and names of the regions of one task, in table order."""
+
+    task: str
+    indices: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def index_of(self, name: str) -> int:
+        """Label index of a region name; KeyError for a name that is not in the table."""
+        try:
+            return self.indices[self.names.index(name)]
+        except ValueError:
+            raise KeyError(f"{name!r} is no region of the {self.task} label table") from None
+
+    def indices_of(self, *names: str) -> tuple[int, ...]:
+        """Label indices of several region names."""
+        return tuple(self.index_of(name) for name in names)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A segmentation: its name in file names, in the readout tables, and where it comes from."""
+
+    name: str
+    readout_name: str
+    modality: Modality
+    table_name: str
+    eroded: bool = True
+
+    @property
+    def table(self) -> LabelTable:
+        """The label table of the task."""
+        return label_table(self.table_name)
+
+
+CT_TASKS = (
+    Task("total", "ts_total", "ct", "total"),
+    Task("tissue", "ts_tissue", "ct", "tissue"),
+    Task("body", "ts_body", "ct", "body"),
+)
+MR_TASKS = (
+    Task("synthseg", "synthseg", "mr", "synthseg"),
+    Task("synthsegparc", "synthsegparc", "mr", "synthsegparc"),
+)
+AORTA_TASK = Task("aorta", "aortasegments", "pet", "aorta")
+VOI_TASKS = (
+    Task("aortavoifull3px", "aortavois_ml-full_width-3", "pet", "aorta", eroded=False),
+    Task("aortavoi1ml3px", "aortavois_ml-1_width-3", "pet", "aorta", eroded=False),
+    Task("aortavoi2ml5px", "aortavois_ml-2_width-5", "pet", "aorta", eroded=False),
+)
+WHOLE_IMAGE_TASK = Task("totalimage", "totalimage", "none", "totalimage", eroded=False)
+
+SEGMENTATION_TASKS = CT_TASKS + MR_TASKS
+ALL_TASKS = (*SEGMENTATION_TASKS, AORTA_TASK, *VOI_TASKS, WHOLE_IMAGE_TASK)
+
+
+@cache
+def label_table(name: str) -> LabelTable:
+    """The label table shipped as ``data/labels/<name>_dseg.tsv``."""
+    text = resources.files("hedypet_bids").joinpath(f"data/labels/{name}_dseg.tsv").read_text("utf-8")
+    rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
+    return LabelTable(name, tuple(int(r["index"]) for r in rows), tuple(r["name"] for r in rows))
+
+
+@cache
+def task(name: str) -> Task:
+    """The task with this name in file names; KeyError for an unknown one."""
+    for candidate in ALL_TASKS:
+        if candidate.name == name:
+            return candidate
+    raise KeyError(f"{name!r} is no segmentation task; known: {', '.join(t.name for t in ALL_TASKS)}")

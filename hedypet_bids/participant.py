@@ -1,0 +1,136 @@
+"""From a participant's label to its finished study: index, log, steps, result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hedypet_bids import bids_names as names
+from hedypet_bids.bids_names import Source
+from hedypet_bids.errors import BadDataError, HedypetError
+from hedypet_bids.io.atomic import write_error, write_text
+from hedypet_bids.io.dataset import Dataset, ParticipantInputs, n_frames
+from hedypet_bids.io.participant_metadata import ParticipantMetadata, read_participant
+from hedypet_bids.io.pet_metadata import PetMetadata, read_pet_metadata
+from hedypet_bids.io.store import Store
+from hedypet_bids.pipeline import run_participant
+from hedypet_bids.runner import ParticipantResult, StepRunner
+from hedypet_bids.settings import Settings
+from hedypet_bids.steps.step import Subject
+
+_log = logging.getLogger("hedypet")
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to process one participant; picklable."""
+
+    label: str
+    bids_dir: Path
+    store: Store
+    settings: Settings
+    run_id: str
+    session_labels: tuple[str, ...] = ()
+    filters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    derivatives: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    dry: bool = False
+
+
+def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
+    """Process one participant, or plan it; whatever goes wrong is in the result."""
+    log_folder = job.store.path(names.log_folder(job.label, job.run_id))
+    study = StepRunner(job.label, job.store, log_folder, dry=job.dry, notify=notify)
+    try:
+        if job.dry:
+            run_participant(open_subject(job), study)
+        else:
+            with _log_file(log_folder):
+                write_text(log_folder / "settings.toml", job.settings.to_toml())
+                run_participant(open_subject(job), study)
+    except HedypetError as error:
+        _log.error("sub-%s: %s", job.label, error)
+        return ParticipantResult(job.label, tuple(study.records), error.exit_code, str(error))
+    except Exception as fault:  # noqa: BLE001 - a crash outside the steps must not stop other participants
+        reason = f"{type(fault).__name__}: {fault} (see {study.write_crash('outside the steps')})"
+        return ParticipantResult(job.label, tuple(study.records), HedypetError.exit_code, reason)
+    errors = "\n".join(f"{r.step}: {r.reason}" for r in study.records if r.state == "failed")
+    return ParticipantResult(job.label, tuple(study.records), study.exit_code, errors)
+
+
+def lost(job: Job, reason: str) -> ParticipantResult:
+    """The result of a participant whose worker process died."""
+    return ParticipantResult(job.label, (), HedypetError.exit_code, reason)
+
+
+def open_subject(job: Job) -> Subject:
+    """The participant with its images, weight, height, doses and frame timing.
+
+    Raises
+    ------
+    BadDataError
+        An image, a sidecar or a table cannot be right; the message names the file.
+    """
+    dataset = Dataset(
+        job.bids_dir,
+        participant_labels=[job.label],
+        session_labels=job.session_labels,
+        derivatives=job.derivatives,
+        filters=job.filters,
+        selection=job.settings.selection,
+    )
+    inputs = dataset.inputs(job.label)
+    pets = [*inputs.statics, *([inputs.dynamic] if inputs.dynamic else [])]
+    metadata = {pet.path: _pet_metadata(dataset, pet) for pet in pets}
+    return Subject(
+        inputs=inputs,
+        facts=_facts(dataset, inputs),
+        pet=metadata,
+        settings=job.settings,
+        store=job.store,
+    )
+
+
+def _pet_metadata(dataset: Dataset, pet: Source) -> PetMetadata:
+    sidecar = dataset.metadata(pet)
+    if not sidecar:
+        raise BadDataError(
+            f"{pet.path} has no sidecar; expected {pet.sidecar.name} with FrameTimesStart, FrameDuration, "
+            "Units and InjectedRadioactivity."
+        )
+    return read_pet_metadata(sidecar, n_frames=n_frames(pet.path), where=str(pet.sidecar))
+
+
+def _facts(dataset: Dataset, inputs: ParticipantInputs) -> ParticipantMetadata:
+    """Weight, height, sex and age from participants.tsv, the session's row or the PET's sidecar."""
+    pet = inputs.pet
+    sessions = dataset.session_rows(inputs.label)
+    return read_participant(
+        inputs.label,
+        dataset.participant_row(inputs.label),
+        columns=dataset.participants_columns,
+        session=sessions.get(pet.entities.get("session", "")) if pet else None,
+        sidecar=dataset.metadata(pet) if pet else None,
+    )
+
+
+@contextmanager
+def _log_file(folder: Path) -> Iterator[None]:
+    """Log lines of this participant also go to ``hedypet.log`` in its log folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / "hedypet.log", encoding="utf-8")
+    except OSError as fault:
+        raise write_error(folder / "hedypet.log", fault) from fault
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.INFO)
+    _log.setLevel(min(_log.level or logging.INFO, logging.INFO))
+    _log.addHandler(handler)
+    try:
+        yield
+    finally:
+        _log.removeHandler(handler)
+        handler.close()

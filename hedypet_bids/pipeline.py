@@ -1,0 +1,59 @@
+"""The study in order: what is done to one participant, and to the group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hedypet_bids.labels import SEGMENTATION_TASKS
+from hedypet_bids.runner import StepRunner
+from hedypet_bids.settings import Settings
+from hedypet_bids.steps.aorta import PlaceAortaVois
+from hedypet_bids.steps.group_report import write_group_page
+from hedypet_bids.steps.input_functions import ExtractInputFunctions
+from hedypet_bids.steps.normalise import Normalise
+from hedypet_bids.steps.patlak import FitPatlak, MapPatlak
+from hedypet_bids.steps.readouts import GroupTables, write_readouts
+from hedypet_bids.steps.register import Register
+from hedypet_bids.steps.report import Findings, write_report
+from hedypet_bids.steps.resample import Resample, Transforms
+from hedypet_bids.steps.segment import Segment
+from hedypet_bids.steps.static_means import MeasureStatic
+from hedypet_bids.steps.step import Subject
+from hedypet_bids.steps.tacs import MeasureCurves
+
+
+def run_participant(subject: Subject, study: StepRunner) -> None:
+    """One participant from images to kinetics and report."""
+    labels: dict[str, Path] = {}
+    for task in SEGMENTATION_TASKS:
+        labels |= study.do(Segment(subject, task))
+
+    total = labels.get("total")
+    transforms = Transforms(
+        head=study.do(Register(subject, "head", total)),
+        body=study.do(Register(subject, "body", total)),
+    )
+
+    static_space = study.do(Resample(subject, "bodystat", labels, transforms))
+    dynamic_space = study.do(Resample(subject, "bodydyn", labels, transforms))
+    head_space = study.do(Resample(subject, "head", labels, transforms))
+
+    constants = study.do(Normalise(subject, labels))
+    means = study.do(MeasureStatic(subject, static_space.labels))
+
+    aorta = study.do(PlaceAortaVois(subject, dynamic_space.labels))
+    curves = study.do(MeasureCurves(subject, dynamic_space.labels, aorta))
+    blood = study.do(ExtractInputFunctions(subject, aorta, curves))
+    kinetics = study.do(FitPatlak(subject, curves, blood))
+    maps = study.do(MapPatlak(subject, blood))
+
+    if not study.dry:
+        findings = Findings(static_space, head_space, constants, means, aorta, curves, blood, kinetics, maps)
+        write_report(subject, study.records, findings)
+
+
+def run_group(output: Path, settings: Settings) -> GroupTables:
+    """The readout tables and the group page, from the outputs of the participants."""
+    tables = write_readouts(output, settings)
+    write_group_page(output, tables)
+    return tables

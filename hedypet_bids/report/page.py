@@ -1,0 +1,64 @@
+"""Pages from templates: self-contained HTML, readable offline."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, select_autoescape
+from matplotlib.figure import Figure
+
+from hedypet_bids import __version__
+from hedypet_bids.io.atomic import atomic, write_text
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of a page, with the text for those who cannot see it."""
+
+    title: str
+    alt: str
+    svg: bytes
+
+    @classmethod
+    def of(cls, figure: Figure, title: str, alt: str) -> Picture:
+        """The picture of a matplotlib figure; the same figure gives the same bytes."""
+        import matplotlib
+
+        buffer = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "hedypet", "svg.fonttype": "none"}):
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "hedypet"}, dpi=110)
+        return cls(title, alt, buffer.getvalue())
+
+    @property
+    def data_uri(self) -> str:
+        """The picture inside the page."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
+
+    def save(self, path: Path) -> None:
+        """Write the picture as a file of its own."""
+        with atomic(path) as temporary:
+            temporary.write_bytes(self.svg)
+
+
+def write_page(path: Path, template: str, **content: Any) -> None:
+    """Render a template of ``report/templates`` to a file."""
+    environment = Environment(
+        loader=PackageLoader("hedypet_bids", "report/templates"),
+        autoescape=select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    write_text(path, environment.get_template(template).render(version=__version__, **content))
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number for people: some significant digits, ``n/a`` for what is missing."""
+    if value is None or pd.isna(value):
+        return "n/a"
+    return f"{float(value):.{digits}g}"

@@ -1,0 +1,115 @@
+"""Runs the steps of one participant: what is done is skipped, what fails does not stop the rest."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from hedypet_bids.errors import HedypetError
+from hedypet_bids.io.atomic import write_text
+from hedypet_bids.io.store import Stamp, Store, Writer
+from hedypet_bids.steps.step import CannotRun, State, Step, StepRecord
+
+ResultT = TypeVar("ResultT")
+
+_log = logging.getLogger("hedypet")
+
+
+@dataclass(frozen=True)
+class ParticipantResult:
+    """What became of one participant; picklable, so that a worker can send it."""
+
+    label: str
+    records: tuple[StepRecord, ...] = ()
+    exit_code: int = 0
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a step, or the participant as a whole, failed."""
+        return self.exit_code != 0
+
+
+@dataclass
+class StepRunner:
+    """Runs steps in the order given and keeps a record of each.
+
+    Parameters
+    ----------
+    label
+        Participant label, or ``group``.
+    log_folder
+        Where crash files go.
+    dry
+        Only find out what would run.
+    notify
+        Called with the label, the step's name and its state, before and after each step.
+    """
+
+    label: str
+    store: Store
+    log_folder: Path
+    dry: bool = False
+    notify: Callable[[str, str, str], None] = lambda _label, _step, _state: None
+    records: list[StepRecord] = field(default_factory=list)
+    exit_code: int = 0
+
+    def do(self, step: Step[ResultT]) -> ResultT:
+        """Run a step unless it is done, impossible or only planned; its results or nothing."""
+        started = time.monotonic()
+        self.notify(self.label, step.name, "started")
+        state, reason = self._state_after(step)
+        missing = () if state in ("skipped", "failed") else tuple(step.missing().items())
+        record = StepRecord(step.name, state, reason, time.monotonic() - started, missing)
+        self.records.append(record)
+        self.notify(self.label, step.name, state)
+        _report(self.label, record)
+        return step.results() if state in ("ran", "done", "to run") else step.nothing()
+
+    def _state_after(self, step: Step[ResultT]) -> tuple[State, str]:
+        reason = step.skip_reason()
+        if reason:
+            return "skipped", reason
+        try:
+            if self.dry and not all(path.exists() for path in step.sources()):
+                return "to run", "its inputs are still to be made"
+            stamp = Stamp.of(step.name, step.sources(), step.settings(), self.store)
+            why = stamp.reason_to_run(step.outputs())
+            if not why:
+                return "done", "the results are there and up to date"
+            if not self.dry:
+                _log.info("sub-%s %s: runs because %s", self.label, step.name, why)
+                with Writer(self.store, stamp) as writer:
+                    step.run(writer)
+            return ("to run" if self.dry else "ran"), why
+        except CannotRun as inapplicable:
+            return "skipped", str(inapplicable)
+        except HedypetError as error:
+            self.exit_code = self.exit_code or error.exit_code
+            return "failed", str(error)
+        except Exception as fault:  # noqa: BLE001 - the one boundary: a crash must not stop other participants
+            self.exit_code = self.exit_code or HedypetError.exit_code
+            return "failed", f"{type(fault).__name__}: {fault} (see {self.write_crash(step.name)})"
+
+    def write_crash(self, step: str) -> Path:
+        """Write the traceback of the exception being handled to the log folder; returns the file."""
+        path = self.log_folder / f"crash-{step.replace(' ', '-')}.txt"
+        text = f"hedypet crashed in step {step!r} of {self.label}\n\n{traceback.format_exc()}"
+        try:
+            write_text(path, text)
+        except HedypetError:
+            _log.exception("the crash file %s cannot be written; the traceback:\n%s", path, text)
+        return path
+
+
+def _report(label: str, record: StepRecord) -> None:
+    level = logging.ERROR if record.state == "failed" else logging.INFO
+    reason = f": {record.reason}" if record.reason and record.state != "ran" else ""
+    _log.log(level, "sub-%s %s: %s%s (%.1f s)", label, record.step, record.state, reason, record.seconds)
+    for part, why in record.missing:
+        _log.info("sub-%s %s: without %s: %s", label, record.step, part, why)

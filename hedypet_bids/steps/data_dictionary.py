@@ -1,0 +1,136 @@
+"""Columns of the readout tables: hedyPET's names and order first, new ones after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's type, meaning, unit and, where it has few values, those values."""
+
+    arrow: Any
+    description: str
+    units: str = ""
+    levels: Mapping[str, str] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """The column's entry in a BIDS data dictionary."""
+        entry: dict[str, Any] = {"Description": self.description}
+        if self.units:
+            entry["Units"] = self.units
+        if self.levels:
+            entry["Levels"] = dict(self.levels)
+        return entry
+
+
+_TEXT, _INT, _REAL = pa.string(), pa.int64(), pa.float64()
+_TASKS = {
+    "ts_total": "TotalSegmentator organs",
+    "ts_tissue": "TotalSegmentator tissue types",
+    "ts_body": "TotalSegmentator body",
+    "synthseg": "SynthSeg brain structures",
+    "synthsegparc": "SynthSeg brain structures with cortical parcels",
+    "aortasegments": "segments of the aorta",
+    "aortavois_ml-full_width-3": "aorta volume of interest, full length, 3 voxels wide",
+    "aortavois_ml-1_width-3": "aorta volume of interest, 1 mL, 3 voxels wide",
+    "aortavois_ml-2_width-5": "aorta volume of interest, 2 mL, 5 voxels wide",
+    "totalimage": "every voxel of the image",
+}
+
+COLUMNS: Mapping[str, Column] = {
+    "Subject": Column(_TEXT, "Participant"),
+    "Task": Column(_TEXT, "Segmentation that the region belongs to", levels=_TASKS),
+    "Label Index": Column(_INT, "Index of the region in the label table of the task"),
+    "Label Name": Column(_TEXT, "Name of the region in the label table of the task"),
+    "Erosion Iterations": Column(_INT, "How often the region was eroded by one voxel"),
+    "Frame Index": Column(_INT, "Frame of the dynamic PET, counted from 0"),
+    "Frame Time Middle [s]": Column(_REAL, "Middle of the frame after injection", "s"),
+    "Frame Start [s]": Column(_REAL, "Start of the frame after injection", "s"),
+    "Frame End [s]": Column(_REAL, "End of the frame after injection", "s"),
+    "PET Mean [Bq/mL]": Column(_REAL, "Mean over the finite voxels of the region", "Bq/mL"),
+    "PET STD [Bq/mL]": Column(_REAL, "Population standard deviation over these voxels", "Bq/mL"),
+    "Voxel Count": Column(_INT, "Voxels in the region"),
+    "Valid Voxel Count": Column(_INT, "Finite voxels in the region"),
+    "Volume [mL]": Column(_REAL, "Volume of the region", "mL"),
+    "Input Function Identifier": Column(_TEXT, "Volume of interest and segment of the aorta"),
+    "Regression Frames": Column(_INT, "Number of last frames in the Patlak fit"),
+    "Patlak Ki": Column(_REAL, "Net influx constant", "mL/min/mL"),
+    "Patlak Ki SE": Column(_REAL, "Standard error of Patlak Ki", "mL/min/mL"),
+    "Patlak V0": Column(_REAL, "Intercept of the Patlak fit", "mL/mL"),
+    "Patlak V0 SE": Column(_REAL, "Standard error of Patlak V0", "mL/mL"),
+    "R2": Column(_REAL, "Coefficient of determination of the fit"),
+    "Frames Used": Column(_INT, "Frames in the fit after excluding those without blood activity"),
+    "Window Start [s]": Column(_REAL, "Start of the first frame of the fit", "s"),
+    "Window End [s]": Column(_REAL, "End of the last frame of the fit", "s"),
+    "Weight [kg]": Column(_REAL, "Body weight", "kg"),
+    "Height [m]": Column(_REAL, "Body height", "m"),
+    "Sex": Column(_TEXT, "Sex", levels={"F": "female", "M": "male"}),
+    "Age [years]": Column(_REAL, "Age", "years"),
+    "Demographic Group [Sex,Age]": Column(_TEXT, "Sex and age group"),
+    "Injected Activity [MBq]": Column(_REAL, "Activity at the time of injection", "MBq"),
+    "SUV Denominator [Bq/mL]": Column(_REAL, "Dose over body weight; activity divided by it is SUV", "Bq/g"),
+    "SUL Decazes Denominator [Bq/mL]": Column(_REAL, "Dose over lean body mass from the CT's fat", "Bq/g"),
+    "SUL Janma Denominator [Bq/mL]": Column(_REAL, "Dose over lean body mass by Janmahasatian", "Bq/g"),
+    "SUL James Denominator [Bq/mL]": Column(_REAL, "Dose over lean body mass by James", "Bq/g"),
+    "Missing": Column(_TEXT, "Parts of the study that this participant has no result of"),
+}
+
+_REGION = ("Subject", "Task", "Label Index", "Label Name", "Erosion Iterations")
+_CURVE = (
+    *_REGION,
+    "Frame Index",
+    "Frame Time Middle [s]",
+    "PET Mean [Bq/mL]",
+    "PET STD [Bq/mL]",
+    "Voxel Count",
+    "Volume [mL]",
+    "Frame Start [s]",
+    "Frame End [s]",
+)
+
+TABLES: Mapping[str, tuple[str, ...]] = {
+    "metadata": (
+        "Subject",
+        "Weight [kg]",
+        "Demographic Group [Sex,Age]",
+        "Injected Activity [MBq]",
+        "SUV Denominator [Bq/mL]",
+        "SUL Decazes Denominator [Bq/mL]",
+        "SUL Janma Denominator [Bq/mL]",
+        "SUL James Denominator [Bq/mL]",
+        "Height [m]",
+        "Sex",
+        "Age [years]",
+        "Missing",
+    ),
+    "means": (
+        *_REGION,
+        "PET Mean [Bq/mL]",
+        "PET STD [Bq/mL]",
+        "Voxel Count",
+        "Volume [mL]",
+        "Valid Voxel Count",
+    ),
+    "tacs": _CURVE,
+    "input_function_tacs": _CURVE,
+    "patlak_ki": (
+        *_REGION,
+        "Input Function Identifier",
+        "Regression Frames",
+        "Patlak Ki",
+        "Voxel Count",
+        "Volume [mL]",
+        "Patlak Ki SE",
+        "Patlak V0",
+        "Patlak V0 SE",
+        "R2",
+        "Frames Used",
+        "Window Start [s]",
+        "Window End [s]",
+    ),
+}

@@ -1,0 +1,195 @@
+"""Image-derived input functions: the curves of the aorta's volumes of interest as blood tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hedypet_bids import bids_names as names
+from hedypet_bids.bids_names import Source
+from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.store import Writer, read_sidecar
+from hedypet_bids.io.tables import read_table
+from hedypet_bids.kernels.aorta import (
+    NORMAL_RANGES,
+    late_max_over_min,
+    leading_edge_delays_s,
+    unordered,
+    unusual,
+)
+from hedypet_bids.labels import VOI_TASKS, Task
+from hedypet_bids.model import FrameTimes, InputFunction
+from hedypet_bids.steps.aorta import AortaImages
+from hedypet_bids.steps.step import Step, Subject
+from hedypet_bids.steps.tacs import Curves, read_curves
+
+
+@dataclass(frozen=True)
+class InputFunctions:
+    """Blood tables by recording label (``aortavoi1ml3pxdescendingupper``)."""
+
+    paths: Mapping[str, Path] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class ExtractInputFunctions(Step[InputFunctions]):
+    """One blood table per volume of interest and segment; n/a where the segment has no voxel."""
+
+    subject: Subject
+    aorta: AortaImages
+    curves: Curves
+
+    @property
+    def name(self) -> str:
+        """``input functions``."""
+        return "input functions"
+
+    def skip_reason(self) -> str:
+        """Why there is no input function."""
+        if self.subject.inputs.dynamic is None:
+            return "no dynamic PET was found"
+        if not self.aorta.vois:
+            return "there is no volume of interest in the aorta"
+        return "" if self.curves.paths else "there are no time-activity curves"
+
+    def sources(self) -> Iterable[Path]:
+        """Curves, their spread, voxel counts and the label images of the volumes of interest."""
+        store, dynamic = self.subject.store, self._dynamic
+        tables = [
+            store.path(name)
+            for task in self._tasks()
+            for name in (
+                names.curves(dynamic, task.name, 0),
+                names.curves(dynamic, task.name, 0, statistic="std"),
+                names.volumes(dynamic, task.name, 0),
+            )
+        ]
+        return [*tables, *self.aorta.vois.values()]
+
+    def results(self) -> InputFunctions:
+        """Names of the blood tables."""
+        return InputFunctions(
+            {
+                recording: self.subject.store.path(names.blood(self._dynamic, recording))
+                for task in self._tasks()
+                for recording in (names.recording(task.name, segment) for segment in task.table.names)
+            }
+        )
+
+    def nothing(self) -> InputFunctions:
+        """No input function."""
+        return InputFunctions()
+
+    def outputs(self) -> Iterable[Path]:
+        """The blood tables."""
+        return self.results().paths.values()
+
+    def run(self, writer: Writer) -> None:
+        """Write the curve of each segment of each volume of interest."""
+        for task in self._tasks():
+            measured = self._measured(task)
+            voi = read_sidecar(self.aorta.vois[task.name])
+            quality = curve_quality([f.mean for f in measured], measured[0].frames)
+            for segment, found in zip(task.table.names, measured, strict=True):
+                writer.table(
+                    names.blood(self._dynamic, found.name),
+                    blood_table(found),
+                    sources=[self._dynamic.path, self.aorta.vois[task.name]],
+                    **_BLOOD_COLUMNS,
+                    VolumeOfInterest=task.name,
+                    Segment=segment,
+                    Identifier=names.input_function_identifier(task.readout_name, segment),
+                    VolumeOfInterestChecksum=voi.get("Checksum"),
+                    Method=voi.get("Method"),
+                    Reason="" if found.n_voxels else f"the {segment} has no voxel in the field of view",
+                    Quality=quality,
+                )
+
+    def _measured(self, task: Task) -> list[InputFunction]:
+        """The curves of one kind of volume of interest, a segment each."""
+        store, dynamic = self.subject.store, self._dynamic
+        frames, mean = read_curves(read_table(store.path(names.curves(dynamic, task.name, 0))))
+        _, std = read_curves(read_table(store.path(names.curves(dynamic, task.name, 0, statistic="std"))))
+        counts = read_table(store.path(names.volumes(dynamic, task.name, 0)))["n_voxels"]
+        return [
+            InputFunction(names.recording(task.name, segment), frames, mean[i], std[i], int(counts[i]))
+            for i, segment in enumerate(task.table.names)
+        ]
+
+    def _tasks(self) -> list[Task]:
+        return [task for task in VOI_TASKS if task.name in self.aorta.vois]
+
+    @property
+    def _dynamic(self) -> Source:
+        assert self.subject.inputs.dynamic is not None
+        return self.subject.inputs.dynamic
+
+
+# What BIDS requires of a blood table, and its columns.
+_BLOOD_COLUMNS: Mapping[str, Any] = {
+    "PlasmaAvail": False,
+    "MetaboliteAvail": False,
+    "WholeBloodAvail": True,
+    "DispersionCorrected": False,
+    "time": {"Description": "Middle of the frame after injection", "Units": "s"},
+    "whole_blood_radioactivity": {
+        "Description": "Mean activity concentration in the volume of interest, decay-corrected to injection",
+        "Units": "Bq/mL",
+    },
+    "std": {"Description": "Population standard deviation over the voxels", "Units": "Bq/mL"},
+    "n_voxels": {"Description": "Voxels in the volume of interest"},
+    "frame_start": {"Description": "Start of the frame after injection", "Units": "s"},
+    "frame_end": {"Description": "End of the frame after injection", "Units": "s"},
+}
+
+
+def blood_table(found: InputFunction) -> pd.DataFrame:
+    """An input function as a BIDS blood table."""
+    return pd.DataFrame(
+        {
+            "time": found.frames.mid_s,
+            "whole_blood_radioactivity": found.mean,
+            "std": found.std,
+            "n_voxels": found.n_voxels,
+            "frame_start": found.frames.start_s,
+            "frame_end": found.frames.end_s,
+        }
+    )
+
+
+def read_blood(path: Path) -> InputFunction:
+    """The input function of a blood table that hedypet wrote."""
+    table = read_table(path)
+    missing = sorted({"whole_blood_radioactivity", "frame_start", "frame_end"} - set(table.columns))
+    if missing:
+        raise BadDataError(f"{path} lacks the column {names.listed(missing)}; run the participant again.")
+    start = table["frame_start"].to_numpy(dtype=np.float64)
+    return InputFunction(
+        name=names.entities_of(path.name)["recording"],
+        frames=FrameTimes(start, table["frame_end"].to_numpy(dtype=np.float64) - start),
+        mean=table["whole_blood_radioactivity"].to_numpy(dtype=np.float64),
+        std=table["std"].to_numpy(dtype=np.float64),
+        n_voxels=int(table["n_voxels"].iloc[0]),
+    )
+
+
+def curve_quality(curves: Iterable[NDArray[np.float64]], frames: FrameTimes) -> dict[str, Any]:
+    """Delays of the leading edge and late agreement of the segments, with flags outside the normal range."""
+    present = {label: c for label, c in enumerate(curves, start=1) if np.isfinite(c).all()}
+    if not present:
+        return {}
+    delays = leading_edge_delays_s(present, frames)
+    ratio = late_max_over_min(present, frames)
+    measures = {"late_max_over_min": ratio, "delay_s": max(delays.values(), default=float("nan"))}
+    return {
+        "LeadingEdgeDelayS": delays,
+        "LateMaxOverMin": ratio,
+        "NormalRanges": {name: list(NORMAL_RANGES[name]) for name in measures},
+        "Flags": [*unusual(measures), *unordered(delays)],
+    }

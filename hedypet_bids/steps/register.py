@@ -1,0 +1,145 @@
+"""Rigid transforms that bring the MR images to the CT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hedypet_bids import bids_names as names
+from hedypet_bids.bids_names import Source
+from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.frames import read_labels, read_volume
+from hedypet_bids.io.store import Writer
+from hedypet_bids.labels import label_table
+from hedypet_bids.model import FloatArray, Grid, Matrix
+from hedypet_bids.settings import plain
+from hedypet_bids.steps.step import CannotRun, Step, Subject
+from hedypet_bids.tools.registration import RigidRegistration, crop_to_head, register_rigid
+
+BRAIN = "brain"
+Part = Literal["head", "body"]
+
+
+@dataclass(frozen=True)
+class Register(Step[Path | None]):
+    """MPRAGE to the head of the CT (``head``) or DIXON body to the CT (``body``)."""
+
+    subject: Subject
+    part: Part
+    total: Path | None
+
+    @property
+    def name(self) -> str:
+        """``register head`` or ``register body``."""
+        return f"register {self.part}"
+
+    def skip_reason(self) -> str:
+        """Why the MR image cannot be registered."""
+        if self.subject.inputs.ct is None:
+            return "no CT was found"
+        if self._image is None:
+            selection = self.subject.settings.selection
+            wanted = selection.head_mr_acq if self.part == "head" else selection.body_mr_acq
+            return f"no T1w image ({wanted}) was found"
+        if self.part == "head" and self.total is None:
+            return "there is no total segmentation to find the head in the CT"
+        return ""
+
+    def sources(self) -> Iterable[Path]:
+        """The CT, the MR image and, for the head, the brain's segmentation."""
+        brain = [self.total] if self.part == "head" and self.total else []
+        return [self._ct.path, self._moving.path, *brain]
+
+    def settings(self) -> Mapping[str, Any]:
+        """Seed and head crop."""
+        return plain(self.subject.settings.register)
+
+    def results(self) -> Path | None:
+        """The matrix file: 4x4 text, world mm, MR to CT."""
+        return self.subject.store.path(self._output)
+
+    def nothing(self) -> Path | None:
+        """No matrix."""
+        return None
+
+    def outputs(self) -> Iterable[Path]:
+        """The matrix file."""
+        return [self.subject.store.path(self._output)]
+
+    def run(self, writer: Writer) -> None:
+        """Register the MR image and write its matrix."""
+        fixed, fixed_grid = self._fixed()
+        moving, moving_grid = read_volume(self._moving.path)
+        found = register_rigid(
+            fixed, fixed_grid, moving, moving_grid, seed=self.subject.settings.register.seed
+        )
+        writer.matrix(
+            self._output,
+            found.matrix,
+            sources=self.sources(),
+            Description=f"Rigid transform of {self._moving.path.name} to {self._ct.path.name}: "
+            "4x4, world coordinates in mm (RAS+), moving to fixed",
+            **quality_of(found),
+        )
+
+    def _fixed(self) -> tuple[FloatArray, Grid]:
+        """The CT, cropped to the head when that is what is registered."""
+        ct, grid = read_volume(self._ct.path)
+        if self.part == "body":
+            return ct, grid
+        assert self.total is not None
+        labels, _ = read_labels(self.total)
+        brain = labels == label_table("total").index_of(BRAIN)
+        if not brain.any():
+            raise CannotRun(f"{self.total.name} has no voxel labelled {BRAIN}")
+        return crop_to_head(ct, grid, brain, margin_mm=self.subject.settings.register.head_margin_mm)
+
+    @property
+    def _image(self) -> Source | None:
+        return self.subject.inputs.head_mr if self.part == "head" else self.subject.inputs.body_mr
+
+    @property
+    def _moving(self) -> Source:
+        assert self._image is not None
+        return self._image
+
+    @property
+    def _ct(self) -> Source:
+        assert self.subject.inputs.ct is not None
+        return self.subject.inputs.ct
+
+    @property
+    def _output(self) -> str:
+        return names.transform(self._moving, "T1w" if self.part == "head" else "DIXON")
+
+
+def quality_of(found: RigidRegistration) -> dict[str, Any]:
+    """What the sidecar of a matrix says about the registration."""
+    return {
+        "Metric": "Mattes mutual information (negative: lower is better)",
+        "MetricBefore": found.metric_before,
+        "MetricAfter": found.metric_after,
+        "InverseConsistencyMm": found.inverse_consistency_mm,
+        "Flags": list(found.flags),
+    }
+
+
+def read_matrix(path: Path) -> Matrix:
+    """A 4x4 matrix from text.
+
+    Raises
+    ------
+    BadDataError
+        The file does not hold four lines of four finite numbers.
+    """
+    try:
+        matrix = np.loadtxt(path, dtype=np.float64)
+    except (OSError, ValueError) as fault:
+        raise BadDataError(f"{path} cannot be read as a matrix: {fault}.") from fault
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        raise BadDataError(f"{path} must hold four lines of four finite numbers; found {matrix.shape}.")
+    return matrix

@@ -1,0 +1,215 @@
+"""Images and segmentations in one of the spaces: body-static, body-dynamic or head 1 mm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hedypet_bids import bids_names as names
+from hedypet_bids.bids_names import Source, Space
+from hedypet_bids.io.frames import read_labels, read_volume
+from hedypet_bids.io.store import Writer
+from hedypet_bids.kernels.resampling import (
+    clip_negative,
+    head_grid,
+    moved,
+    resample_image,
+    resample_labels,
+    topogram_grid,
+)
+from hedypet_bids.labels import CT_TASKS, Task, label_table, task
+from hedypet_bids.model import Grid
+from hedypet_bids.settings import plain
+from hedypet_bids.steps.register import BRAIN, read_matrix
+from hedypet_bids.steps.segment import grid_of
+from hedypet_bids.steps.step import CannotRun, Step, Subject
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """Matrix files, MR to CT; None where there is none."""
+
+    head: Path | None
+    body: Path | None
+
+
+@dataclass(frozen=True)
+class ImagesInSpace:
+    """Label images by task name and images by the name of their source, on one grid."""
+
+    labels: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    images: Mapping[str, Path] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Resample(Step[ImagesInSpace]):
+    """Every image (cubic B-spline) and segmentation (nearest neighbour) in one space."""
+
+    subject: Subject
+    space: Space
+    segmentations: Mapping[str, Path]
+    transforms: Transforms
+
+    @property
+    def name(self) -> str:
+        """``resample <space>``."""
+        return f"resample {self.space}"
+
+    def skip_reason(self) -> str:
+        """Why the space does not exist."""
+        if self.space == "head":
+            found = "total" in self.segmentations
+            return "" if found else "there is no total segmentation to find the brain"
+        kind = "static" if self.space == "bodystat" else "dynamic"
+        return "" if self._reference else f"no {kind} PET was found"
+
+    def missing(self) -> Mapping[str, str]:
+        """The images that cannot be placed or are not there."""
+        inputs, reasons = self.subject.inputs, {}
+        if inputs.head_mrs and self.transforms.head is None:
+            reasons["head MR images"] = "their transform to the CT is missing"
+        if inputs.body_mrs and self.transforms.body is None:
+            reasons["body MR images"] = "their transform to the CT is missing"
+        if inputs.topogram is None:
+            reasons["topogram"] = "no topogram was found"
+        return reasons
+
+    def sources(self) -> Iterable[Path]:
+        """Images, segmentations, matrices, and the image that defines the grid."""
+        reference = [self._reference.path] if self._reference else []
+        transforms = [t for t in (self.transforms.head, self.transforms.body) if t]
+        images = [image.path for image, _ in self._images()]
+        return {*reference, *transforms, *images, *self.segmentations.values()}
+
+    def settings(self) -> Mapping[str, Any]:
+        """Interpolation and the head grid."""
+        return plain(self.subject.settings.resample)
+
+    def results(self) -> ImagesInSpace:
+        """Names of the label images and images in this space."""
+        store = self.subject.store
+        return ImagesInSpace(
+            labels={
+                task.name: store.path(names.segmentation(source, task.name, self.space))
+                for task, source, _ in self._labels()
+            },
+            images={
+                image.path.name: store.path(names.image_in_space(image, self.space))
+                for image, _ in self._images()
+            },
+        )
+
+    def nothing(self) -> ImagesInSpace:
+        """No images."""
+        return ImagesInSpace()
+
+    def outputs(self) -> Iterable[Path]:
+        """Label images and images."""
+        results = self.results()
+        return [*results.labels.values(), *results.images.values()]
+
+    def run(self, writer: Writer) -> None:
+        """Resample every segmentation and image."""
+        target = self._grid()
+        for segmented, source, transform in self._labels():
+            self._write_labels(writer, segmented, source, transform, target)
+        for image, transform in self._images():
+            self._write_image(writer, image, transform, target)
+
+    def _write_labels(
+        self, writer: Writer, what: Task, source: Source, transform: Path | None, target: Grid
+    ) -> None:
+        path = self.segmentations[what.name]
+        labels, grid = read_labels(path)
+        writer.segmentation(
+            source,
+            what,
+            self.space,
+            resample_labels(labels, _placed(grid, transform), target),
+            target,
+            sources=[path] if transform is None else [path, transform],
+            **self._sidecar("nearest neighbour", 0),
+        )
+
+    def _write_image(self, writer: Writer, image: Source, transform: Path | None, target: Grid) -> None:
+        settings = self.subject.settings.resample
+        data, grid = read_volume(image.path)
+        grid = _placed(grid, transform)
+        is_ct = image.suffix in (names.CT_SUFFIX, names.TOPOGRAM_SUFFIX)
+        outside = settings.ct_outside_hu if is_ct else 0.0
+        if image.suffix == names.TOPOGRAM_SUFFIX:
+            target = topogram_grid(grid, target)
+        resampled = resample_image(data, grid, target, order=settings.spline_order, outside=outside)
+        sidecar = self._sidecar(f"B-spline of order {settings.spline_order}", outside)
+        if image.suffix == names.PET_SUFFIX:
+            resampled, sidecar["ClippedNegativeVoxels"] = clip_negative(resampled)
+        writer.image(
+            names.image_in_space(image, self.space),
+            resampled,
+            target,
+            dtype=np.float32,
+            sources=[image.path] if transform is None else [image.path, transform],
+            **sidecar,
+        )
+
+    def _sidecar(self, interpolation: str, outside: float) -> dict[str, Any]:
+        reference = self._reference or self.subject.inputs.ct
+        assert reference is not None
+        sidecar: dict[str, Any] = {
+            "SpatialReference": self.subject.store.uri(reference.path),
+            "SkullStripped": False,
+            "Interpolation": interpolation,
+            "OutsideValue": outside,
+        }
+        if self.space == "head":
+            settings = self.subject.settings.resample
+            size = " x ".join(f"{mm:g}" for mm in settings.head_size_mm)
+            sidecar["Resolution"] = f"{settings.head_voxel_mm:g} mm isotropic, {size} mm around the brain"
+        return sidecar
+
+    @property
+    def _reference(self) -> Source | None:
+        """The PET image whose grid is the space's; the head's grid is made around the brain."""
+        inputs = self.subject.inputs
+        return {"bodystat": inputs.static, "bodydyn": inputs.dynamic, "head": None}[self.space]
+
+    def _grid(self) -> Grid:
+        if self._reference is not None:
+            return grid_of(self._reference.path)
+        total, grid = read_labels(self.segmentations["total"])
+        settings = self.subject.settings.resample
+        brain = total == label_table("total").index_of(BRAIN)
+        if not brain.any():
+            raise CannotRun(f"{self.segmentations['total'].name} has no voxel labelled {BRAIN}")
+        return head_grid(brain, grid, size_mm=settings.head_size_mm, voxel_mm=settings.head_voxel_mm)
+
+    def _labels(self) -> Iterator[tuple[Task, Source, Path | None]]:
+        """Segmentations to resample, each with its image and the matrix that moves it."""
+        inputs = self.subject.inputs
+        for name in self.segmentations:
+            on_ct = task(name) in CT_TASKS
+            source = inputs.ct if on_ct else inputs.head_mr
+            transform = None if on_ct else self.transforms.head
+            if source is not None and (on_ct or transform is not None):
+                yield task(name), source, transform
+
+    def _images(self) -> Iterator[tuple[Source, Path | None]]:
+        """Images to resample, each with the matrix that moves it (None: it is where the CT is)."""
+        inputs = self.subject.inputs
+        topogram = [inputs.topogram] if inputs.topogram else []
+        for image in [*inputs.cts, *inputs.statics, *topogram]:
+            yield image, None
+        for transform, images in (
+            (self.transforms.head, inputs.head_mrs),
+            (self.transforms.body, inputs.body_mrs),
+        ):
+            if transform is not None:
+                yield from ((image, transform) for image in images)
+
+
+def _placed(grid: Grid, transform: Path | None) -> Grid:
+    return grid if transform is None else moved(grid, read_matrix(transform))

@@ -1,0 +1,94 @@
+"""Mean uptake of every region in the static PET."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hedypet_bids import bids_names as names
+from hedypet_bids.bids_names import Source
+from hedypet_bids.io.frames import FrameReader
+from hedypet_bids.io.store import Writer
+from hedypet_bids.kernels.region_stats import JointLabels, RegionKey, region_statistics
+from hedypet_bids.labels import task
+from hedypet_bids.settings import plain
+from hedypet_bids.steps.step import Step, Subject, pet_facts
+from hedypet_bids.steps.tacs import curve_keys, region_sets
+
+
+@dataclass(frozen=True)
+class MeasureStatic(Step[dict[RegionKey, Path]]):
+    """Mean, standard deviation and volume of every region and erosion in the static PET."""
+
+    subject: Subject
+    labels: Mapping[str, Path]
+
+    @property
+    def name(self) -> str:
+        """``static means``."""
+        return "static means"
+
+    def skip_reason(self) -> str:
+        """Why there are no means."""
+        return "" if self.subject.inputs.static else "no static PET was found"
+
+    def sources(self) -> Iterable[Path]:
+        """The static PET and all label images on its grid."""
+        return [self._static.path, *self.labels.values()]
+
+    def settings(self) -> Mapping[str, Any]:
+        """Number of erosions, frame times and units, and which tasks there are."""
+        facts = pet_facts(self.subject.metadata(self._static))
+        return {**plain(self.subject.settings.curves), **facts, "tasks": sorted(self.labels)}
+
+    def results(self) -> dict[RegionKey, Path]:
+        """Tables of means by task and erosion."""
+        return {key: self.subject.store.path(names.volumes(self._static, *key)) for key in self._keys()}
+
+    def nothing(self) -> dict[RegionKey, Path]:
+        """No means."""
+        return {}
+
+    def outputs(self) -> Iterable[Path]:
+        """The tables."""
+        return self.results().values()
+
+    def run(self, writer: Writer) -> None:
+        """Measure every region and write one table per task and erosion."""
+        reader = FrameReader(self._static.path)
+        scale = float(self.subject.metadata(self._static).scale[0])
+        joint = JointLabels.combine(region_sets(self._keys(), self.labels, reader.grid))
+        for key, stats in region_statistics((frame for _, frame in reader.frames()), joint).items():
+            table = task(key[0]).table
+            image = self.labels.get(key[0])
+            writer.table(
+                names.volumes(self._static, *key),
+                pd.DataFrame(
+                    {
+                        "index": table.indices,
+                        "name": table.names,
+                        "mean": stats.mean[:, 0] * scale,
+                        "std": stats.std[:, 0] * scale,
+                        "n_voxels": stats.n_voxels,
+                        "n_valid": stats.n_valid[:, 0],
+                        "volume": stats.n_voxels * reader.grid.voxel_volume_ml,
+                    }
+                ),
+                sources=[self._static.path, *([image] if image else [])],
+                mean={"Description": "Mean activity concentration of the region", "Units": "Bq/mL"},
+                std={"Description": "Population standard deviation over the voxels", "Units": "Bq/mL"},
+                volume={"Description": "Volume of the region", "Units": "mL"},
+                ErosionIterations=key[1],
+            )
+
+    @property
+    def _static(self) -> Source:
+        assert self.subject.inputs.static is not None
+        return self.subject.inputs.static
+
+    def _keys(self) -> list[RegionKey]:
+        return curve_keys(self.labels, self.subject.settings.curves.erosions)
