@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hedypet_bids import __version__
-from hedypet_bids.cli import Options
 from hedypet_bids.console import Console
 from hedypet_bids.engine import available_cpus, run_all
 from hedypet_bids.errors import HedypetError, MissingInputError, MissingProgramError, OutputError
 from hedypet_bids.io.dataset import Dataset, read_filters
 from hedypet_bids.io.store import Store
+from hedypet_bids.options import Options
 from hedypet_bids.participant import Job, lost, process
 from hedypet_bids.pipeline import run_group
 from hedypet_bids.runner import ParticipantResult

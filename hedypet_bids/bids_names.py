@@ -150,6 +150,16 @@ def parametric_map(dynamic: Source, measure: Literal["Ki", "V0"]) -> str:
     return _name(dynamic, "pet", "mimap", ".nii.gz", {"model": "Patlak", "meas": measure})
 
 
+def frame_quality(dynamic: Source) -> str:
+    """Motion and odd voxels of the late frames of a dynamic image."""
+    return _name(dynamic, "pet", "qc", ".tsv", {"desc": "frames"})
+
+
+def quality(pet: Source) -> str:
+    """The quality checks of a participant, named after its dynamic (or only) PET image."""
+    return _name(pet, "pet", "qc", ".json", {})
+
+
 def report(label: str) -> str:
     """The page of one participant."""
     return f"sub-{label}.html"

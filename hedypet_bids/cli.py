@@ -5,34 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from hedypet_bids import __version__
 from hedypet_bids.errors import HedypetError, UnknownLevelError, UsageError
+from hedypet_bids.options import Options
 
 LEVELS = ("participant", "group")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks for, apart from the study's settings."""
-
-    bids_dir: Path
-    output_dir: Path
-    level: str
-    participant_labels: tuple[str, ...]
-    session_labels: tuple[str, ...]
-    derivatives: dict[str, Path]
-    bids_filter_file: Path | None
-    skip_bids_validation: bool
-    settings_file: Path | None
-    work_dir: Path | None
-    nprocs: int | None
-    mem_mb: int | None
-    dry_run: bool
-    verbosity: int
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -52,7 +52,7 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
                 write_text(log_folder / "settings.toml", job.settings.to_toml())
                 run_participant(open_subject(job), study)
     except HedypetError as error:
-        _log.error("sub-%s: %s", job.label, error)
+        _log.info("sub-%s FAILED: %s", job.label, error)
         return ParticipantResult(job.label, tuple(study.records), error.exit_code, str(error))
     except Exception as fault:  # noqa: BLE001 - a crash outside the steps must not stop other participants
         reason = f"{type(fault).__name__}: {fault} (see {study.write_crash('outside the steps')})"
@@ -113,6 +113,7 @@ def _facts(dataset: Dataset, inputs: ParticipantInputs) -> ParticipantMetadata:
         dataset.participant_row(inputs.label),
         columns=dataset.participants_columns,
         session=sessions.get(pet.entities.get("session", "")) if pet else None,
+        session_columns=dataset.session_columns(inputs.label) or None,
         sidecar=dataset.metadata(pet) if pet else None,
     )
 

@@ -12,6 +12,7 @@ from hedypet_bids.steps.group_report import write_group_page
 from hedypet_bids.steps.input_functions import ExtractInputFunctions
 from hedypet_bids.steps.normalise import Normalise
 from hedypet_bids.steps.patlak import FitPatlak, MapPatlak
+from hedypet_bids.steps.quality import CheckQuality
 from hedypet_bids.steps.readouts import GroupTables, write_readouts
 from hedypet_bids.steps.register import Register
 from hedypet_bids.steps.report import Findings, write_report
@@ -46,9 +47,12 @@ def run_participant(subject: Subject, study: StepRunner) -> None:
     blood = study.do(ExtractInputFunctions(subject, aorta, curves))
     kinetics = study.do(FitPatlak(subject, curves, blood))
     maps = study.do(MapPatlak(subject, blood))
+    quality = study.do(CheckQuality(subject, means, curves.paths, curves.frame_quality))
 
     if not study.dry:
-        findings = Findings(static_space, head_space, constants, means, aorta, curves, blood, kinetics, maps)
+        findings = Findings(
+            static_space, head_space, constants, means, aorta, curves, blood, kinetics, maps, quality
+        )
         write_report(subject, study.records, findings)
 
 

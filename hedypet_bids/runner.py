@@ -108,8 +108,7 @@ class StepRunner:
 
 
 def _report(label: str, record: StepRecord) -> None:
-    level = logging.ERROR if record.state == "failed" else logging.INFO
     reason = f": {record.reason}" if record.reason and record.state != "ran" else ""
-    _log.log(level, "sub-%s %s: %s%s (%.1f s)", label, record.step, record.state, reason, record.seconds)
+    _log.info("sub-%s %s: %s%s (%.1f s)", label, record.step, record.state, reason, record.seconds)
     for part, why in record.missing:
         _log.info("sub-%s %s: without %s: %s", label, record.step, part, why)

@@ -12,12 +12,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.io.pet_metadata import (
-    HALF_LIFE_S,
-    decay_correction,
-    read_participant,
-    read_pet_metadata,
-)
+from hedypet_bids.io.participant_metadata import read_participant
+from hedypet_bids.io.pet_metadata import HALF_LIFE_S, decay_correction, read_pet_metadata
 from hedypet_bids.model import FrameTimes
 
 REALISTIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "realistic"

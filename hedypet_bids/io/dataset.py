@@ -122,6 +122,10 @@ class Dataset:
         rows = _read_tsv(path) if path.is_file() else []
         return {row.get("session_id", "").removeprefix("ses-"): row for row in rows}
 
+    def session_columns(self, label: str) -> Mapping[str, Any]:
+        """What ``sub-<L>_sessions.json`` says on the columns of the session table."""
+        return _read_json(self.root / f"sub-{label}" / f"sub-{label}_sessions.json")
+
     def metadata(self, source: Source) -> dict[str, Any]:
         """The sidecar of an image, with what it inherits from sidecars above it."""
         metadata: dict[str, Any] = dict(self._layout.get_metadata(str(source.path)))

@@ -23,6 +23,12 @@ _COMPRESSLEVEL = 1
 # Bytes converted and handed to the compressor at a time.
 _CHUNK_BYTES = 16 << 20
 
+# Axis lengths are stored as int16.
+_LONGEST_AXIS = 32767
+
+# A qform that puts a corner further off than this would only contradict the sform.
+_QFORM_TOLERANCE_MM = 0.05
+
 _SCANNER, _ALIGNED = 1, 2
 
 
@@ -50,7 +56,7 @@ def write_nifti(
         Type on disk; by default that of the data, with bool as uint8 and float16 as float32.
     aligned
         The voxels are in the space of another scan (NIfTI code 2, aligned) rather than of their
-        own scanner (code 1). The qform gets code 0 when the affine has shears, which it cannot hold.
+        own scanner (code 1). The qform gets code 0 when it cannot hold the affine (shears).
     frame_spacing_s
         Fourth voxel dimension of an image with frames.
     compresslevel
@@ -67,16 +73,17 @@ def write_nifti(
     ReadWriteError
         Writing failed half-way, for example because the disk is full. Nothing is left behind.
     """
-    if data.shape[:3] != grid.shape or data.ndim > 4:
+    if data.shape[:3] != grid.shape or data.ndim > 4 or data.size == 0:
         raise BadDataError(
-            f"{path}: expected data of the grid's shape {grid.shape}, with or without frames; found {data.shape}."
+            f"{path}: expected data of the grid's shape {grid.shape}, with or without frames; "
+            f"found {data.shape}."
         )
     kind = _disk_type(data.dtype if dtype is None else np.dtype(dtype))
     header = _header(path, data.shape, kind, grid, aligned, frame_spacing_s)
     with atomic(path) as temporary, _opened(temporary, compresslevel, threads) as file:
         file.write(header)
         for chunk in _chunks(data, kind):
-            file.write(chunk)
+            file.write(chunk.data)
 
 
 def _disk_type(kind: np.dtype[Any]) -> np.dtype[Any]:
@@ -94,6 +101,10 @@ def _header(
 ) -> bytes:
     """Header of 348 bytes and the four bytes that say that no extension follows."""
     header = nib.Nifti1Header(endianness="<")
+    if max(shape) > _LONGEST_AXIS:
+        raise BadDataError(
+            f"{path}: NIfTI cannot hold this image: axes are at most {_LONGEST_AXIS} long; found {shape}."
+        )
     try:
         header.set_data_dtype(kind)
         header.set_data_shape(shape)
@@ -103,7 +114,8 @@ def _header(
     code = _ALIGNED if aligned else _SCANNER
     header.set_sform(grid.affine, code)
     header.set_qform(grid.affine, code, strip_shears=True)
-    if not np.allclose(header.get_qform(), grid.affine, atol=1e-3):
+    # Its rotation is three float32 numbers, too few for shears and for some tilts of a long grid.
+    if not Grid(grid.shape, header.get_qform()).matches(grid, _QFORM_TOLERANCE_MM):
         header["qform_code"] = 0
     header.set_xyzt_units("mm", "sec" if len(shape) == 4 else None)
     header.set_slope_inter(1.0, 0.0)

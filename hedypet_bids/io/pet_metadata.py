@@ -16,21 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.io.participant_metadata import ParticipantMetadata, number, read_participant
+from hedypet_bids.io.participant_metadata import number
 from hedypet_bids.model import FrameTimes
 
-__all__ = [
-    "DOSE_RANGE_BQ",
-    "HALF_LIFE_S",
-    "ParticipantMetadata",
-    "PetMetadata",
-    "decay_correction",
-    "read_participant",
-    "read_pet_metadata",
-]
-
-# Half-lives in s from the National Nuclear Data Center (NuDat); the first four as in table 5.7 of the
-# European Pharmacopoeia. Scanners' own tables differ from these by up to 0.2 %.
+# Half-lives in s as given by the National Nuclear Data Center (NuDat); the first four are also those of
+# table 5.7 of the European Pharmacopoeia.
 HALF_LIFE_S: Mapping[str, float] = {
     "C11": 20.385 * 60,
     "N13": 9.965 * 60,

@@ -98,7 +98,8 @@ class Stamp:
     @classmethod
     def of(cls, step: str, inputs: Iterable[Path], settings: Mapping[str, Any], store: Store) -> Stamp:
         """The stamp of a step for its inputs as they are now."""
-        facts = tuple(_file_facts(path, store) for path in sorted(set(inputs)))
+        # By URI, not by path: an output that was moved is still done.
+        facts = tuple(sorted((_file_facts(path, store) for path in set(inputs)), key=lambda f: f["URI"]))
         return cls(step, digest(step, __version__, settings, facts), settings, facts)
 
     def reason_to_run(self, outputs: Iterable[Path]) -> str:
@@ -180,6 +181,12 @@ class Writer:
         path = self._begin(name)
         write_table(path, table)
         self._finish(path, sources, sidecar)
+        return path
+
+    def facts(self, name: str, content: Mapping[str, Any], *, sources: Iterable[Path]) -> Path:
+        """Write a JSON file that is its own sidecar; returns the path."""
+        path = self._begin(name)
+        self._finish(path, sources, content)
         return path
 
     def matrix(

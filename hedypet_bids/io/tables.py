@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.atomic import atomic
+from hedypet_bids.model import FrameTimes
 
 MISSING = "n/a"
+FRAME_START, FRAME_END = "frame_start", "frame_end"
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -30,3 +33,9 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, sep="\t", na_values=[MISSING], keep_default_na=False)
     except (OSError, UnicodeDecodeError, ValueError) as fault:
         raise BadDataError(f"{path} cannot be read as a table: {fault}.") from fault
+
+
+def frame_times(table: pd.DataFrame) -> FrameTimes:
+    """Frame times of a table with the columns ``frame_start`` and ``frame_end``, s."""
+    start = table[FRAME_START].to_numpy(dtype=np.float64)
+    return FrameTimes(start, table[FRAME_END].to_numpy(dtype=np.float64) - start)

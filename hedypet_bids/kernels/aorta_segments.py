@@ -9,11 +9,18 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.kernels.aorta_fragments import Tube, join_pieces
-from hedypet_bids.kernels.centreline import Cloud, Points, cloud_of, crop_to, inside_at
+from hedypet_bids.kernels.centreline import (
+    Cloud,
+    Indices,
+    Points,
+    cloud_of,
+    crop_to,
+    inside_at,
+    nearest_points,
+)
 from hedypet_bids.model import BoolArray, Grid, Matrix
 
 ASCENDING, TOP, UPPER_DESCENDING, LOWER_DESCENDING = 1, 2, 3, 4
@@ -247,10 +254,9 @@ def _mean_y(limb: Points, level: float) -> float:
     return float((lower if len(lower) else shared)[:, 1].mean())
 
 
-def _nearest(cloud: Cloud, line: Points) -> NDArray[np.int64]:
+def _nearest(cloud: Cloud, line: Points) -> Indices:
     """Number of the nearest point of the line for each voxel."""
-    _, nearest = cKDTree(line).query(cloud.points)
-    return np.asarray(nearest, dtype=np.int64)
+    return nearest_points(line, cloud.points)[1]
 
 
 def _radius(cloud: Cloud, line: Points, nearest: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -267,27 +273,30 @@ def _inner_curve(cloud: Cloud, line: Points, apex: int, radius_mm: NDArray[np.fl
     """Height of the inner curve of the arch, mm: where the limbs merge on axial slices.
 
     Found by going straight down from the summit of the line to where the lumen ends. Where that is
-    not near one radius below the line (touching limbs) one radius is taken.
+    not about one radius below the line (touching limbs) one radius is taken.
     """
     arch = np.arange(max(0, apex - 20), min(len(line), apex + 21))
     radius = float(np.median(radius_mm[arch]))
     summit = float(line[apex] @ up)
-    box = np.zeros(cloud.voxels.max(axis=0) + 1, dtype=bool)
-    box[tuple(cloud.voxels.T)] = True
-    box = ndimage.uniform_filter(np.pad(box, 1).astype(np.float64), 3)[1:-1, 1:-1, 1:-1] > 0.5
+    box = _without_noise(cloud)
     # Where the line crosses a gap in the mask there is no lumen to leave.
     in_lumen = arch[inside_at(line[arch], cloud.crop, box)]
     central = in_lumen[np.argsort(np.abs(in_lumen - apex), kind="stable")][:9]
     below = np.arange(0.0, 2.0 * radius, 0.5)
-    exits = []
+    levels = []
     for point in line[central]:
-        out = ~inside_at(point - below[:, None] * up, cloud.crop, box)
-        # Noise leaves single holes; the wall is where the lumen stays left behind.
-        gone = ndimage.uniform_filter1d(out.astype(np.float64), 9, mode="nearest") > 0.5
-        exits.append(point @ up - below[int(np.argmax(gone))] if gone.any() else -np.inf)
-    level = float(np.median(exits)) if exits else -np.inf
+        inside = inside_at(point - below[:, None] * up, cloud.crop, box)
+        levels.append(-np.inf if inside.all() else float(point @ up - below[int(np.argmin(inside))]))
+    level = float(np.median(levels)) if levels else -np.inf
     # An arch that the field of view cuts has less lumen below its line, so the lower bound is loose.
     return level if 0.2 * radius <= summit - level <= 1.4 * radius else summit - radius
+
+
+def _without_noise(cloud: Cloud) -> BoolArray:
+    """The mask with each voxel set to the majority of the 27 around it."""
+    box = np.zeros(cloud.voxels.max(axis=0) + 2)
+    box[tuple(cloud.voxels.T)] = 1.0
+    return np.asarray(ndimage.uniform_filter(box, 3, mode="constant") > 0.5)
 
 
 def _is_other_limb(main: Cloud, line: Points, other: Cloud, other_line: Points) -> bool:

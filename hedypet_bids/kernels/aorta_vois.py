@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.kernels.aorta_segments import SEGMENT_NAMES, AortaSegments
-from hedypet_bids.kernels.centreline import Crop, Points, crop_to
+from hedypet_bids.kernels.centreline import Crop, Points, crop_to, nearest_points
 from hedypet_bids.model import FloatArray, Matrix
 
 # Two standard deviations of a 6 to 8 mm wide point spread: what the neighbour segment blurs into the end.
@@ -178,10 +177,10 @@ def _tube(
 ) -> _Tube:
     """The voxels of a segment within half the width of the line."""
     voxels = np.argwhere(mask)
-    distance, station = cKDTree(line).query(crop.to_mm(voxels))
+    distance, station = nearest_points(line, crop.to_mm(voxels))
     # A voxel whose middle lies on the rim belongs to it, whatever the last digit of its distance.
     near = distance <= width_mm / 2 + 1e-6
-    voxels, station = voxels[near], station[near].astype(np.int64)
+    voxels, station = voxels[near], station[near]
     own = np.flatnonzero(on_segment)
     reached = np.concatenate([own, station])
     first, stop = (int(reached.min()), int(reached.max()) + 1) if reached.size else (0, 0)

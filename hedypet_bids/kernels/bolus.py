@@ -143,4 +143,4 @@ def early_weights(frames: FrameTimes, bolus: BolusTiming) -> NDArray[np.float64]
         )
     weights = np.zeros(len(frames), dtype=np.float64)
     weights[bolus.first : bolus.stop] = frames.duration_s[bolus.first : bolus.stop]
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum(), dtype=np.float64)

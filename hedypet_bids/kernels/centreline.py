@@ -95,7 +95,7 @@ class Crop:
 
     def to_voxels(self, points: Points) -> Points:
         """Fractional canonical voxel indices of points given in mm from the first voxel."""
-        voxels: Points = np.linalg.solve(self.linear, points.T).T
+        voxels: Points = np.asarray(np.linalg.solve(self.linear, points.T).T, dtype=np.float64)
         return voxels
 
 
@@ -214,8 +214,8 @@ def trace(cloud: Cloud, links: list[tuple[int, int]]) -> Points:
     return cloud.points[_without_corners(path, cloud)]
 
 
-def _graph(cloud: Cloud, links: list[tuple[int, int]]) -> coo_array[Any]:
-    """Costs between 26-connected voxels, each pair once."""
+def _graph(cloud: Cloud, links: list[tuple[int, int]]) -> Any:
+    """Sparse matrix of the costs between 26-connected voxels, each pair once."""
     numbers = np.full(cloud.voxels.max(axis=0) + 3, -1, dtype=np.int64)
     cells = cloud.voxels + 1
     numbers[tuple(cells.T)] = np.arange(len(cells))
@@ -235,12 +235,14 @@ def _graph(cloud: Cloud, links: list[tuple[int, int]]) -> coo_array[Any]:
         columns.append(np.array([b]))
         weights.append(np.array([length * float(np.median(cost))]))
     n = len(cells)
-    return coo_array((np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n))
+    entries = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
+    return coo_array(entries, shape=(n, n)).tocsr()
 
 
-def _sweep(graph: coo_array[Any], cloud: Cloud, start: int) -> Indices:
+def _sweep(graph: Any, cloud: Cloud, start: int) -> Indices:
     """The cheapest path from a voxel to the voxel whose cheapest path is longest in mm."""
-    _, before = dijkstra(graph.tocsr(), directed=False, indices=start, return_predecessors=True)
+    _, trees = dijkstra(graph, directed=False, indices=[start], return_predecessors=True)
+    before = trees[0]
     parent = np.where(before >= 0, before, np.arange(len(before)))
     length = np.linalg.norm(cloud.points - cloud.points[parent], axis=1)
     # Pointer doubling: length is always that from a voxel to its current parent.
@@ -263,6 +265,12 @@ def _without_corners(path: Indices, cloud: Cloud) -> Indices:
     first = int(np.argmax(head & (depth >= 0.9 * depth[head].max())))
     last = len(path) - int(np.argmax((tail & (depth >= 0.9 * depth[tail].max()))[::-1]))
     return path[first:last] if last - first >= 2 else path
+
+
+def nearest_points(line: Points, points: Points) -> tuple[NDArray[np.float64], Indices]:
+    """Distance to the line, mm, and the number of its nearest point, for each of some points."""
+    distance, nearest = cKDTree(line).query(points)
+    return np.asarray(distance, dtype=np.float64), np.asarray(nearest, dtype=np.int64)
 
 
 def arc_length(points: Points) -> NDArray[np.float64]:
@@ -308,7 +316,7 @@ def centre(path: Points, cloud: Cloud) -> Points:
 
 def _recentred(line: Points, cloud: Cloud, sigma_mm: float) -> Points:
     """The line moved to the local centre of the tube, across its own direction only, and smoothed."""
-    distance, nearest = cKDTree(line).query(cloud.points)
+    distance, nearest = nearest_points(line, cloud.points)
     voxel_mm = float(cloud.crop.voxel_sizes_mm.max())
     reach = 1.3 * float(np.median(cloud.depth_mm[distance <= voxel_mm]))
     tangent = np.gradient(line, axis=0)
@@ -351,13 +359,14 @@ def _continuation(line: Points, crop: Crop, inside: BoolArray, limit_mm: float) 
     shift = line[-1] - bend[0]
     ahead = np.polynomial.polynomial.polyval(on / STEP_MM, bend).T + shift
     within = inside_at(ahead, crop, inside)
-    return ahead[: len(within) if within.all() else int(np.argmin(within))]
+    kept: Points = ahead[: len(within) if within.all() else int(np.argmin(within))]
+    return kept
 
 
 def inside_at(points: Points, crop: Crop, box: BoolArray) -> BoolArray:
     """Whether the voxel nearest to each point is true; outside the box it is not."""
     voxels = np.rint(crop.to_voxels(points)).astype(np.int64)
-    valid: BoolArray = ((voxels >= 0) & (voxels < box.shape)).all(axis=1)
+    valid = np.all((voxels >= 0) & (voxels < box.shape), axis=1)
     out = np.zeros(len(points), dtype=bool)
     out[valid] = box[tuple(voxels[valid].T)]
     return out

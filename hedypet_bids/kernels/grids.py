@@ -67,7 +67,8 @@ def world_box(mask: BoolArray, grid: Grid) -> tuple[NDArray[np.float64], NDArray
     index = np.nonzero(mask)
     if index[0].size == 0:
         raise BadDataError(
-            "The mask has no voxel, so nothing can be centred on it; check that the label is in the segmentation."
+            "The mask has no voxel, so nothing can be centred on it; "
+            "check that the label is in the segmentation."
         )
     axes = grid.affine[:3]
     world = [sum(axes[row, i] * index[i] for i in range(3)) + axes[row, 3] for row in range(3)]

@@ -117,9 +117,7 @@ def resample_image(
     return out
 
 
-def resample_labels(
-    labels: IntArray, source: Grid, target: Grid, *, threads: int | None = None
-) -> IntArray:
+def resample_labels(labels: IntArray, source: Grid, target: Grid, *, threads: int | None = None) -> IntArray:
     """The label of the nearest source voxel on the target grid, 0 outside, in Fortran (NIfTI) order.
 
     The type is the smallest of uint8, int16, uint16, int32, uint32 and int64 that holds every
@@ -316,6 +314,7 @@ def _resample_aligned(
     corner = sum(axis.start * step for axis, step in zip(axes, steps, strict=True))
     slow, mid, fast = axes
     (mid_low, mid_high), (fast_low, fast_high) = _needed(mid, view.shape[1]), _needed(fast, view.shape[2])
+    mid_first, fast_first = mid.first - mid_low, fast.first - fast_low
 
     def slab(start: int, stop: int) -> None:
         part = _Axis(
@@ -324,14 +323,23 @@ def _resample_aligned(
         low, high = _needed(part, view.shape[0])
         block = np.ascontiguousarray(view[low:high, mid_low:mid_high, fast_low:fast_high])
         block = _along_lines(block, 0, part.first - low, part.weights, part.prefilter)
-        block = _along_lines(block, 1, mid.first - mid_low, mid.weights, mid.prefilter)
+        block = _along_lines(block, 1, mid_first, mid.weights, mid.prefilter)
         counts = (block.shape[0], block.shape[2], block.shape[1])
         sizes = (block.shape[1] * block.shape[2], 1, block.shape[2])
         at = corner + start * steps[0]
+        out_steps = (steps[0], steps[2], steps[1])
         spline.filter_lines(
-            block.reshape(-1), 0, sizes, flat_out, at, (steps[0], steps[2], steps[1]), counts,
-            fast.first - fast_low, fast.weights, fast.prefilter,
-        )  # fmt: skip
+            block.reshape(-1),
+            0,
+            sizes,
+            flat_out,
+            at,
+            out_steps,
+            counts,
+            fast_first,
+            fast.weights,
+            fast.prefilter,
+        )
 
     _run(slab, slow.first.size, threads, step=_SLAB)
 
@@ -348,13 +356,15 @@ def _along_lines(
 ) -> NDArray[np.float32]:
     """A C-contiguous block filtered along its axis 0 or 1 into a new one."""
     n0, n1, n2 = block.shape
-    shape = (first.size, n1, n2) if axis == 0 else (n0, first.size, n2)
-    result = np.empty(shape, np.float32)
-    counts, source_steps = ((1, n0, n1 * n2), (0, n1 * n2, 1)) if axis == 0 else ((n0, n1, n2), (n1 * n2, n2, 1))
-    out_steps = (0, n1 * n2, 1) if axis == 0 else (first.size * n2, n2, 1)
-    spline.filter_lines(
-        block.reshape(-1), 0, source_steps, result.reshape(-1), 0, out_steps, counts, first, weights, prefilter
-    )
+    plane = n1 * n2
+    if axis == 0:
+        result = np.empty((first.size, n1, n2), np.float32)
+        counts, steps, out_steps = (1, n0, plane), (0, plane, 1), (0, plane, 1)
+    else:
+        result = np.empty((n0, first.size, n2), np.float32)
+        counts, steps, out_steps = (n0, n1, n2), (plane, n2, 1), (first.size * n2, n2, 1)
+    flat, flat_out = block.reshape(-1), result.reshape(-1)
+    spline.filter_lines(flat, 0, steps, flat_out, 0, out_steps, counts, first, weights, prefilter)
     return result
 
 
@@ -387,27 +397,37 @@ def _padded_coefficients(
     padded = np.empty([n + 3 for n in view.shape], np.float32)
     inner = padded[1:-2, 1:-2, 1:-2]
     inner[...] = view
-    flat = padded.reshape(-1)
-    steps = [step // padded.itemsize for step in padded.strides]
-    corner = sum(steps)
     for axis, n in enumerate(view.shape):
         blur = _gaussian(float(variances[axis]))
-        if n == 1 or (order == 1 and blur.size == 1):
-            continue
-        weights = np.broadcast_to(blur, (n, blur.size))
-        first, folded = _folded(np.arange(n) - blur.size // 2, weights, n)
-        outer, line = [other for other in range(3) if other != axis]
-        order_steps = (steps[outer], steps[axis], steps[line])
-
-        def filtered(lo: int, hi: int, at: tuple[int, int, int] = order_steps, n: int = n, line: int = line,
-                     first: NDArray[np.int64] = first, folded: NDArray[np.float32] = folded) -> None:  # fmt: skip
-            start = corner + lo * at[0]
-            counts = (hi - lo, n, view.shape[line])
-            spline.filter_lines(flat, start, at, flat, start, at, counts, first, folded, order == 3)
-
-        _run(filtered, view.shape[outer], threads)
+        if n > 1 and (order == 3 or blur.size > 1):
+            first = np.arange(n) - blur.size // 2
+            weights = np.broadcast_to(blur, (n, blur.size))
+            _filter_in_place(padded, axis, *_folded(first, weights, n), order == 3, threads)
     _mirror_edges(padded)
     return padded
+
+
+def _filter_in_place(
+    padded: NDArray[np.float32],
+    axis: int,
+    first: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    prefilter: bool,
+    threads: int | None,
+) -> None:
+    """Filter the lines along ``axis`` of the part of ``padded`` that is not padding."""
+    flat = padded.reshape(-1)
+    steps = [step // padded.itemsize for step in padded.strides]
+    counts = [n - 3 for n in padded.shape]
+    outer, line = (other for other in range(3) if other != axis)
+    by_line = (steps[outer], steps[axis], steps[line])
+
+    def some(low: int, high: int) -> None:
+        at = sum(steps) + low * steps[outer]
+        sizes = (high - low, counts[axis], counts[line])
+        spline.filter_lines(flat, at, by_line, flat, at, by_line, sizes, first, weights, prefilter)
+
+    _run(some, counts[outer], threads)
 
 
 def _mirror_edges(padded: NDArray[np.float32]) -> None:

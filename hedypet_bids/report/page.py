@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from hedypet_bids import __version__
 from hedypet_bids.io.atomic import atomic, write_text
+from hedypet_bids.io.tables import MISSING
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,6 @@ def write_page(path: Path, template: str, **content: Any) -> None:
 
 def number(value: Any, digits: int = 4) -> str:
     """A number for people: some significant digits, ``n/a`` for what is missing."""
-    if value is None or pd.isna(value):
+    if value is None or value == MISSING or pd.isna(value):
         return "n/a"
     return f"{float(value):.{digits}g}"

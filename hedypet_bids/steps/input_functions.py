@@ -15,7 +15,7 @@ from hedypet_bids import bids_names as names
 from hedypet_bids.bids_names import Source
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.store import Writer, read_sidecar
-from hedypet_bids.io.tables import read_table
+from hedypet_bids.io.tables import frame_times, read_table
 from hedypet_bids.kernels.aorta import (
     NORMAL_RANGES,
     late_max_over_min,
@@ -169,10 +169,9 @@ def read_blood(path: Path) -> InputFunction:
     missing = sorted({"whole_blood_radioactivity", "frame_start", "frame_end"} - set(table.columns))
     if missing:
         raise BadDataError(f"{path} lacks the column {names.listed(missing)}; run the participant again.")
-    start = table["frame_start"].to_numpy(dtype=np.float64)
     return InputFunction(
         name=names.entities_of(path.name)["recording"],
-        frames=FrameTimes(start, table["frame_end"].to_numpy(dtype=np.float64) - start),
+        frames=frame_times(table),
         mean=table["whole_blood_radioactivity"].to_numpy(dtype=np.float64),
         std=table["std"].to_numpy(dtype=np.float64),
         n_voxels=int(table["n_voxels"].iloc[0]),

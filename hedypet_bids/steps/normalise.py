@@ -72,6 +72,7 @@ class Normalise(Step[Path | None]):
             height_m=facts.height_m,
             sex=facts.sex,
             fat=fat,
+            dose_reason=metadata.dose_reason,
         )
         writer.table(
             names.constants(self._pet),

@@ -201,8 +201,9 @@ _KINETICS_COLUMNS: Mapping[str, Any] = {
     "V0_se": {"Description": "Standard error of V0", "Units": "mL/mL"},
     "r2": {"Description": "Coefficient of determination"},
     "n_used": {"Description": "Frames in the fit"},
-    "t_start": {"Description": "Start of the first frame of the window", "Units": "s"},
-    "t_end": {"Description": "End of the last frame of the window", "Units": "s"},
+    "n_excluded": {"Description": "Frames of the window left out for lack of blood activity"},
+    "t_start": {"Description": "Start of the first frame in the fit", "Units": "s"},
+    "t_end": {"Description": "End of the last frame in the fit", "Units": "s"},
 }
 
 
@@ -240,6 +241,7 @@ def kinetics_table(
             "V0_se": each(fit.v0_se),
             "r2": each(fit.r2),
             "n_used": each(fit.n_used),
+            "n_excluded": each(fit.n_excluded),
             "t_start": each(fit.t_start_s),
             "t_end": each(fit.t_end_s),
         }

@@ -18,11 +18,11 @@ from hedypet_bids import bids_names as names
 from hedypet_bids.errors import NothingSelectedError
 from hedypet_bids.io.atomic import atomic, write_text
 from hedypet_bids.io.store import read_sidecar
-from hedypet_bids.io.tables import MISSING, read_table
+from hedypet_bids.io.tables import FRAME_END, FRAME_START, MISSING, read_table
 from hedypet_bids.labels import VOI_TASKS, task
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.data_dictionary import COLUMNS, TABLES
-from hedypet_bids.steps.tacs import COLUMN_FRAME_END, COLUMN_FRAME_START, read_curves
+from hedypet_bids.steps.tacs import read_curves
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _curve_rows(folder: Path, label: str, wanted: Any) -> pd.DataFrame:
         if output.entities.get("desc", "").startswith("std") or not wanted(output):
             continue
         table = read_table(output.path)
-        regions = [c for c in table.columns if c not in (COLUMN_FRAME_START, COLUMN_FRAME_END)]
+        regions = [c for c in table.columns if c not in (FRAME_START, FRAME_END)]
         frames, mean = read_curves(table)
         _, std = read_curves(read_table(_spread_file(output)))
         volumes = read_table(_volume_file(output))

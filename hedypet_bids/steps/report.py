@@ -12,6 +12,7 @@ import pandas as pd
 
 from hedypet_bids import bids_names as names
 from hedypet_bids.io.frames import read_labels, read_volume
+from hedypet_bids.io.store import read_sidecar
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.region_stats import RegionKey
 from hedypet_bids.labels import VOI_TASKS
@@ -61,6 +62,7 @@ class Findings:
     blood: InputFunctions
     kinetics: Mapping[RegionKey, Path]
     maps: Mapping[str, Path]
+    quality: Path | None
 
 
 def write_report(subject: Subject, records: Sequence[StepRecord], findings: Findings) -> None:
@@ -80,6 +82,7 @@ def write_report(subject: Subject, records: Sequence[StepRecord], findings: Find
         ],
         errors=[(r.step, r.reason) for r in records if r.state == "failed"],
         constants=_rows(read_table(findings.constants)) if findings.constants else [],
+        checks=read_sidecar(findings.quality).get("Checks", []) if findings.quality else [],
         organs=organs,
         organs_note=_organs_note(subject, findings),
         pictures=list(pictures.values()),

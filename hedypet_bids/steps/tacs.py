@@ -14,6 +14,7 @@ from hedypet_bids import bids_names as names
 from hedypet_bids.bids_names import Source
 from hedypet_bids.io.frames import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
+from hedypet_bids.io.tables import FRAME_END, FRAME_START, frame_times
 from hedypet_bids.kernels.erosion import erode_labels
 from hedypet_bids.kernels.region_stats import (
     JointLabels,
@@ -26,16 +27,16 @@ from hedypet_bids.labels import WHOLE_IMAGE_TASK, Task, task
 from hedypet_bids.model import FrameTimes, Grid
 from hedypet_bids.settings import plain
 from hedypet_bids.steps.aorta import AortaImages
+from hedypet_bids.steps.quality import FrameWatch
 from hedypet_bids.steps.step import Step, Subject, pet_facts
-
-COLUMN_FRAME_START, COLUMN_FRAME_END = "frame_start", "frame_end"
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Curve tables (mean, Bq/mL per frame and region) by task and erosion."""
+    """Curve tables (mean, Bq/mL per frame and region) by task and erosion, and a table on the frames."""
 
     paths: Mapping[RegionKey, Path] = field(default_factory=dict, hash=False)
+    frame_quality: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,19 @@ class MeasureCurves(Step[Curves]):
     def results(self) -> Curves:
         """Tables of means by task and erosion."""
         store = self.subject.store
-        return Curves({key: store.path(names.curves(self._dynamic, *key)) for key in self._keys()})
+        return Curves(
+            paths={key: store.path(names.curves(self._dynamic, *key)) for key in self._keys()},
+            frame_quality=store.path(names.frame_quality(self._dynamic)),
+        )
 
     def nothing(self) -> Curves:
         """No curves."""
         return Curves()
 
     def outputs(self) -> Iterable[Path]:
-        """Tables of means, standard deviations and volumes."""
-        return [
+        """Tables of means, standard deviations and volumes, and the table on the frames."""
+        quality = self.subject.store.path(names.frame_quality(self._dynamic))
+        return [quality] + [
             self.subject.store.path(name)
             for key in self._keys()
             for name in (
@@ -91,12 +96,21 @@ class MeasureCurves(Step[Curves]):
         metadata = self.subject.metadata(self._dynamic)
         images = self._label_images()
         joint = JointLabels.combine(region_sets(self._keys(), images, reader.grid))
-        measured = region_statistics((frame for _, frame in reader.frames()), joint)
+        watch = FrameWatch(metadata.frames, reader.grid)
+        measured = region_statistics(watch.passing(reader.frames()), joint)
         for key, stats in measured.items():
             label_image = images.get(key[0])
             sources = [self._dynamic.path, *([label_image] if label_image else [])]
             # The factors to Bq/mL, decay-corrected to injection, differ by frame only.
             self._write(writer, key, stats, metadata.scale, metadata.frames, reader.grid, sources)
+
+        writer.table(
+            names.frame_quality(self._dynamic),
+            watch.table(),
+            sources=[self._dynamic.path],
+            Description="Frames after 30 min against the first of them: displacement of the body in world mm "
+            "(RAS+), distance of its centroid, correlation inside it, and odd voxels",
+        )
 
     def _write(
         self,
@@ -180,8 +194,8 @@ def curve_table(
     """Curves (n_regions, n_frames) as a table: frame_start, frame_end, one column a region."""
     return pd.DataFrame(
         {
-            COLUMN_FRAME_START: frames.start_s,
-            COLUMN_FRAME_END: frames.end_s,
+            FRAME_START: frames.start_s,
+            FRAME_END: frames.end_s,
             **dict(zip(regions, values, strict=True)),
         }
     )
@@ -189,7 +203,5 @@ def curve_table(
 
 def read_curves(table: pd.DataFrame) -> tuple[FrameTimes, np.ndarray[Any, np.dtype[np.float64]]]:
     """Frame times and curves (n_regions, n_frames) of a curve table."""
-    start = table[COLUMN_FRAME_START].to_numpy(dtype=np.float64)
-    frames = FrameTimes(start, table[COLUMN_FRAME_END].to_numpy(dtype=np.float64) - start)
-    regions = table.drop(columns=[COLUMN_FRAME_START, COLUMN_FRAME_END])
-    return frames, regions.to_numpy(dtype=np.float64).T
+    regions = table.drop(columns=[FRAME_START, FRAME_END])
+    return frame_times(table), regions.to_numpy(dtype=np.float64).T

@@ -1,0 +1,54 @@
+"""A whole-body FDG PET/CT/MR phantom with known truth, written as a raw BIDS dataset.
+
+``main`` is the command ``hedypet-phantom``; :func:`write_phantom` does the same from Python. The body
+is analytic (:func:`sample_labels` on any grid) and so are the curves
+(:func:`irreversible_two_tissue`, :func:`input_function`).
+"""
+
+from hedypet_bids.phantom.cli import main
+from hedypet_bids.phantom.dataset import PIECES, truth_folder, write_phantom
+from hedypet_bids.phantom.grids import SIZES, PhantomSize, Voxels
+from hedypet_bids.phantom.kinetics import (
+    FengInput,
+    Kinetics,
+    feng_input,
+    hedypet_frames,
+    input_function,
+    irreversible_two_tissue,
+    merged_frames,
+    scaled_feng_input,
+)
+from hedypet_bids.phantom.regions import label_lut
+from hedypet_bids.phantom.subject import (
+    PhantomParticipant,
+    aorta_centreline_mm,
+    closed_form_volumes_ml,
+    make_participant,
+    material_curves,
+    sample_labels,
+)
+
+__all__ = [
+    "PIECES",
+    "SIZES",
+    "FengInput",
+    "Kinetics",
+    "PhantomParticipant",
+    "PhantomSize",
+    "Voxels",
+    "aorta_centreline_mm",
+    "closed_form_volumes_ml",
+    "feng_input",
+    "hedypet_frames",
+    "input_function",
+    "irreversible_two_tissue",
+    "label_lut",
+    "main",
+    "make_participant",
+    "material_curves",
+    "merged_frames",
+    "sample_labels",
+    "scaled_feng_input",
+    "truth_folder",
+    "write_phantom",
+]

@@ -1,0 +1,216 @@
+"""Numbers that show whether a scan can be trusted, with their normal ranges."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hedypet_bids import bids_names as names
+from hedypet_bids.bids_names import Source
+from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.store import Writer
+from hedypet_bids.io.tables import frame_times, read_table
+from hedypet_bids.kernels.quality import (
+    SETTLED_S,
+    BodyReference,
+    FrameQuality,
+    QualityCheck,
+    activity_fraction,
+    body_reference,
+    check,
+    drift_checks,
+    frame_quality,
+    static_over_dynamic,
+)
+from hedypet_bids.kernels.region_stats import RegionKey
+from hedypet_bids.model import FloatArray, FrameTimes, Grid
+from hedypet_bids.steps.step import Step, Subject, pet_facts
+
+# Large, with little motion, and of different tissues.
+COMPARED_ORGANS = ("liver", "spleen", "brain", "heart", "pancreas")
+ORGANS_KEY: RegionKey = ("total", 0)
+IMAGE_KEY: RegionKey = ("totalimage", 0)
+
+_FRAME_COLUMNS = (
+    "frame",
+    "frame_start",
+    "frame_end",
+    "shift_x",
+    "shift_y",
+    "shift_z",
+    "centroid_shift",
+    "ncc",
+    "n_negative",
+    "n_not_finite",
+)
+
+
+@dataclass
+class FrameWatch:
+    """Looks at the late frames of a series while they pass by to be measured."""
+
+    frames: FrameTimes
+    grid: Grid
+    _reference: BodyReference | None = None
+    _seen: dict[int, FrameQuality] = field(default_factory=dict)
+
+    def passing(self, frames: Iterable[tuple[int, FloatArray]]) -> Iterator[FloatArray]:
+        """The frames, each looked at before it goes on."""
+        for index, frame in frames:
+            if self.frames.start_s[index] >= SETTLED_S:
+                self._look(index, frame)
+            yield frame
+
+    def _look(self, index: int, frame: FloatArray) -> None:
+        if self._reference is None:
+            try:
+                self._reference = body_reference(frame, self.grid)
+            except BadDataError:
+                # An empty frame shows no body; a later one may.
+                return
+        self._seen[index] = frame_quality(frame, self._reference)
+
+    def table(self) -> pd.DataFrame:
+        """One row per frame that was looked at."""
+        rows = [
+            (
+                index,
+                self.frames.start_s[index],
+                self.frames.end_s[index],
+                *q.shift_mm,
+                q.centroid_shift_mm,
+                q.ncc,
+                q.n_negative,
+                q.n_not_finite,
+            )
+            for index, q in self._seen.items()
+        ]
+        return pd.DataFrame(rows, columns=list(_FRAME_COLUMNS))
+
+
+@dataclass(frozen=True)
+class CheckQuality(Step[Path | None]):
+    """Activity against dose, static against dynamic, motion, and odd voxels."""
+
+    subject: Subject
+    means: Mapping[RegionKey, Path]
+    curves: Mapping[RegionKey, Path]
+    frame_table: Path | None
+
+    @property
+    def name(self) -> str:
+        """``quality``."""
+        return "quality"
+
+    def skip_reason(self) -> str:
+        """Why there is nothing to check."""
+        return "" if IMAGE_KEY in self.means or IMAGE_KEY in self.curves else "no PET was measured"
+
+    def sources(self) -> Iterable[Path]:
+        """Means and curves of the organs and of the whole image, and the table on the frames."""
+        keys = (ORGANS_KEY, IMAGE_KEY)
+        tables = [table[key] for table in (self.means, self.curves) for key in keys if key in table]
+        return [*tables, *([self.frame_table] if self.frame_table else [])]
+
+    def settings(self) -> Mapping[str, Any]:
+        """Frame times, units and doses."""
+        images = (self.subject.inputs.static, self.subject.inputs.dynamic)
+        found = [self.subject.metadata(image) for image in images if image]
+        return {"pet": [{**pet_facts(m), "DoseBq": m.dose_bq} for m in found]}
+
+    def results(self) -> Path | None:
+        """The JSON file of the checks."""
+        return self.subject.store.path(names.quality(self._pet))
+
+    def nothing(self) -> Path | None:
+        """No checks."""
+        return None
+
+    def outputs(self) -> Iterable[Path]:
+        """The JSON file of the checks."""
+        return [self.subject.store.path(names.quality(self._pet))]
+
+    def run(self, writer: Writer) -> None:
+        """Compare each number with its normal range."""
+        checks = [*self._dose_check(), *self._agreement_check(), *self._frame_checks()]
+        writer.facts(
+            names.quality(self._pet),
+            {
+                "Description": "Quality checks: value, normal range, and what to look at when outside",
+                "Checks": [dataclasses.asdict(c) for c in checks],
+                "Flags": [c.text for c in checks if c.state == "outside"],
+            },
+            sources=self.sources(),
+        )
+
+    def _dose_check(self) -> Iterator[QualityCheck]:
+        """Activity in the field of view over the dose, from the static image or the last frame."""
+        if IMAGE_KEY in self.means and self.subject.inputs.static:
+            row = read_table(self.means[IMAGE_KEY]).iloc[0]
+            mean, volume_ml = row["mean"], row["volume"] * row["n_valid"] / row["n_voxels"]
+            dose_bq = self.subject.metadata(self.subject.inputs.static).dose_bq
+        else:
+            assert self.subject.inputs.dynamic is not None
+            mean = read_table(self.curves[IMAGE_KEY]).iloc[-1, -1]
+            volume_ml = read_table(self._dynamic_volumes()).loc[0, "volume"]
+            dose_bq = self.subject.metadata(self.subject.inputs.dynamic).dose_bq
+        yield check("activity_fraction", activity_fraction(mean, voxel_volume_ml=volume_ml, dose_bq=dose_bq))
+
+    def _agreement_check(self) -> Iterator[QualityCheck]:
+        """Static means over those of the dynamic frames in the same window, median over some organs."""
+        static = self.subject.inputs.static
+        if static is None or ORGANS_KEY not in self.means or ORGANS_KEY not in self.curves:
+            return
+        window = self.subject.metadata(static).frames
+        means = read_table(self.means[ORGANS_KEY]).set_index("name")["mean"]
+        curves = read_table(self.curves[ORGANS_KEY])
+        ratios = static_over_dynamic(
+            means[list(COMPARED_ORGANS)].to_numpy(dtype=np.float64),
+            curves[list(COMPARED_ORGANS)].to_numpy(dtype=np.float64).T,
+            frame_times(curves),
+            start_s=float(window.start_s[0]),
+            end_s=float(window.end_s[-1]),
+        )
+        known = ratios[np.isfinite(ratios)]
+        yield check("static_over_dynamic", float(np.median(known)) if known.size else float("nan"))
+
+    def _frame_checks(self) -> Iterator[QualityCheck]:
+        """Motion and odd voxels of the late frames."""
+        if self.frame_table is None:
+            return
+        table = read_table(self.frame_table)
+        if table.empty:
+            return
+        seen = [_frame_quality(row) for row in table.to_dict("records")]
+        yield from drift_checks(seen, frame_times(table))
+        n_voxels = read_table(self._dynamic_volumes()).loc[0, "n_voxels"]
+        yield check("negative_fraction", float(table["n_negative"].max()) / n_voxels)
+        yield check("not_finite_voxels", float(table["n_not_finite"].max()))
+
+    def _dynamic_volumes(self) -> Path:
+        assert self.subject.inputs.dynamic is not None
+        return self.subject.store.path(names.volumes(self.subject.inputs.dynamic, *IMAGE_KEY))
+
+    @property
+    def _pet(self) -> Source:
+        pet = self.subject.inputs.dynamic or self.subject.inputs.static
+        assert pet is not None
+        return pet
+
+
+def _frame_quality(row: Mapping[Any, Any]) -> FrameQuality:
+    return FrameQuality(
+        total=float("nan"),
+        n_negative=int(row["n_negative"]),
+        n_not_finite=int(row["n_not_finite"]),
+        ncc=float(row["ncc"]),
+        shift_mm=np.array([row["shift_x"], row["shift_y"], row["shift_z"]], dtype=np.float64),
+        centroid_mm=np.full(3, np.nan),
+        centroid_shift_mm=float(row["centroid_shift"]),
+    )
