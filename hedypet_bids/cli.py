@@ -13,6 +13,7 @@ from hedypet_bids.errors import HedypetError, UnknownLevelError, UsageError
 from hedypet_bids.options import Options
 
 LEVELS = ("participant", "group")
+DERIVATIVES = ("totalsegmentator", "synthseg", "aorta", "xfm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME=PATH",
-        help="ready segmentations: totalsegmentator=PATH synthseg=PATH",
+        help="ready segmentations (totalsegmentator=PATH synthseg=PATH), corrected aorta masks (aorta=PATH), "
+        "given MR-to-CT matrices (xfm=PATH)",
     )
     _add(
         parser,
@@ -150,9 +152,9 @@ def _named_paths(items: Sequence[str]) -> dict[str, Path]:
         if not equals:
             # fMRIPrep also takes a bare path: the folder's own name then is the name.
             name, path = Path(item).name, item
-        if name not in ("totalsegmentator", "synthseg"):
+        if name not in DERIVATIVES:
             raise UsageError(
-                f"--derivatives {item}: expected totalsegmentator=PATH or synthseg=PATH; "
+                f"--derivatives {item}: expected NAME=PATH with a name among {', '.join(DERIVATIVES)}; "
                 f"found the name {name!r}."
             )
         named[name] = Path(path)

@@ -67,6 +67,8 @@ VOI_TASKS = (
     Task("aortavoifull3px", "aortavois_ml-full_width-3", "pet", "aorta", eroded=False),
     Task("aortavoi1ml3px", "aortavois_ml-1_width-3", "pet", "aorta", eroded=False),
     Task("aortavoi2ml5px", "aortavois_ml-2_width-5", "pet", "aorta", eroded=False),
+    # Not one of hedyPET's twelve: every voxel of the others in the descending aorta.
+    Task("aortavoicombined", "aortavois_combined", "pet", "aortacombined", eroded=False),
 )
 WHOLE_IMAGE_TASK = Task("totalimage", "totalimage", "none", "totalimage", eroded=False)
 

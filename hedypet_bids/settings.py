@@ -14,6 +14,7 @@ from typing import Any, Literal, get_type_hints
 from hedypet_bids.errors import MissingInputError, UsageError
 
 Rule = Literal["simpson", "frames"]
+RegisterMethod = Literal["rigid", "identity"]
 AortaMethod = Literal["centreline", "nifti_dynamic"]
 
 
@@ -46,8 +47,9 @@ class Selection:
 
 @dataclass(frozen=True)
 class RegisterSettings:
-    """Rigid MR-to-CT registration by mutual information."""
+    """Rigid MR-to-CT registration by mutual information; ``identity`` leaves the MR where it is."""
 
+    method: RegisterMethod = "rigid"
     seed: int = 42
     head_margin_mm: float = 30.0
 

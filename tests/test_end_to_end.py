@@ -102,7 +102,7 @@ def test_curves_equal_the_truth(phantom_run: Run, organ: str) -> None:
 def test_input_functions_follow_the_blood(phantom_run: Run) -> None:
     expected = np.array(truth(phantom_run.bids, "001")["curves"]["aorta"])
     tables = sorted(phantom_run.output.rglob("*_desc-idif_blood.tsv"))
-    assert len(tables) == 12
+    assert len(tables) == 13
     for path in tables:
         table = read_table(path)
         assert (table["n_voxels"] > 0).all(), path.name
@@ -132,7 +132,7 @@ def test_segmentations_keep_grid_and_volume(phantom_run: Run) -> None:
 
 def test_patlak_rows_are_complete(phantom_run: Run) -> None:
     table = read_table(only(phantom_run.output / "sub-001", "*_seg-total_model-Patlak_kinpar.tsv"))
-    assert len(table) == 117 * 12 * 7
+    assert len(table) == 117 * 13 * 7
     assert set(table["last_frames"]) == set(range(2, 9))
     liver = table[(table["name"] == "liver") & (table["last_frames"] == 8)]
     assert liver["Ki"].notna().all() and (liver["n_used"] == 8).all()
@@ -168,7 +168,7 @@ def test_group_tables_have_the_published_columns_and_every_participant(phantom_r
     blood = pd.read_parquet(readouts / "input_function_tacs.parquet")
     assert set(blood["Task"]) == {task.readout_name for task in VOI_TASKS}
     kinetics = pd.read_parquet(readouts / "patlak_ki.parquet")
-    assert kinetics["Input Function Identifier"].nunique() == 12
+    assert kinetics["Input Function Identifier"].nunique() == 13
     for table in ("metadata", "means", "tacs", "input_function_tacs", "patlak_ki"):
         from_parquet = pd.read_parquet(readouts / f"{table}.parquet")
         from_text = pd.read_csv(

@@ -62,6 +62,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a binary file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_error(path: Path, fault: OSError) -> HedypetError:
     """The error that tells a user why ``path`` could not be written."""
     if fault.errno in _CANNOT_WRITE:

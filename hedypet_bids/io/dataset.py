@@ -7,6 +7,7 @@ configuration; only the folders of the participants asked for are read.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import tempfile
@@ -54,6 +55,8 @@ class ParticipantInputs:
     body_mr: Source | None = None
     body_mr_group: tuple[Source, ...] = ()
     ready_segmentations: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    aorta_correction: Path | None = None
+    given_transforms: Mapping[str, Path] = field(default_factory=dict, hash=False)
 
     @property
     def statics(self) -> tuple[Source, ...]:
@@ -175,7 +178,7 @@ class Dataset:
             body_mr=body,
             body_mr_group=tuple(m for m in body_group if m != body),
         )
-        return _with_ready_segmentations(inputs, self.derivatives)
+        return _with_derivatives(inputs, self.derivatives)
 
     def _sources(self, label: str) -> list[Source]:
         files = self._layout.get(
@@ -330,9 +333,36 @@ def _index(root: Path, labels: Sequence[str]) -> Any:
             raise BadDataError(f"{root} cannot be indexed: {fault}") from fault
 
 
-def _with_ready_segmentations(
-    inputs: ParticipantInputs, derivatives: Mapping[str, Path]
-) -> ParticipantInputs:
+def _with_derivatives(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> ParticipantInputs:
+    """The inputs with ready segmentations, a correction of the aorta and given transforms."""
+    transforms = {
+        part: _only(derivatives.get("xfm"), inputs.label, f"*from-{moving}_to-CT*xfm.txt")
+        for part, moving in (("head", "T1w"), ("body", "DIXON"))
+    }
+    return dataclasses.replace(
+        inputs,
+        ready_segmentations=_ready_segmentations(inputs, derivatives),
+        aorta_correction=_only(derivatives.get("aorta"), inputs.label, "*aorta*.nii*"),
+        given_transforms={part: path for part, path in transforms.items() if path},
+    )
+
+
+def _only(folder: Path | None, label: str, pattern: str) -> Path | None:
+    """The one file of a participant that matches, in ``sub-<L>/`` or named after it; None without one."""
+    if folder is None:
+        return None
+    beside = [p for p in folder.glob(f"sub-{label}{pattern}") if p.name[len(label) + 4] in "_-"]
+    found = sorted({*(folder / f"sub-{label}").rglob(pattern), *beside})
+    if len(found) > 1:
+        listed = "\n  ".join(map(str, found))
+        raise BadDataError(
+            f"Expected one file {pattern} of sub-{label} in {folder}; found {len(found)}:\n  {listed}\n"
+            "Remove or rename all but one."
+        )
+    return found[0] if found else None
+
+
+def _ready_segmentations(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for task in SEGMENTATION_TASKS:
         image = inputs.ct if task in CT_TASKS else inputs.head_mr
@@ -348,7 +378,7 @@ def _with_ready_segmentations(
             )
         if candidates:
             found[task.name] = candidates[0]
-    return ParticipantInputs(**{**inputs.__dict__, "ready_segmentations": found})
+    return found
 
 
 def _segmentation_files(folder: Path, image: Source, task: Task) -> list[Path]:

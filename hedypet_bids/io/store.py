@@ -7,12 +7,13 @@ record of what has been done.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,15 @@ from numpy.typing import DTypeLike, NDArray
 from hedypet_bids import __version__, bids_names
 from hedypet_bids.bids_names import Source, Space
 from hedypet_bids.errors import HedypetError
-from hedypet_bids.io.atomic import atomic, write_text
+from hedypet_bids.io.atomic import atomic, write_bytes, write_text
 from hedypet_bids.io.gzip_nifti import write_nifti
 from hedypet_bids.io.tables import write_table
 from hedypet_bids.labels import Task
 from hedypet_bids.model import Grid, IntArray
 from hedypet_bids.settings import digest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STAMP_KEY = "hedypet"
 BIDS_VERSION = "1.10.0"
@@ -183,6 +187,13 @@ class Writer:
         self._finish(path, sources, sidecar)
         return path
 
+    def picture(self, name: str, figure: Figure, *, sources: Iterable[Path]) -> Path:
+        """Write a figure as SVG, the same bytes for the same figure, and its sidecar."""
+        path = self._begin(name)
+        write_bytes(path, svg_of(figure))
+        self._finish(path, sources, {})
+        return path
+
     def facts(self, name: str, content: Mapping[str, Any], *, sources: Iterable[Path]) -> Path:
         """Write a JSON file that is its own sidecar; returns the path."""
         path = self._begin(name)
@@ -220,6 +231,16 @@ class Writer:
         }
         write_text(bids_names.sidecar_of(path), json.dumps(_plain(content), indent=2) + "\n")
         self._open.remove(path)
+
+
+def svg_of(figure: Figure) -> bytes:
+    """A matplotlib figure as SVG; the same figure gives the same bytes."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "hedypet", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "hedypet"}, dpi=110)
+    return buffer.getvalue()
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:

@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ive
 
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.kernels import spline
 from hedypet_bids.kernels.grids import head_grid, moved, topogram_grid
+from hedypet_bids.kernels.line_weights import folded, gaussian, interpolation
 from hedypet_bids.model import Grid, IntArray
 
 __all__ = ["clip_negative", "head_grid", "moved", "resample_image", "resample_labels", "topogram_grid"]
@@ -245,44 +245,6 @@ def _blur_variances(source: Grid, target: Grid) -> NDArray[np.float64]:
     return variances
 
 
-def _gaussian(variance: float) -> NDArray[np.float64]:
-    """Weights of the discrete Gaussian, which has exactly this variance even when it is small.
-
-    Lindeberg, IEEE PAMI 1990;12(3):234.
-    """
-    radius = int(np.ceil(5.0 * np.sqrt(variance))) + 2 if variance > 0 else 0
-    weights = ive(np.abs(np.arange(-radius, radius + 1)), variance)
-    normalised: NDArray[np.float64] = weights / weights.sum()
-    return normalised
-
-
-def _interpolation(x: NDArray[np.float64], order: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """First sample and weights (n, taps) for interpolation at the positions ``x``."""
-    base = np.floor(x).astype(np.int64)
-    t = x - base
-    if order == 1:
-        return base, np.stack([1.0 - t, t], axis=1)
-    u = 1.0 - t
-    w1, w2 = 2 / 3 - t * t * (2.0 - t) / 2, 2 / 3 - u * u * (2.0 - u) / 2
-    return base - 1, np.stack([u**3 / 6, w1, w2, t**3 / 6], axis=1)
-
-
-def _folded(
-    first: NDArray[np.int64], weights: NDArray[np.float64], n: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The same sums with samples beyond the line taken from its mirror image."""
-    taps = weights.shape[1]
-    kept = min(taps, n)
-    start = np.clip(first, 0, n - kept)
-    period = max(2 * n - 2, 1)
-    index = (first[:, None] + np.arange(taps)) % period
-    index = np.where(index < n, index, period - index) - start[:, None]
-    folded = np.zeros((first.size, kept))
-    rows = np.broadcast_to(np.arange(first.size)[:, None], index.shape)
-    np.add.at(folded, (rows, index), weights)
-    return start, folded.astype(np.float32)
-
-
 def _axis(
     mapping: NDArray[np.float64], axis: int, n: int, shape: Sequence[int], variance: float, order: int
 ) -> _Axis:
@@ -290,10 +252,10 @@ def _axis(
     if variance == 0 and np.abs(x - np.rint(x)).max(initial=0.0) < 1e-6:
         whole = np.rint(x).astype(np.int64)
         return _Axis(target_axis, start, whole, np.ones((x.size, 1), np.float32), False)
-    first, weights = _interpolation(x, order)
-    blur = _gaussian(variance)
+    first, weights = interpolation(x, order)
+    blur = gaussian(variance)
     blurred = np.stack([np.convolve(row, blur) for row in weights]) if blur.size > 1 else weights
-    return _Axis(target_axis, start, *_folded(first - blur.size // 2, blurred, n), order == 3)
+    return _Axis(target_axis, start, *folded(first - blur.size // 2, blurred, n), order == 3)
 
 
 def _resample_aligned(
@@ -398,11 +360,11 @@ def _padded_coefficients(
     inner = padded[1:-2, 1:-2, 1:-2]
     inner[...] = view
     for axis, n in enumerate(view.shape):
-        blur = _gaussian(float(variances[axis]))
+        blur = gaussian(float(variances[axis]))
         if n > 1 and (order == 3 or blur.size > 1):
             first = np.arange(n) - blur.size // 2
             weights = np.broadcast_to(blur, (n, blur.size))
-            _filter_in_place(padded, axis, *_folded(first, weights, n), order == 3, threads)
+            _filter_in_place(padded, axis, *folded(first, weights, n), order == 3, threads)
     _mirror_edges(padded)
     return padded
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
 from hedypet_bids import __version__
-from hedypet_bids.io.atomic import atomic, write_text
+from hedypet_bids.io.atomic import write_text
+from hedypet_bids.io.store import svg_of
 from hedypet_bids.io.tables import MISSING
 
 
@@ -27,23 +27,13 @@ class Picture:
 
     @classmethod
     def of(cls, figure: Figure, title: str, alt: str) -> Picture:
-        """The picture of a matplotlib figure; the same figure gives the same bytes."""
-        import matplotlib
-
-        buffer = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "hedypet", "svg.fonttype": "none"}):
-            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "hedypet"}, dpi=110)
-        return cls(title, alt, buffer.getvalue())
+        """The picture of a matplotlib figure."""
+        return cls(title, alt, svg_of(figure))
 
     @property
     def data_uri(self) -> str:
         """The picture inside the page."""
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
-
-    def save(self, path: Path) -> None:
-        """Write the picture as a file of its own."""
-        with atomic(path) as temporary:
-            temporary.write_bytes(self.svg)
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -18,6 +19,8 @@ from hedypet_bids.bids_names import Source
 from hedypet_bids.io.frames import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.aorta import (
+    LOWER_DESCENDING,
+    UPPER_DESCENDING,
     early_weights,
     find_bolus,
     place_vois,
@@ -26,24 +29,29 @@ from hedypet_bids.kernels.aorta import (
     wall_distance_mm,
 )
 from hedypet_bids.kernels.bolus import FALLBACK_WINDOW_S
+from hedypet_bids.kernels.resampling import resample_labels
 from hedypet_bids.labels import AORTA_TASK, VOI_TASKS, label_table
 from hedypet_bids.model import BoolArray, FrameTimes, Grid
+from hedypet_bids.report.aorta_picture import draw_aorta, draw_aorta_labels
 from hedypet_bids.settings import VOI_SHAPES, AortaSettings, plain
 from hedypet_bids.steps.step import CannotRun, Step, Subject, pet_facts
 from hedypet_bids.tools.nifti_dynamic_aorta import library_segments, library_vois
 
 AORTA = "aorta"
-CROP_MARGIN_VOXELS = 5
+COMBINED = "aortavoicombined"
+# What the picture shows around the aorta.
+CROP_MARGIN_MM = 25.0
 
 Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
 class AortaImages:
-    """Label images of the segments and, by task, of the volumes of interest."""
+    """Label images of the segments and, by task, of the volumes of interest, and a picture of both."""
 
     segments: Path | None = None
     vois: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    picture: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +78,11 @@ class EarlyPhase:
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Labels on the crop and facts for the sidecar, by task."""
+    """Labels on the crop and facts for the sidecar, by task, and a picture of them."""
 
     labels: Mapping[str, NDArray[np.uint8]]
     facts: Mapping[str, Mapping[str, Any]]
+    picture: Figure
 
 
 @dataclass(frozen=True)
@@ -90,13 +99,17 @@ class PlaceAortaVois(Step[AortaImages]):
 
     def skip_reason(self) -> str:
         """Why there is no aorta to measure."""
-        if self.subject.inputs.dynamic is None:
+        inputs = self.subject.inputs
+        if inputs.dynamic is None:
             return "no dynamic PET was found"
-        return "" if "total" in self.labels else "there is no total segmentation in the dynamic PET's space"
+        if inputs.ct is None:
+            return "no CT was found to name the aorta's segments after"
+        found = "total" in self.labels or inputs.aorta_correction
+        return "" if found else "there is no total segmentation in the dynamic PET's space"
 
     def sources(self) -> Iterable[Path]:
-        """The dynamic PET and the total segmentation on its grid."""
-        return [self._dynamic.path, self.labels["total"]]
+        """The dynamic PET and the aorta: its correction, else the total segmentation on the PET's grid."""
+        return [self._dynamic.path, self.subject.inputs.aorta_correction or self.labels["total"]]
 
     def settings(self) -> Mapping[str, Any]:
         """Method, early window, refinement, shapes, and the frame times."""
@@ -109,6 +122,7 @@ class PlaceAortaVois(Step[AortaImages]):
         return AortaImages(
             segments=self._path(AORTA_TASK.name),
             vois={task.name: self._path(task.name) for task in VOI_TASKS},
+            picture=self._picture,
         )
 
     def nothing(self) -> AortaImages:
@@ -116,20 +130,17 @@ class PlaceAortaVois(Step[AortaImages]):
         return AortaImages()
 
     def outputs(self) -> Iterable[Path]:
-        """The label images."""
-        return [self._path(task.name) for task in (AORTA_TASK, *VOI_TASKS)]
+        """The label images and their picture."""
+        return [*(self._path(task.name) for task in (AORTA_TASK, *VOI_TASKS)), self._picture]
 
     def run(self, writer: Writer) -> None:
         """Find the segments, look at the first pass of the bolus, place the volumes of interest."""
-        total, grid = read_labels(self.labels["total"])
-        mask = total == label_table("total").index_of(AORTA)
-        del total
-        if not mask.any():
-            raise CannotRun(f"{self.labels['total'].name} has no voxel labelled {AORTA}")
-        box = box_around(mask, margin=CROP_MARGIN_VOXELS)
+        mask, grid = self._mask()
+        box = box_around(mask, margin_mm=CROP_MARGIN_MM, grid=grid)
         early = self._early_phase(mask[box], box)
         place = by_library if self.subject.settings.aorta.method == "nifti_dynamic" else by_centreline
         placed = place(mask[box], cropped(grid, box), early, self.subject.settings.aorta)
+        writer.picture(names.figure(self.subject.label, AORTA), placed.picture, sources=self.sources())
         for task in (AORTA_TASK, *VOI_TASKS):
             labels = np.zeros(grid.shape, dtype=np.uint8)
             labels[box] = placed.labels[task.name]
@@ -146,6 +157,24 @@ class PlaceAortaVois(Step[AortaImages]):
                 **placed.facts[task.name],
             )
 
+    def _mask(self) -> tuple[BoolArray, Grid]:
+        """The aorta on the grid of the dynamic PET."""
+        correction = self.subject.inputs.aorta_correction
+        if correction is None:
+            labels, grid = read_labels(self.labels["total"])
+            mask = labels == label_table("total").index_of(AORTA)
+        else:
+            labels, found = read_labels(correction)
+            # A corrected total segmentation, or a mask of the aorta alone.
+            of_total = "_seg-total" in correction.name
+            mask = labels == label_table("total").index_of(AORTA) if of_total else labels > 0
+            grid = FrameReader(self._dynamic.path).grid
+            mask = resample_labels(mask.astype(np.uint8), found, grid) > 0
+        if not mask.any():
+            where = correction or self.labels["total"]
+            raise CannotRun(f"{where.name} has no voxel labelled {AORTA} in the dynamic PET's field of view")
+        return mask, grid
+
     def _early_phase(self, mask: BoolArray, box: Box) -> EarlyPhase:
         """The first minutes around the aorta: one pass, of which only the crops are kept."""
         metadata = self.subject.metadata(self._dynamic)
@@ -161,6 +190,10 @@ class PlaceAortaVois(Step[AortaImages]):
 
     def _path(self, task: str) -> Path:
         return self.subject.store.path(names.segmentation(self._ct, task, "bodydyn"))
+
+    @property
+    def _picture(self) -> Path:
+        return self.subject.store.path(names.figure(self.subject.label, AORTA))
 
     @property
     def _dynamic(self) -> Source:
@@ -208,7 +241,17 @@ def by_centreline(mask: BoolArray, grid: Grid, early: EarlyPhase, settings: Aort
             "WallDistanceMm": {segment: dataclasses.asdict(d) for segment, d in distances.items()},
             "Flags": list(vois.flags),
         }
-    return Placed(labels, facts)
+    labels[COMBINED] = combined(labels)
+    facts[COMBINED] = {"Method": "centreline", "Description": "the other volumes in the descending aorta"}
+    vois_by_name = {name: labels[name] for name in VOI_SHAPES}
+    return Placed(labels, facts, draw_aorta(mean, refined_segments, vois_by_name, grid))
+
+
+def combined(labels: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Every voxel of a volume of interest in the upper or lower descending aorta, as label 1."""
+    descending = [np.isin(labels[name], (UPPER_DESCENDING, LOWER_DESCENDING)) for name in VOI_SHAPES]
+    union: NDArray[np.uint8] = np.logical_or.reduce(descending).astype(np.uint8)
+    return union
 
 
 def by_library(mask: BoolArray, grid: Grid, early: EarlyPhase, _settings: AortaSettings) -> Placed:
@@ -222,7 +265,10 @@ def by_library(mask: BoolArray, grid: Grid, early: EarlyPhase, _settings: AortaS
         labels[name] = library_vois(
             segments, grid.affine, mean, volume_ml=shape.volume_ml, width_voxels=int(shape.width_voxels)
         )
-    return Placed(labels, {name: {"Method": "nifti_dynamic 0.3.1"} for name in labels})
+    labels[COMBINED] = combined(labels)
+    facts = {name: {"Method": "nifti_dynamic 0.3.1", "Flags": []} for name in labels}
+    vois_by_name = {name: labels[name] for name in VOI_SHAPES}
+    return Placed(labels, facts, draw_aorta_labels(segments, vois_by_name, grid))
 
 
 def checksum(labels: NDArray[np.uint8]) -> str:
@@ -231,11 +277,13 @@ def checksum(labels: NDArray[np.uint8]) -> str:
     return hashlib.sha256(where.tobytes() + labels.ravel()[where].tobytes()).hexdigest()[:16]
 
 
-def box_around(mask: BoolArray, *, margin: int) -> Box:
-    """The bounding box of a mask, widened by some voxels as far as the grid reaches."""
+def box_around(mask: BoolArray, *, margin_mm: float, grid: Grid) -> Box:
+    """The bounding box of a mask, widened by a margin as far as the grid reaches."""
     box = ndimage.find_objects(mask.view(np.uint8))[0]
+    margins = np.ceil(margin_mm / grid.voxel_sizes_mm).astype(int)
     wide = [
-        slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(box, mask.shape, strict=True)
+        slice(max(0, s.start - margin), min(n, s.stop + margin))
+        for s, n, margin in zip(box, mask.shape, margins, strict=True)
     ]
     return wide[0], wide[1], wide[2]
 

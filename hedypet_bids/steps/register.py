@@ -45,14 +45,15 @@ class Register(Step[Path | None]):
             selection = self.subject.settings.selection
             wanted = selection.head_mr_acq if self.part == "head" else selection.body_mr_acq
             return f"no T1w image ({wanted}) was found"
-        if self.part == "head" and self.total is None:
+        if self.part == "head" and self.total is None and self._given is None:
             return "there is no total segmentation to find the head in the CT"
         return ""
 
     def sources(self) -> Iterable[Path]:
         """The CT, the MR image and, for the head, the brain's segmentation."""
+        given = [self._given] if self._given else []
         brain = [self.total] if self.part == "head" and self.total else []
-        return [self._ct.path, self._moving.path, *brain]
+        return [self._ct.path, self._moving.path, *brain, *given]
 
     def settings(self) -> Mapping[str, Any]:
         """Seed and head crop."""
@@ -71,20 +72,32 @@ class Register(Step[Path | None]):
         return [self.subject.store.path(self._output)]
 
     def run(self, writer: Writer) -> None:
-        """Register the MR image and write its matrix."""
-        fixed, fixed_grid = self._fixed()
-        moving, moving_grid = read_volume(self._moving.path)
-        found = register_rigid(
-            fixed, fixed_grid, moving, moving_grid, seed=self.subject.settings.register.seed
-        )
+        """Write the matrix that was given, or register the MR image."""
+        matrix, quality = self._matrix()
         writer.matrix(
             self._output,
-            found.matrix,
+            matrix,
             sources=self.sources(),
             Description=f"Rigid transform of {self._moving.path.name} to {self._ct.path.name}: "
             "4x4, world coordinates in mm (RAS+), moving to fixed",
-            **quality_of(found),
+            **quality,
         )
+
+    def _matrix(self) -> tuple[Matrix, dict[str, Any]]:
+        """The matrix, and what its sidecar says about where it comes from."""
+        settings = self.subject.settings.register
+        if self._given is not None:
+            return read_matrix(self._given), {"Method": "given", "Flags": []}
+        if settings.method == "identity":
+            return np.eye(4), {"Method": "identity", "Flags": []}
+        fixed, fixed_grid = self._fixed()
+        moving, moving_grid = read_volume(self._moving.path)
+        found = register_rigid(fixed, fixed_grid, moving, moving_grid, seed=settings.seed)
+        return found.matrix, quality_of(found)
+
+    @property
+    def _given(self) -> Path | None:
+        return self.subject.inputs.given_transforms.get(self.part)
 
     def _fixed(self) -> tuple[FloatArray, Grid]:
         """The CT, cropped to the head when that is what is registered."""
@@ -120,6 +133,7 @@ class Register(Step[Path | None]):
 def quality_of(found: RigidRegistration) -> dict[str, Any]:
     """What the sidecar of a matrix says about the registration."""
     return {
+        "Method": "rigid, mutual information",
         "Metric": "Mattes mutual information (negative: lower is better)",
         "MetricBefore": found.metric_before,
         "MetricAfter": found.metric_after,

@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 
 from hedypet_bids import bids_names as names
+from hedypet_bids.io.atomic import write_bytes
 from hedypet_bids.io.frames import read_labels, read_volume
 from hedypet_bids.io.store import read_sidecar
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.region_stats import RegionKey
-from hedypet_bids.labels import VOI_TASKS
-from hedypet_bids.report.aorta_picture import draw_aorta_labels
 from hedypet_bids.report.figures import (
     draw_alignment,
     draw_curves,
@@ -69,7 +68,8 @@ def write_report(subject: Subject, records: Sequence[StepRecord], findings: Find
     """Write ``sub-<L>.html`` and its pictures; the page tells of this run, so it is always made anew."""
     pictures = dict(_pictures(subject, findings))
     for name, picture in pictures.items():
-        picture.save(subject.store.path(names.figure(subject.label, name)))
+        if name != "aorta":
+            write_bytes(subject.store.path(names.figure(subject.label, name)), picture.svg)
     organs = _organs(subject, findings)
     write_page(
         subject.store.path(names.report(subject.label)),
@@ -176,15 +176,13 @@ def _pictures(subject: Subject, findings: Findings) -> Iterator[tuple[str, Pictu
         )
     yield from _label_pictures(findings, ct.path.name if ct else "")
     yield from _alignment_pictures(subject, findings)
-    if findings.aorta.segments:
-        segments, grid = read_labels(findings.aorta.segments)
-        vois = {t.name: read_labels(findings.aorta.vois[t.name])[0].astype(np.uint8) for t in VOI_TASKS}
+    if findings.aorta.picture:
         yield (
             "aorta",
-            Picture.of(
-                draw_aorta_labels(segments.astype(np.uint8), vois, grid),
-                "Aorta: segments and volumes of interest",
+            Picture(
+                "Aorta: segments and volumes of interest on the early PET, and unrolled along the centreline",
                 "Coronal and sagittal projection of the aorta's segments and volumes of interest",
+                findings.aorta.picture.read_bytes(),
             ),
         )
     if findings.blood.paths:

@@ -1,8 +1,9 @@
 """Rigid registration of MR to CT by mutual information.
 
 The measure is that of Mattes (mutual_information.py), maximised by Powell's method at three
-resolutions. SimpleITK's gradient descent on the same measure was tried first: it needed more time
-and stopped 3 to 5 mm short on a head that is nearly round (docs/registration.md).
+resolutions. SimpleITK's gradient descent on the same measure was tried first: on a head that is
+nearly round it stops 0.5 to 1.5 mm short, and whole bodies take it several times as long
+(docs/registration.md).
 """
 
 from __future__ import annotations
