@@ -38,6 +38,7 @@ def run(options: Options) -> int:
     _set_up_logging(options.verbosity)
     _prepare_caches(options.work_dir)
     settings = Settings.from_toml(options.settings_file) if options.settings_file else Settings()
+    settings = settings.with_values(options.values)
     if options.level == "group":
         return _group(options, settings)
     return _participants(options, settings)

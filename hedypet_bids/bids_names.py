@@ -122,6 +122,11 @@ def constants(pet: Source) -> str:
     return _name(pet, "pet", "norm", ".tsv", {})
 
 
+def suv_image(static: Source) -> str:
+    """The static PET in SUV."""
+    return _name(static, "pet", "pet", ".nii.gz", {"desc": "suv"})
+
+
 def blood(dynamic: Source, recording: str) -> str:
     """The image-derived input function of one volume of interest."""
     return _name(dynamic, "pet", "blood", ".tsv", {"recording": recording, "desc": "idif"})

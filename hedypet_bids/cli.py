@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hedypet_bids import __version__
 from hedypet_bids.errors import HedypetError, UnknownLevelError, UsageError
@@ -58,12 +58,32 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         bids_filter_file=given.bids_filter_file,
         skip_bids_validation=given.skip_bids_validation,
         settings_file=given.settings,
+        values=_setting_values(given),
         work_dir=given.work_dir,
         nprocs=given.nprocs,
         mem_mb=given.mem_mb,
         dry_run=given.dry_run,
         verbosity=given.verbose,
     )
+
+
+# Flags that set a parameter of the study: flag -> section and parameter.
+_SETTING_FLAGS = {
+    "aorta_method": ("aorta", "method"),
+    "register": ("register", "method"),
+    "patlak_rule": ("patlak", "rule"),
+    "patlak_start": ("patlak", "start_min"),
+    "write_suv": ("normalise", "write_suv"),
+}
+
+
+def _setting_values(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    values: dict[str, dict[str, Any]] = {}
+    for flag, (section, parameter) in _SETTING_FLAGS.items():
+        value = getattr(given, flag)
+        if value is not None:
+            values.setdefault(section, {})[parameter] = tuple(value) if isinstance(value, list) else value
+    return values
 
 
 class _Parser(argparse.ArgumentParser):
@@ -114,6 +134,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add(parser, "--skip-bids-validation", action="store_true", help="do not run the BIDS validator first")
     _add(parser, "--settings", type=Path, metavar="FILE", help="TOML file with parameters of the study")
+    _add(
+        parser,
+        "--aorta-method",
+        choices=("centreline", "nifti_dynamic"),
+        help="how the aorta is cut into segments: along its centreline (default), or as the published "
+        "hedyPET tables did it",
+    )
+    _add(
+        parser,
+        "--register",
+        choices=("rigid", "identity"),
+        help="register the MR to the CT (default), or take them as aligned",
+    )
+    _add(
+        parser,
+        "--patlak-rule",
+        choices=("simpson", "frames"),
+        help="integration of the input function: as the published hedyPET tables (default), or exact on frames",
+    )
+    _add(
+        parser,
+        "--patlak-start",
+        nargs="+",
+        type=float,
+        metavar="MIN",
+        help="also fit all frames from these times on, minutes after injection",
+    )
+    _add(parser, "--write-suv", action="store_true", default=None, help="also write the static PET in SUV")
     _add(parser, "-w", "--work-dir", type=Path, metavar="DIR", help="folder for temporary files and caches")
     _add(parser, "--nprocs", type=_positive, metavar="N", help="worker processes (default: all processors)")
     _add(parser, "--mem-mb", type=_positive, metavar="MB", help="memory that all workers may use together")

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from hedypet_bids.pipeline import N_STEPS
 from hedypet_bids.runner import ParticipantResult
 from hedypet_bids.steps.readouts import GroupTables
 
@@ -44,10 +45,10 @@ class Console:
         if label not in self._bars:
             self._bars[label] = tqdm(
                 desc=f"sub-{label}",
-                unit="step",
+                total=N_STEPS,
                 position=len(self._bars),
                 file=self.stream,
-                bar_format="{desc} {n_fmt} steps [{elapsed}] {postfix}",
+                bar_format="{desc} {bar:20} {n_fmt}/{total_fmt} [{elapsed}] {postfix}",
             )
         bar = self._bars[label]
         bar.set_postfix_str(f"{step}: {state}", refresh=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Options:
     bids_filter_file: Path | None
     skip_bids_validation: bool
     settings_file: Path | None
+    values: dict[str, dict[str, Any]]
     work_dir: Path | None
     nprocs: int | None
     mem_mb: int | None

@@ -10,7 +10,7 @@ from hedypet_bids.settings import Settings
 from hedypet_bids.steps.aorta import PlaceAortaVois
 from hedypet_bids.steps.group_report import write_group_page
 from hedypet_bids.steps.input_functions import ExtractInputFunctions
-from hedypet_bids.steps.normalise import Normalise
+from hedypet_bids.steps.normalise import Normalise, WriteSuv
 from hedypet_bids.steps.patlak import FitPatlak, MapPatlak
 from hedypet_bids.steps.quality import CheckQuality
 from hedypet_bids.steps.readouts import GroupTables, write_readouts
@@ -21,6 +21,9 @@ from hedypet_bids.steps.segment import Segment
 from hedypet_bids.steps.static_means import MeasureStatic
 from hedypet_bids.steps.step import Subject
 from hedypet_bids.steps.tacs import MeasureCurves
+
+N_STEPS = 18
+"""Steps of a participant unless more is asked for, for progress bars; a test holds it to the truth."""
 
 
 def run_participant(subject: Subject, study: StepRunner) -> None:
@@ -40,6 +43,8 @@ def run_participant(subject: Subject, study: StepRunner) -> None:
     head_space = study.do(Resample(subject, "head", labels, transforms))
 
     constants = study.do(Normalise(subject, labels))
+    if subject.settings.normalise.write_suv:
+        study.do(WriteSuv(subject, constants))
     means = study.do(MeasureStatic(subject, static_space.labels))
 
     aorta = study.do(PlaceAortaVois(subject, dynamic_space.labels))

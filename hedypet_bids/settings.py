@@ -65,6 +65,13 @@ class ResampleSettings:
 
 
 @dataclass(frozen=True)
+class NormaliseSettings:
+    """SUV and SUL constants; ``write_suv`` also writes the static PET in SUV."""
+
+    write_suv: bool = False
+
+
+@dataclass(frozen=True)
 class AortaSettings:
     """Aorta segments and volumes of interest for the input functions."""
 
@@ -98,6 +105,7 @@ class Settings:
     selection: Selection = field(default_factory=Selection)
     register: RegisterSettings = field(default_factory=RegisterSettings)
     resample: ResampleSettings = field(default_factory=ResampleSettings)
+    normalise: NormaliseSettings = field(default_factory=NormaliseSettings)
     aorta: AortaSettings = field(default_factory=AortaSettings)
     curves: CurveSettings = field(default_factory=CurveSettings)
     patlak: PatlakSettings = field(default_factory=PatlakSettings)
@@ -107,6 +115,11 @@ class Settings:
         import tomli_w
 
         return tomli_w.dumps(plain(self))
+
+    def with_values(self, values: Mapping[str, Mapping[str, Any]]) -> Settings:
+        """These settings with some values (section -> parameter -> value) in the place of theirs."""
+        changed = {name: dataclasses.replace(getattr(self, name), **v) for name, v in values.items()}
+        return dataclasses.replace(self, **changed)
 
     @classmethod
     def from_toml(cls, path: Path) -> Settings:

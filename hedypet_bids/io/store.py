@@ -152,11 +152,12 @@ class Writer:
         *,
         sources: Iterable[Path],
         dtype: DTypeLike | None = None,
+        aligned: bool = False,
         **sidecar: Any,
     ) -> Path:
-        """Write an image and its sidecar; returns the path."""
+        """Write an image, in its own space or aligned with another scan, and its sidecar."""
         path = self._begin(name)
-        write_nifti(path, data, grid, dtype=dtype)
+        write_nifti(path, data, grid, dtype=dtype, aligned=aligned)
         self._finish(path, sources, sidecar)
         return path
 
@@ -175,7 +176,8 @@ class Writer:
         table = self._begin(bids_names.label_table_file(source, task.name, space))
         path = self._begin(bids_names.segmentation(source, task.name, space))
         write_table(table, pd.DataFrame({"index": task.table.indices, "name": task.table.names}))
-        write_nifti(path, labels, grid, dtype=np.min_scalar_type(int(labels.max(initial=0))))
+        smallest = np.min_scalar_type(int(labels.max(initial=0)))
+        write_nifti(path, labels, grid, dtype=smallest, aligned=space is not None)
         self._finish(path, sources, sidecar)
         self._open.remove(table)
         return path

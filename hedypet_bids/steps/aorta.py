@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
 from hedypet_bids.io.frames import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.aorta import (
@@ -109,12 +108,12 @@ class PlaceAortaVois(Step[AortaImages]):
 
     def sources(self) -> Iterable[Path]:
         """The dynamic PET and the aorta: its correction, else the total segmentation on the PET's grid."""
-        return [self._dynamic.path, self.subject.inputs.aorta_correction or self.labels["total"]]
+        return [self.subject.dynamic.path, self.subject.inputs.aorta_correction or self.labels["total"]]
 
     def settings(self) -> Mapping[str, Any]:
         """Method, early window, refinement, shapes, and the frame times."""
         shapes = {name: plain(shape) for name, shape in VOI_SHAPES.items()}
-        facts = pet_facts(self.subject.metadata(self._dynamic))
+        facts = pet_facts(self.subject.metadata(self.subject.dynamic))
         return {**plain(self.subject.settings.aorta), "shapes": shapes, **facts}
 
     def results(self) -> AortaImages:
@@ -145,13 +144,13 @@ class PlaceAortaVois(Step[AortaImages]):
             labels = np.zeros(grid.shape, dtype=np.uint8)
             labels[box] = placed.labels[task.name]
             writer.segmentation(
-                self._ct,
+                self.subject.ct,
                 task,
                 "bodydyn",
                 labels,
                 grid,
                 sources=self.sources(),
-                SpatialReference=self.subject.store.uri(self._dynamic.path),
+                SpatialReference=self.subject.store.uri(self.subject.dynamic.path),
                 SkullStripped=False,
                 Checksum=checksum(labels),
                 **placed.facts[task.name],
@@ -168,7 +167,7 @@ class PlaceAortaVois(Step[AortaImages]):
             # A corrected total segmentation, or a mask of the aorta alone.
             of_total = "_seg-total" in correction.name
             mask = labels == label_table("total").index_of(AORTA) if of_total else labels > 0
-            grid = FrameReader(self._dynamic.path).grid
+            grid = FrameReader(self.subject.dynamic.path).grid
             mask = resample_labels(mask.astype(np.uint8), found, grid) > 0
         if not mask.any():
             where = correction or self.labels["total"]
@@ -177,9 +176,9 @@ class PlaceAortaVois(Step[AortaImages]):
 
     def _early_phase(self, mask: BoolArray, box: Box) -> EarlyPhase:
         """The first minutes around the aorta: one pass, of which only the crops are kept."""
-        metadata = self.subject.metadata(self._dynamic)
+        metadata = self.subject.metadata(self.subject.dynamic)
         frames = metadata.frames
-        reader = FrameReader(self._dynamic.path)
+        reader = FrameReader(self.subject.dynamic.path)
         end_s = frames.start_s[0] + self.subject.settings.aorta.early_window_s
         stop = max(2, int(np.searchsorted(frames.start_s, end_s)))
         crops = [
@@ -189,22 +188,11 @@ class PlaceAortaVois(Step[AortaImages]):
         return EarlyPhase(crops, FrameTimes(frames.start_s[:stop], frames.duration_s[:stop]), mask)
 
     def _path(self, task: str) -> Path:
-        return self.subject.store.path(names.segmentation(self._ct, task, "bodydyn"))
+        return self.subject.store.path(names.segmentation(self.subject.ct, task, "bodydyn"))
 
     @property
     def _picture(self) -> Path:
         return self.subject.store.path(names.figure(self.subject.label, AORTA))
-
-    @property
-    def _dynamic(self) -> Source:
-        assert self.subject.inputs.dynamic is not None
-        return self.subject.inputs.dynamic
-
-    @property
-    def _ct(self) -> Source:
-        # Segments are named after the image whose segmentation they come from.
-        assert self.subject.inputs.ct is not None
-        return self.subject.inputs.ct
 
 
 def by_centreline(mask: BoolArray, grid: Grid, early: EarlyPhase, settings: AortaSettings) -> Placed:

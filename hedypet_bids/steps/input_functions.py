@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.store import Writer, read_sidecar
 from hedypet_bids.io.tables import frame_times, read_table
@@ -60,7 +59,7 @@ class ExtractInputFunctions(Step[InputFunctions]):
 
     def sources(self) -> Iterable[Path]:
         """Curves, their spread, voxel counts and the label images of the volumes of interest."""
-        store, dynamic = self.subject.store, self._dynamic
+        store, dynamic = self.subject.store, self.subject.dynamic
         tables = [
             store.path(name)
             for task in self._tasks()
@@ -76,7 +75,7 @@ class ExtractInputFunctions(Step[InputFunctions]):
         """Names of the blood tables."""
         return InputFunctions(
             {
-                recording: self.subject.store.path(names.blood(self._dynamic, recording))
+                recording: self.subject.store.path(names.blood(self.subject.dynamic, recording))
                 for task in self._tasks()
                 for recording in (names.recording(task.name, segment) for segment in task.table.names)
             }
@@ -98,9 +97,9 @@ class ExtractInputFunctions(Step[InputFunctions]):
             quality = curve_quality([f.mean for f in measured], measured[0].frames)
             for segment, found in zip(task.table.names, measured, strict=True):
                 writer.table(
-                    names.blood(self._dynamic, found.name),
+                    names.blood(self.subject.dynamic, found.name),
                     blood_table(found),
-                    sources=[self._dynamic.path, self.aorta.vois[task.name]],
+                    sources=[self.subject.dynamic.path, self.aorta.vois[task.name]],
                     **_BLOOD_COLUMNS,
                     VolumeOfInterest=task.name,
                     Segment=segment,
@@ -113,7 +112,7 @@ class ExtractInputFunctions(Step[InputFunctions]):
 
     def _measured(self, task: Task) -> list[InputFunction]:
         """The curves of one kind of volume of interest, a segment each."""
-        store, dynamic = self.subject.store, self._dynamic
+        store, dynamic = self.subject.store, self.subject.dynamic
         frames, mean = read_curves(read_table(store.path(names.curves(dynamic, task.name, 0))))
         _, std = read_curves(read_table(store.path(names.curves(dynamic, task.name, 0, statistic="std"))))
         counts = read_table(store.path(names.volumes(dynamic, task.name, 0)))["n_voxels"]
@@ -124,11 +123,6 @@ class ExtractInputFunctions(Step[InputFunctions]):
 
     def _tasks(self) -> list[Task]:
         return [task for task in VOI_TASKS if task.name in self.aorta.vois]
-
-    @property
-    def _dynamic(self) -> Source:
-        assert self.subject.inputs.dynamic is not None
-        return self.subject.inputs.dynamic
 
 
 # What BIDS requires of a blood table, and its columns.

@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hedypet_bids import bids_names as names
 from hedypet_bids.bids_names import Source
-from hedypet_bids.io.frames import read_labels
+from hedypet_bids.io.frames import read_labels, read_volume
 from hedypet_bids.io.store import Writer
+from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.lean_mass import (
     FatRange,
     fat_between_hip_and_skull,
     normalisation_constants,
 )
 from hedypet_bids.labels import label_table
-from hedypet_bids.steps.step import Step, Subject
+from hedypet_bids.steps.step import CannotRun, Step, Subject, pet_facts
 
 
 @dataclass(frozen=True)
@@ -117,3 +119,61 @@ class Normalise(Step[Path | None]):
     def _pet(self) -> Source:
         assert self.subject.inputs.pet is not None
         return self.subject.inputs.pet
+
+
+@dataclass(frozen=True)
+class WriteSuv(Step[Path | None]):
+    """The static PET divided by the SUV constant."""
+
+    subject: Subject
+    constants: Path | None
+
+    @property
+    def name(self) -> str:
+        """``SUV image``."""
+        return "SUV image"
+
+    def skip_reason(self) -> str:
+        """Why no SUV image is written."""
+        if self.subject.inputs.static is None:
+            return "no static PET was found"
+        return "" if self.constants else "there are no constants"
+
+    def sources(self) -> Iterable[Path]:
+        """The static PET and the constants."""
+        return [self.subject.static.path, *([self.constants] if self.constants else [])]
+
+    def settings(self) -> Mapping[str, Any]:
+        """Units and decay factors."""
+        return pet_facts(self.subject.metadata(self.subject.static))
+
+    def results(self) -> Path | None:
+        """The image."""
+        return self.subject.store.path(names.suv_image(self.subject.static))
+
+    def nothing(self) -> Path | None:
+        """No image."""
+        return None
+
+    def outputs(self) -> Iterable[Path]:
+        """The image."""
+        return [self.subject.store.path(names.suv_image(self.subject.static))]
+
+    def run(self, writer: Writer) -> None:
+        """Divide and write."""
+        assert self.constants is not None
+        constant = float(read_table(self.constants).set_index("name").loc["suv", "value"])
+        if not np.isfinite(constant):
+            raise CannotRun("the SUV constant is unknown")
+        image, grid = read_volume(self.subject.static.path)
+        scale = float(self.subject.metadata(self.subject.static).scale[0])
+        writer.image(
+            names.suv_image(self.subject.static),
+            image * np.float32(scale / constant),
+            grid,
+            dtype=np.float32,
+            sources=self.sources(),
+            Units="g/mL",
+            SkullStripped=False,
+            Description="Standardised uptake value, body weight",
+        )

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.frames import FrameReader
 from hedypet_bids.io.store import Writer, read_sidecar
@@ -57,7 +56,9 @@ class FitPatlak(Step[dict[RegionKey, Path]]):
 
     def results(self) -> dict[RegionKey, Path]:
         """Tables of kinetic parameters by task and erosion."""
-        return {key: self.subject.store.path(names.kinetics(self._dynamic, *key)) for key in self._curves()}
+        return {
+            key: self.subject.store.path(names.kinetics(self.subject.dynamic, *key)) for key in self._curves()
+        }
 
     def nothing(self) -> dict[RegionKey, Path]:
         """No kinetics."""
@@ -79,7 +80,7 @@ class FitPatlak(Step[dict[RegionKey, Path]]):
                 curves, np.array([b.mean for b in bloods]), frames, windows=windows, rule=settings.rule
             )
             writer.table(
-                names.kinetics(self._dynamic, *key),
+                names.kinetics(self.subject.dynamic, *key),
                 kinetics_table(fit, task(key[0]).table, bloods, windows),
                 sources=[path, *self.blood.paths.values()],
                 Description="Patlak fits by ordinary least squares, a row per region, input function, window",
@@ -93,11 +94,6 @@ class FitPatlak(Step[dict[RegionKey, Path]]):
         """The curves to fit: those of regions, not those of the volumes of interest."""
         vois = {voi.name for voi in VOI_TASKS}
         return {key: path for key, path in self.curves.paths.items() if key[0] not in vois}
-
-    @property
-    def _dynamic(self) -> Source:
-        assert self.subject.inputs.dynamic is not None
-        return self.subject.inputs.dynamic
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ class MapPatlak(Step[dict[str, Path]]):
 
     def sources(self) -> Iterable[Path]:
         """The dynamic PET and the input function."""
-        return [self._dynamic.path, self._blood_path]
+        return [self.subject.dynamic.path, self._blood_path]
 
     def settings(self) -> Mapping[str, Any]:
         """Rule, window, input function, frame times and units."""
@@ -133,13 +129,13 @@ class MapPatlak(Step[dict[str, Path]]):
             "rule": settings.rule,
             "last_frames": settings.map_last_frames,
             "input_function": settings.map_input_function,
-            **pet_facts(self.subject.metadata(self._dynamic)),
+            **pet_facts(self.subject.metadata(self.subject.dynamic)),
         }
 
     def results(self) -> dict[str, Path]:
         """Names of the maps by measure."""
         store = self.subject.store
-        return {m: store.path(names.parametric_map(self._dynamic, m)) for m in ("Ki", "V0")}
+        return {m: store.path(names.parametric_map(self.subject.dynamic, m)) for m in ("Ki", "V0")}
 
     def nothing(self) -> dict[str, Path]:
         """No maps."""
@@ -163,17 +159,17 @@ class MapPatlak(Step[dict[str, Path]]):
                 "fit (fewer than two frames with positive blood activity); no map can be made. Choose "
                 "another map_input_function or map_last_frames in the [patlak] settings."
             )
-        scale = self.subject.metadata(self._dynamic).scale
+        scale = self.subject.metadata(self.subject.dynamic).scale
         used = np.flatnonzero(weights.any(axis=0))
-        reader = FrameReader(self._dynamic.path)
+        reader = FrameReader(self.subject.dynamic.path)
         maps = weighted_sums(reader.frames(start=int(used[0]), stop=int(used[-1]) + 1), weights * scale)
         for values, (measure, units) in zip(maps, (("Ki", "mL/min/mL"), ("V0", "mL/mL")), strict=True):
             writer.image(
-                names.parametric_map(self._dynamic, measure),  # type: ignore[arg-type]
+                names.parametric_map(self.subject.dynamic, measure),  # type: ignore[arg-type]
                 values,
                 reader.grid,
                 dtype=np.float32,
-                sources=[self._dynamic.path, self._blood_path],
+                sources=[self.subject.dynamic.path, self._blood_path],
                 SkullStripped=False,
                 Units=units,
                 IntegrationRule=settings.rule,
@@ -184,11 +180,6 @@ class MapPatlak(Step[dict[str, Path]]):
     @property
     def _blood_path(self) -> Path:
         return self.blood.paths[self.subject.settings.patlak.map_input_function]
-
-    @property
-    def _dynamic(self) -> Source:
-        assert self.subject.inputs.dynamic is not None
-        return self.subject.inputs.dynamic
 
 
 _KINETICS_COLUMNS: Mapping[str, Any] = {

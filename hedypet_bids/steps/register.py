@@ -53,7 +53,7 @@ class Register(Step[Path | None]):
         """The CT, the MR image and, for the head, the brain's segmentation."""
         given = [self._given] if self._given else []
         brain = [self.total] if self.part == "head" and self.total else []
-        return [self._ct.path, self._moving.path, *brain, *given]
+        return [self.subject.ct.path, self._moving.path, *brain, *given]
 
     def settings(self) -> Mapping[str, Any]:
         """Seed and head crop."""
@@ -78,7 +78,7 @@ class Register(Step[Path | None]):
             self._output,
             matrix,
             sources=self.sources(),
-            Description=f"Rigid transform of {self._moving.path.name} to {self._ct.path.name}: "
+            Description=f"Rigid transform of {self._moving.path.name} to {self.subject.ct.path.name}: "
             "4x4, world coordinates in mm (RAS+), moving to fixed",
             **quality,
         )
@@ -101,7 +101,7 @@ class Register(Step[Path | None]):
 
     def _fixed(self) -> tuple[FloatArray, Grid]:
         """The CT, cropped to the head when that is what is registered."""
-        ct, grid = read_volume(self._ct.path)
+        ct, grid = read_volume(self.subject.ct.path)
         if self.part == "body":
             return ct, grid
         assert self.total is not None
@@ -119,11 +119,6 @@ class Register(Step[Path | None]):
     def _moving(self) -> Source:
         assert self._image is not None
         return self._image
-
-    @property
-    def _ct(self) -> Source:
-        assert self.subject.inputs.ct is not None
-        return self.subject.inputs.ct
 
     @property
     def _output(self) -> str:

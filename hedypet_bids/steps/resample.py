@@ -26,7 +26,7 @@ from hedypet_bids.model import Grid
 from hedypet_bids.settings import plain
 from hedypet_bids.steps.register import BRAIN, read_matrix
 from hedypet_bids.steps.segment import grid_of
-from hedypet_bids.steps.step import CannotRun, Step, Subject
+from hedypet_bids.steps.step import CannotRun, Step, Subject, pet_facts
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,11 @@ class Resample(Step[ImagesInSpace]):
         return {*reference, *transforms, *images, *self.segmentations.values()}
 
     def settings(self) -> Mapping[str, Any]:
-        """Interpolation and the head grid."""
-        return plain(self.subject.settings.resample)
+        """Interpolation, the head grid, and units and decay factors of the PET images."""
+        pet = {
+            image.path.name: pet_facts(self.subject.metadata(image)) for image in self.subject.inputs.statics
+        }
+        return {**plain(self.subject.settings.resample), "pet": pet}
 
     def results(self) -> ImagesInSpace:
         """Names of the label images and images in this space."""
@@ -146,12 +149,18 @@ class Resample(Step[ImagesInSpace]):
         resampled = resample_image(data, grid, target, order=settings.spline_order, outside=outside)
         sidecar = self._sidecar(f"B-spline of order {settings.spline_order}", outside)
         if image.suffix == names.PET_SUFFIX:
-            resampled, sidecar["ClippedNegativeVoxels"] = clip_negative(resampled)
+            # Cubic interpolation undershoots beside hot organs; negatives of the source itself stay.
+            clipped = 0
+            if (data >= 0).all():
+                resampled, clipped = clip_negative(resampled)
+            resampled = resampled * np.float32(self.subject.metadata(image).scale[0])
+            sidecar |= {"ClippedNegativeVoxels": clipped, "Units": "Bq/mL"}
         writer.image(
             names.image_in_space(image, self.space),
             resampled,
             target,
             dtype=np.float32,
+            aligned=True,
             sources=[image.path] if transform is None else [image.path, transform],
             **sidecar,
         )

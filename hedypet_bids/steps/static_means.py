@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
 from hedypet_bids.io.frames import FrameReader
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.region_stats import JointLabels, RegionKey, region_statistics
@@ -38,16 +37,18 @@ class MeasureStatic(Step[dict[RegionKey, Path]]):
 
     def sources(self) -> Iterable[Path]:
         """The static PET and all label images on its grid."""
-        return [self._static.path, *self.labels.values()]
+        return [self.subject.static.path, *self.labels.values()]
 
     def settings(self) -> Mapping[str, Any]:
         """Number of erosions, frame times and units, and which tasks there are."""
-        facts = pet_facts(self.subject.metadata(self._static))
+        facts = pet_facts(self.subject.metadata(self.subject.static))
         return {**plain(self.subject.settings.curves), **facts, "tasks": sorted(self.labels)}
 
     def results(self) -> dict[RegionKey, Path]:
         """Tables of means by task and erosion."""
-        return {key: self.subject.store.path(names.volumes(self._static, *key)) for key in self._keys()}
+        return {
+            key: self.subject.store.path(names.volumes(self.subject.static, *key)) for key in self._keys()
+        }
 
     def nothing(self) -> dict[RegionKey, Path]:
         """No means."""
@@ -59,14 +60,14 @@ class MeasureStatic(Step[dict[RegionKey, Path]]):
 
     def run(self, writer: Writer) -> None:
         """Measure every region and write one table per task and erosion."""
-        reader = FrameReader(self._static.path)
-        scale = float(self.subject.metadata(self._static).scale[0])
+        reader = FrameReader(self.subject.static.path)
+        scale = float(self.subject.metadata(self.subject.static).scale[0])
         joint = JointLabels.combine(region_sets(self._keys(), self.labels, reader.grid))
         for key, stats in region_statistics((frame for _, frame in reader.frames()), joint).items():
             table = task(key[0]).table
             image = self.labels.get(key[0])
             writer.table(
-                names.volumes(self._static, *key),
+                names.volumes(self.subject.static, *key),
                 pd.DataFrame(
                     {
                         "index": table.indices,
@@ -78,17 +79,12 @@ class MeasureStatic(Step[dict[RegionKey, Path]]):
                         "volume": stats.n_voxels * reader.grid.voxel_volume_ml,
                     }
                 ),
-                sources=[self._static.path, *([image] if image else [])],
+                sources=[self.subject.static.path, *([image] if image else [])],
                 mean={"Description": "Mean activity concentration of the region", "Units": "Bq/mL"},
                 std={"Description": "Population standard deviation over the voxels", "Units": "Bq/mL"},
                 volume={"Description": "Volume of the region", "Units": "mL"},
                 ErosionIterations=key[1],
             )
-
-    @property
-    def _static(self) -> Source:
-        assert self.subject.inputs.static is not None
-        return self.subject.inputs.static
 
     def _keys(self) -> list[RegionKey]:
         return curve_keys(self.labels, self.subject.settings.curves.erosions)

@@ -34,6 +34,24 @@ class Subject:
         """The participant label, without ``sub-``."""
         return self.inputs.label
 
+    @property
+    def dynamic(self) -> Source:
+        """The dynamic PET; to be asked only where ``skip_reason`` has made sure that there is one."""
+        assert self.inputs.dynamic is not None
+        return self.inputs.dynamic
+
+    @property
+    def static(self) -> Source:
+        """The static PET that is measured; as :attr:`dynamic`."""
+        assert self.inputs.static is not None
+        return self.inputs.static
+
+    @property
+    def ct(self) -> Source:
+        """The CT that is segmented; as :attr:`dynamic`."""
+        assert self.inputs.ct is not None
+        return self.inputs.ct
+
     def metadata(self, source: Source) -> PetMetadata:
         """Timing, units, dose and decay state of a PET image."""
         return self.pet[source.path]

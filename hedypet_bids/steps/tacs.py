@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
 from hedypet_bids.io.frames import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import FRAME_END, FRAME_START, frame_times
@@ -58,19 +57,19 @@ class MeasureCurves(Step[Curves]):
 
     def sources(self) -> Iterable[Path]:
         """The dynamic PET and all label images on its grid."""
-        return [self._dynamic.path, *self._label_images().values()]
+        return [self.subject.dynamic.path, *self._label_images().values()]
 
     def settings(self) -> Mapping[str, Any]:
         """Number of erosions, frame times and units, and which tasks there are."""
-        facts = pet_facts(self.subject.metadata(self._dynamic))
+        facts = pet_facts(self.subject.metadata(self.subject.dynamic))
         return {**plain(self.subject.settings.curves), **facts, "tasks": sorted(self._label_images())}
 
     def results(self) -> Curves:
         """Tables of means by task and erosion."""
         store = self.subject.store
         return Curves(
-            paths={key: store.path(names.curves(self._dynamic, *key)) for key in self._keys()},
-            frame_quality=store.path(names.frame_quality(self._dynamic)),
+            paths={key: store.path(names.curves(self.subject.dynamic, *key)) for key in self._keys()},
+            frame_quality=store.path(names.frame_quality(self.subject.dynamic)),
         )
 
     def nothing(self) -> Curves:
@@ -79,35 +78,35 @@ class MeasureCurves(Step[Curves]):
 
     def outputs(self) -> Iterable[Path]:
         """Tables of means, standard deviations and volumes, and the table on the frames."""
-        quality = self.subject.store.path(names.frame_quality(self._dynamic))
+        quality = self.subject.store.path(names.frame_quality(self.subject.dynamic))
         return [quality] + [
             self.subject.store.path(name)
             for key in self._keys()
             for name in (
-                names.curves(self._dynamic, *key),
-                names.curves(self._dynamic, *key, statistic="std"),
-                names.volumes(self._dynamic, *key),
+                names.curves(self.subject.dynamic, *key),
+                names.curves(self.subject.dynamic, *key, statistic="std"),
+                names.volumes(self.subject.dynamic, *key),
             )
         ]
 
     def run(self, writer: Writer) -> None:
         """Pass over the frames once and write three tables per task and erosion."""
-        reader = FrameReader(self._dynamic.path)
-        metadata = self.subject.metadata(self._dynamic)
+        reader = FrameReader(self.subject.dynamic.path)
+        metadata = self.subject.metadata(self.subject.dynamic)
         images = self._label_images()
         joint = JointLabels.combine(region_sets(self._keys(), images, reader.grid))
         watch = FrameWatch(metadata.frames, reader.grid)
         measured = region_statistics(watch.passing(reader.frames()), joint)
         for key, stats in measured.items():
             label_image = images.get(key[0])
-            sources = [self._dynamic.path, *([label_image] if label_image else [])]
+            sources = [self.subject.dynamic.path, *([label_image] if label_image else [])]
             # The factors to Bq/mL, decay-corrected to injection, differ by frame only.
             self._write(writer, key, stats, metadata.scale, metadata.frames, reader.grid, sources)
 
         writer.table(
-            names.frame_quality(self._dynamic),
+            names.frame_quality(self.subject.dynamic),
             watch.table(),
-            sources=[self._dynamic.path],
+            sources=[self.subject.dynamic.path],
             Description="Frames after 30 min against the first of them: displacement of the body in world mm "
             "(RAS+), distance of its centroid, correlation inside it, and odd voxels",
         )
@@ -125,7 +124,7 @@ class MeasureCurves(Step[Curves]):
         table = task(key[0]).table
         for statistic, values in (("mean", stats.mean), ("std", stats.std)):
             writer.table(
-                names.curves(self._dynamic, *key, statistic=statistic),  # type: ignore[arg-type]
+                names.curves(self.subject.dynamic, *key, statistic=statistic),  # type: ignore[arg-type]
                 curve_table(values * scale, table.names, frames),
                 sources=sources,
                 Description=f"{statistic} activity concentration of each region per frame",
@@ -135,7 +134,7 @@ class MeasureCurves(Step[Curves]):
                 ErosionIterations=key[1],
             )
         writer.table(
-            names.volumes(self._dynamic, *key),
+            names.volumes(self.subject.dynamic, *key),
             pd.DataFrame(
                 {
                     "index": table.indices,
@@ -149,11 +148,6 @@ class MeasureCurves(Step[Curves]):
             volume={"Description": "Volume of the region", "Units": "mL"},
             n_valid={"Description": "Finite voxels, the smallest number over the frames"},
         )
-
-    @property
-    def _dynamic(self) -> Source:
-        assert self.subject.inputs.dynamic is not None
-        return self.subject.inputs.dynamic
 
     def _label_images(self) -> dict[str, Path]:
         segments = {"aorta": self.aorta.segments} if self.aorta.segments else {}
