@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         parser,
         "--patlak-rule",
         choices=("simpson", "frames"),
-        help="integration of the input function: as the published hedyPET tables (default), or exact on frames",
+        help="integration of the input function: as the published hedyPET tables (default), or exact",
     )
     _add(
         parser,

@@ -53,6 +53,8 @@ def weighted_sums(frames: Iterable[tuple[int, FloatArray]], weights: FloatArray)
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _add(frame: FloatArray, factors: NDArray[np.float64], sums: NDArray[np.float64]) -> None:
+    used = np.flatnonzero(factors)
     for v in range(frame.size):
-        for m in range(factors.size):
-            sums[v, m] += factors[m] * np.float64(frame[v])
+        value = np.float64(frame[v])
+        for m in used:
+            sums[v, m] += factors[m] * value
