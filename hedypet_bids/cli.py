@@ -73,6 +73,7 @@ _SETTING_FLAGS = {
     "register": ("register", "method"),
     "patlak_rule": ("patlak", "rule"),
     "patlak_start": ("patlak", "start_min"),
+    "patlak_map_fwhm": ("patlak", "map_fwhm_mm"),
     "write_suv": ("normalise", "write_suv"),
 }
 
@@ -160,6 +161,13 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="MIN",
         help="also fit all frames from these times on, minutes after injection",
+    )
+    _add(
+        parser,
+        "--patlak-map-fwhm",
+        type=float,
+        metavar="MM",
+        help="smooth the Ki and V0 maps (default: not at all)",
     )
     _add(parser, "--write-suv", action="store_true", default=None, help="also write the static PET in SUV")
     _add(parser, "-w", "--work-dir", type=Path, metavar="DIR", help="folder for temporary files and caches")

@@ -95,6 +95,7 @@ class PatlakSettings:
     last_frames: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
     start_min: tuple[float, ...] = ()
     map_last_frames: int = 4
+    map_fwhm_mm: float = 0.0
     map_input_function: str = "aortavoi1ml3pxdescendingupper"
 
 

@@ -7,7 +7,6 @@ import pty
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from conftest import ROOT, Run
 
@@ -33,7 +32,7 @@ def test_the_number_of_steps_is_that_of_the_pipeline(phantom_run: Run) -> None:
     assert len(states) == N_STEPS
 
 
-def test_a_terminal_gets_a_bar_per_participant(phantom_run: Run, tmp_path: Path) -> None:
+def test_a_terminal_gets_a_bar_per_participant(phantom_run: Run) -> None:
     master, slave = pty.openpty()
     subprocess.run(["stty", "cols", "120", "rows", "30"], stdin=slave, check=True)
     command = [sys.executable, str(ROOT / "run.py"), phantom_run.bids, phantom_run.output, "participant"]

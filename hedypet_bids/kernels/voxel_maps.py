@@ -1,4 +1,4 @@
-"""Voxel maps as weighted sums over streamed frames."""
+"""Voxel maps as weighted sums over streamed frames, and their smoothing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Iterable
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from hedypet_bids.model import FloatArray
+
+FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
 def weighted_sums(frames: Iterable[tuple[int, FloatArray]], weights: FloatArray) -> NDArray[np.float32]:
@@ -49,6 +52,40 @@ def weighted_sums(frames: Iterable[tuple[int, FloatArray]], weights: FloatArray)
     for number, values in enumerate(sums.T):
         maps[number] = values.reshape(shape, order="F")
     return maps
+
+
+def smooth(image: FloatArray, *, fwhm_mm: float, voxel_sizes_mm: FloatArray) -> NDArray[np.float32]:
+    """An image after a Gaussian filter of the given width in mm.
+
+    Smoothing and weighting frames are both linear, so the smoothed map is the map of smoothed frames.
+    NaN voxels stay NaN and give nothing to their neighbours, whose weights are those of the finite
+    voxels alone. At the edge the image is continued by its mirror image.
+
+    Parameters
+    ----------
+    image
+        Shape (i, j, k).
+    fwhm_mm
+        Full width at half maximum; 0 changes nothing.
+    voxel_sizes_mm
+        Along i, j and k.
+
+    Raises
+    ------
+    ValueError
+        The width is negative.
+    """
+    if fwhm_mm < 0:
+        raise ValueError(f"the width of a filter must not be negative; found {fwhm_mm} mm")
+    sigma = fwhm_mm / FWHM_PER_SIGMA / np.asarray(voxel_sizes_mm, dtype=np.float64)
+    finite = np.isfinite(image)
+    if finite.all():
+        return np.asarray(ndimage.gaussian_filter(image, sigma, output=np.float32))
+    # Normalised convolution (Knutsson and Westin, CVPR 1993).
+    filled = np.where(finite, image, 0)
+    weight = ndimage.gaussian_filter(finite.astype(np.float32), sigma)
+    smoothed = ndimage.gaussian_filter(filled, sigma, output=np.float32)
+    return np.divide(smoothed, weight, out=np.full(image.shape, np.nan, dtype=np.float32), where=finite)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -17,7 +17,7 @@ from hedypet_bids.io.store import Writer, read_sidecar
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.patlak import PatlakFit, Window, fit_patlak, map_weights
 from hedypet_bids.kernels.region_stats import RegionKey
-from hedypet_bids.kernels.voxel_maps import weighted_sums
+from hedypet_bids.kernels.voxel_maps import smooth, weighted_sums
 from hedypet_bids.labels import VOI_TASKS, task
 from hedypet_bids.model import InputFunction
 from hedypet_bids.settings import PatlakSettings, plain
@@ -129,6 +129,7 @@ class MapPatlak(Step[dict[str, Path]]):
             "rule": settings.rule,
             "last_frames": settings.map_last_frames,
             "input_function": settings.map_input_function,
+            "fwhm_mm": settings.map_fwhm_mm,
             **pet_facts(self.subject.metadata(self.subject.dynamic)),
         }
 
@@ -164,6 +165,10 @@ class MapPatlak(Step[dict[str, Path]]):
         reader = FrameReader(self.subject.dynamic.path)
         maps = weighted_sums(reader.frames(start=int(used[0]), stop=int(used[-1]) + 1), weights * scale)
         for values, (measure, units) in zip(maps, (("Ki", "mL/min/mL"), ("V0", "mL/mL")), strict=True):
+            if settings.map_fwhm_mm:
+                values = smooth(
+                    values, fwhm_mm=settings.map_fwhm_mm, voxel_sizes_mm=reader.grid.voxel_sizes_mm
+                )
             writer.image(
                 names.parametric_map(self.subject.dynamic, measure),  # type: ignore[arg-type]
                 values,
@@ -174,6 +179,7 @@ class MapPatlak(Step[dict[str, Path]]):
                 Units=units,
                 IntegrationRule=settings.rule,
                 LastFrames=settings.map_last_frames,
+                SmoothingFwhmMm=settings.map_fwhm_mm,
                 InputFunction=settings.map_input_function,
             )
 
