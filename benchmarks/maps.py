@@ -71,12 +71,14 @@ def _frames_and_blood(n_frames: int) -> tuple[FrameTimes, np.ndarray]:
     return frames, 20000 * np.exp(-frames.mid_s / 900) + 3000
 
 
-def _maps(folder: Path) -> object:
+def _maps(folder: Path) -> None:
     reader = FrameReader(folder / "series.nii.gz")
     frames, blood = _frames_and_blood(reader.n_frames)
     weights = np.array(map_weights(blood, frames, window=Window(last_frames=N_LAST), rule="simpson"))
     used = np.flatnonzero(weights.any(axis=0))
-    return weighted_sums(reader.frames(int(used[0]), int(used[-1]) + 1), weights)
+    chunks = reader.chunks(int(used[0]), int(used[-1]) + 1)
+    for _ in weighted_sums(chunks, weights, n_voxels=reader.grid.n_voxels):
+        pass
 
 
 def _nifti_dynamic(folder: Path) -> None:

@@ -93,6 +93,18 @@ def test_more_frames_than_read_ahead_buffers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.stack(found, axis=-1), data)
 
 
+@pytest.mark.parametrize("n_voxels", [1, 7, 60, 1000])
+def test_frames_in_pieces(tmp_path: Path, n_voxels: int) -> None:
+    data = values("i2", (5, 4, 3, 6))
+    path = write(tmp_path / "x.nii.gz", data, slope=0.5)
+    found = np.zeros((60, 6))
+    for index, position, piece in FrameReader(path).chunks(2, 5, n_voxels=n_voxels):
+        found[position : position + piece.size, index] = piece
+    expected = data.reshape(60, 6, order="F") * 0.5
+    np.testing.assert_array_equal(found[:, 2:5], expected[:, 2:5])
+    assert not found[:, [0, 1, 5]].any()
+
+
 def test_a_volume_and_a_series_of_one_frame(tmp_path: Path) -> None:
     data = values("f4", (5, 4, 3))
     for name, stored in (("a", data), ("b", data[..., np.newaxis])):

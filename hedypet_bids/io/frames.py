@@ -26,6 +26,8 @@ from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, R
 from hedypet_bids.model import FloatArray, Grid, IntArray
 
 READ_BUFFER_BYTES = 1 << 20
+# What of a frame is in memory at a time where no whole frame is needed: a few megabytes.
+CHUNK_VOXELS = 1 << 20
 # What a damaged gzip stream raises.
 _DAMAGED: Any = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
 
@@ -63,7 +65,7 @@ class FrameReader:
         It is no NIfTI image, has another number of dimensions, or no real numbers.
     """
 
-    def __init__(self, path: Path, *, read_ahead: int = 2) -> None:
+    def __init__(self, path: Path, *, read_ahead: int = 1) -> None:
         self.path = path
         self._header = _read_header(path)
         shape = self._header.shape
@@ -94,20 +96,33 @@ class FrameReader:
         ReadWriteError
             The disk failed.
         """
+        for index, _, values in self.chunks(start, stop, n_voxels=self.grid.n_voxels):
+            yield index, values.reshape(self.grid.shape, order="F")
+
+    def chunks(
+        self, start: int = 0, stop: int | None = None, *, n_voxels: int = CHUNK_VOXELS
+    ) -> Iterator[tuple[int, int, FloatArray]]:
+        """Index of the frame, position in it and values of every piece of the frames, in file order.
+
+        Like :meth:`frames` for what needs no whole frame in memory: values are flat, position
+        counts voxels in Fortran order, a piece has ``n_voxels`` voxels or what is left of the frame.
+        """
         stop = self.n_frames if stop is None else stop
         if not 0 <= start <= stop <= self.n_frames:
             raise ValueError(f"frames {start} to {stop} of an image with {self.n_frames} frames")
         if start == stop:
             return
-        with _ReadingThread(self, start, stop, self._read_ahead) as thread:
+        with _ReadingThread(self, start, stop, self._read_ahead, n_voxels) as thread:
             for index in range(start, stop):
-                buffer = thread.next()
-                yield index, self._decode(buffer)
-                thread.give_back(buffer)
+                for position in range(0, self.grid.n_voxels, n_voxels):
+                    buffer = thread.next()
+                    size = min(n_voxels, self.grid.n_voxels - position) * self.dtype.itemsize
+                    yield index, position, self._decode(buffer[:size])
+                    thread.give_back(buffer)
 
     def _decode(self, buffer: NDArray[np.uint8]) -> FloatArray:
         header = self._header
-        stored = buffer.view(header.dtype).reshape(self.grid.shape, order="F")
+        stored = buffer.view(header.dtype)
         kind = f"{header.dtype.kind}{header.dtype.itemsize}"
         wanted = np.float32 if kind in _EXACT_IN_FLOAT32 else np.float64
         if header.slope == 1 and header.inter == 0:
@@ -121,9 +136,10 @@ class FrameReader:
     def _decode_labels(self, buffer: NDArray[np.uint8]) -> NDArray[Any]:
         header = self._header
         if header.slope != 1 or header.inter != 0:
-            return self._decode(buffer)
-        stored = buffer.view(header.dtype).reshape(self.grid.shape, order="F")
-        return stored.astype(header.dtype.newbyteorder("="), copy=False)
+            values: NDArray[Any] = self._decode(buffer)
+        else:
+            values = buffer.view(header.dtype).astype(header.dtype.newbyteorder("="), copy=False)
+        return values.reshape(self.grid.shape, order="F")
 
 
 def read_volume(path: Path) -> tuple[FloatArray, Grid]:
@@ -150,7 +166,7 @@ def read_labels(path: Path) -> tuple[IntArray, Grid]:
         As :func:`read_volume`, or a voxel holds no whole number or a negative one.
     """
     reader = _single_frame(path)
-    with _ReadingThread(reader, 0, 1, 1) as thread:
+    with _ReadingThread(reader, 0, 1, 1, reader.grid.n_voxels) as thread:
         labels = reader._decode_labels(thread.next())
     if labels.dtype.kind == "f":
         labels = _whole_numbers(labels, path)
@@ -160,7 +176,7 @@ def read_labels(path: Path) -> tuple[IntArray, Grid]:
 
 
 def _single_frame(path: Path) -> FrameReader:
-    reader = FrameReader(path, read_ahead=1)
+    reader = FrameReader(path)
     if reader.n_frames != 1:
         raise BadDataError(f"{path} has {reader.n_frames} frames; expected a 3D image.")
     return reader
@@ -177,16 +193,16 @@ def _whole_numbers(values: NDArray[Any], path: Path) -> IntArray:
 
 
 class _ReadingThread:
-    """Fills buffers with frames ahead of the consumer; leaves no thread behind."""
+    """Fills buffers with pieces of frames ahead of the consumer; leaves no thread behind."""
 
-    def __init__(self, reader: FrameReader, start: int, stop: int, read_ahead: int) -> None:
+    def __init__(self, reader: FrameReader, start: int, stop: int, read_ahead: int, n_voxels: int) -> None:
         self._reader = reader
         self._range = range(start, stop)
+        self._size = min(n_voxels, reader.grid.n_voxels) * reader.dtype.itemsize
         # Memory is touched only when a buffer is used: a short range costs what it needs.
-        n_buffers = min(read_ahead + 1, stop - start)
         self._free: Queue[NDArray[np.uint8] | None] = Queue()
-        for _ in range(n_buffers):
-            self._free.put(np.empty(reader.frame_bytes, dtype=np.uint8))
+        for _ in range(read_ahead + 1):
+            self._free.put(np.empty(self._size, dtype=np.uint8))
         self._filled: Queue[NDArray[np.uint8] | HedypetError] = Queue()
         self._thread = threading.Thread(target=self._read, name=f"read {reader.path.name}", daemon=True)
 
@@ -215,14 +231,8 @@ class _ReadingThread:
                 header, size = self._reader._header, self._reader.frame_bytes
                 _skip_to(file, header.offset + self._range.start * size)
                 for index in self._range:
-                    # A closed consumer puts None in front of everything else it gives back.
-                    buffer = self._free.get()
-                    if buffer is None:
+                    if not self._read_frame(file, index):
                         return
-                    _fill(file, buffer, self._reader.path, index)
-                    if index == self._reader.n_frames - 1:
-                        _check_end(file)
-                    self._filled.put(buffer)
         except HedypetError as error:
             self._filled.put(error)
         except _DAMAGED as fault:
@@ -231,6 +241,20 @@ class _ReadingThread:
             self._filled.put(ReadWriteError(f"Reading {self._reader.path} failed: {fault}."))
         except MemoryError:
             self._filled.put(_corrupt(self._reader.path, "it declares more voxels than memory can hold"))
+
+    def _read_frame(self, file: IO[bytes], index: int) -> bool:
+        """Hand over a frame piece by piece; False when the consumer has gone."""
+        for position in range(0, self._reader.frame_bytes, self._size):
+            buffer = self._free.get()
+            if buffer is None:
+                return False
+            size = min(self._size, self._reader.frame_bytes - position)
+            _fill(file, buffer[:size], self._reader.path, index)
+            # Before the last piece goes out, so that no consumer ends well on a damaged file.
+            if index == self._reader.n_frames - 1 and position + size == self._reader.frame_bytes:
+                _check_end(file)
+            self._filled.put(buffer)
+        return True
 
 
 @contextmanager

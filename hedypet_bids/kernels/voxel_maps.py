@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numba import njit
@@ -11,47 +11,62 @@ from scipy import ndimage
 
 from hedypet_bids.model import FloatArray
 
+_NARROWED_AT_ONCE = 1 << 20
+
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
-def weighted_sums(frames: Iterable[tuple[int, FloatArray]], weights: FloatArray) -> NDArray[np.float32]:
-    """Sums over the frames of weight times frame, one map per row of weights.
+def weighted_sums(
+    chunks: Iterable[tuple[int, int, FloatArray]], weights: FloatArray, *, n_voxels: int
+) -> Iterator[NDArray[np.float32]]:
+    """Each map in turn: the sum over the frames of weight times frame, flat, float32.
 
     Parameters
     ----------
-    frames
-        Index and voxels of each frame; frames without a weight are passed over.
+    chunks
+        Index of the frame, position of the first voxel and flat values of every piece of the
+        frames, in any order; frames without a weight in a map are passed over for that map.
     weights
         Shape (n_maps, n_frames).
+    n_voxels
+        Voxels of a frame.
 
     Returns
     -------
-    NDArray
-        float32, shape (n_maps, i, j, k), each map in Fortran order; summed in float64. A NaN voxel
-        is NaN in that voxel only.
+    Iterator
+        Summed in float64; the memory of a sum is free once its map has been taken. A NaN voxel is
+        NaN in that voxel only.
 
     Raises
     ------
     ValueError
-        There is no frame, or frames differ in shape.
+        A piece reaches beyond the frame, or there is none.
     """
-    factors = np.ascontiguousarray(weights, dtype=np.float64)
-    sums: NDArray[np.float64] | None = None
-    shape: tuple[int, ...] = ()
-    for index, frame in frames:
-        if sums is None:
-            shape = frame.shape
-            sums = np.zeros((frame.size, len(factors)), dtype=np.float64)
-        if frame.shape != shape:
-            raise ValueError(f"frames of shapes {shape} and {frame.shape} cannot be summed")
-        if factors[:, index].any():
-            _add(frame.reshape(-1, order="F"), factors[:, index], sums)
-    if sums is None:
+    factors = np.asarray(weights, dtype=np.float64)
+    sums = [np.zeros(n_voxels, dtype=np.float64) for _ in factors]
+    n_chunks = 0
+    for index, position, values in chunks:
+        n_chunks += 1
+        if position + values.size > n_voxels:
+            raise ValueError(f"a piece of {values.size} voxels at {position} of a frame of {n_voxels} voxels")
+        for total, factor in zip(sums, factors[:, index], strict=True):
+            if factor:
+                _add(values, factor, total[position : position + values.size])
+    if n_chunks == 0:
         raise ValueError("there is no frame to sum")
-    maps = np.empty((len(factors), *shape), dtype=np.float32)
-    for number, values in enumerate(sums.T):
-        maps[number] = values.reshape(shape, order="F")
-    return maps
+    while sums:
+        yield _narrowed(sums.pop(0))
+
+
+def _narrowed(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The values as float32, in the memory that they had as float64: a copy would be the peak."""
+    narrow = values.view(np.float32)[: values.size]
+    for start in range(0, values.size, _NARROWED_AT_ONCE):
+        # A value lies behind where it goes, so none is overwritten before it is read.
+        narrow[start : start + _NARROWED_AT_ONCE] = values[start : start + _NARROWED_AT_ONCE].astype(
+            np.float32
+        )
+    return narrow
 
 
 def smooth(image: FloatArray, *, fwhm_mm: float, voxel_sizes_mm: FloatArray) -> NDArray[np.float32]:
@@ -89,9 +104,6 @@ def smooth(image: FloatArray, *, fwhm_mm: float, voxel_sizes_mm: FloatArray) -> 
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _add(frame: FloatArray, factors: NDArray[np.float64], sums: NDArray[np.float64]) -> None:
-    used = np.flatnonzero(factors)
-    for v in range(frame.size):
-        value = np.float64(frame[v])
-        for m in used:
-            sums[v, m] += factors[m] * value
+def _add(values: FloatArray, factor: float, total: NDArray[np.float64]) -> None:
+    for v in range(values.size):
+        total[v] += factor * np.float64(values[v])

@@ -163,8 +163,10 @@ class MapPatlak(Step[dict[str, Path]]):
         scale = self.subject.metadata(self.subject.dynamic).scale
         used = np.flatnonzero(weights.any(axis=0))
         reader = FrameReader(self.subject.dynamic.path)
-        maps = weighted_sums(reader.frames(start=int(used[0]), stop=int(used[-1]) + 1), weights * scale)
-        for values, (measure, units) in zip(maps, (("Ki", "mL/min/mL"), ("V0", "mL/mL")), strict=True):
+        chunks = reader.chunks(start=int(used[0]), stop=int(used[-1]) + 1)
+        maps = weighted_sums(chunks, weights * scale, n_voxels=reader.grid.n_voxels)
+        for flat, (measure, units) in zip(maps, (("Ki", "mL/min/mL"), ("V0", "mL/mL")), strict=True):
+            values = flat.reshape(reader.grid.shape, order="F")
             if settings.map_fwhm_mm:
                 values = smooth(
                     values, fwhm_mm=settings.map_fwhm_mm, voxel_sizes_mm=reader.grid.voxel_sizes_mm
