@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,20 @@ def run_both_levels(bids: Path, output: Path, *options: str) -> Run:
     """Participant, then group."""
     participant = hedypet(bids, output, "participant", *options)
     return Run(bids, output, participant, hedypet(bids, output, "group"))
+
+
+def truth(bids: Path, label: str) -> dict[str, Any]:
+    """What a phantom was made from."""
+    path = bids.parent / f"{bids.name}_truth" / f"sub-{label}.json"
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """The one file of a folder that matches."""
+    found = sorted(folder.rglob(pattern))
+    assert len(found) == 1, (pattern, found)
+    return found[0]
 
 
 @pytest.fixture(scope="session")

@@ -6,29 +6,16 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Run, hedypet
+from conftest import Run, hedypet, only, truth
 
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.labels import VOI_TASKS
 from hedypet_bids.tools.validator import find_program
-
-
-def truth(bids: Path, label: str) -> dict[str, Any]:
-    path = bids.parent / f"{bids.name}_truth" / f"sub-{label}.json"
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
-
-
-def only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.rglob(pattern))
-    assert len(found) == 1, (pattern, found)
-    return found[0]
 
 
 def test_both_levels_succeed(phantom_run: Run) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SHARED, Run
+from conftest import SHARED, Run, only
 
 from hedypet_bids.io.tables import read_table
 
@@ -33,12 +32,6 @@ ORGANS = (
 def truth(label: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((SHARED / "realistic_truth" / f"sub-{label}.json").read_text())
     return content
-
-
-def only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.rglob(pattern))
-    assert len(found) == 1, found
-    return found[0]
 
 
 def test_both_levels_end_well_and_name_what_is_missing(realistic_run: Run) -> None:
