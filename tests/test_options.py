@@ -14,7 +14,6 @@ from conftest import Run, hedypet, only, truth
 from hedypet_bids.io.store import read_sidecar
 from hedypet_bids.io.tables import read_table
 
-
 pytestmark = pytest.mark.slow
 
 
