@@ -52,6 +52,7 @@ def _participants(options: Options, settings: Settings) -> int:
     if not options.skip_bids_validation:
         _validate(dataset.root)
     store = Store(options.output_dir.resolve(), {"raw": dataset.root, **dataset.derivatives})
+    nprocs = options.nprocs or available_cpus()
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
     jobs = [
         Job(
@@ -63,6 +64,7 @@ def _participants(options: Options, settings: Settings) -> int:
             session_labels=options.session_labels,
             filters=filters,
             derivatives=options.derivatives,
+            threads=max(1, nprocs // len(dataset.labels)),
             dry=options.dry_run,
         )
         for label in dataset.labels
@@ -78,7 +80,7 @@ def _participants(options: Options, settings: Settings) -> int:
             run_all(
                 process,
                 jobs,
-                nprocs=options.nprocs or available_cpus(),
+                nprocs=nprocs,
                 mem_mb=options.mem_mb,
                 notify=console.step,
                 lost=lost,

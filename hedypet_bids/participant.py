@@ -37,6 +37,7 @@ class Job:
     session_labels: tuple[str, ...] = ()
     filters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     derivatives: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    threads: int = 1
     dry: bool = False
 
 
@@ -91,6 +92,7 @@ def open_subject(job: Job) -> Subject:
         pet=metadata,
         settings=job.settings,
         store=job.store,
+        threads=job.threads,
     )
 
 

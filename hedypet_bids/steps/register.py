@@ -92,7 +92,9 @@ class Register(Step[Path | None]):
             return np.eye(4), {"Method": "identity", "Flags": []}
         fixed, fixed_grid = self._fixed()
         moving, moving_grid = read_volume(self._moving.path)
-        found = register_rigid(fixed, fixed_grid, moving, moving_grid, seed=settings.seed)
+        found = register_rigid(
+            fixed, fixed_grid, moving, moving_grid, seed=settings.seed, threads=self.subject.threads
+        )
         return found.matrix, quality_of(found)
 
     @property
@@ -129,10 +131,11 @@ def quality_of(found: RigidRegistration) -> dict[str, Any]:
     """What the sidecar of a matrix says about the registration."""
     return {
         "Method": "rigid, mutual information",
-        "Metric": "Mattes mutual information (negative: lower is better)",
+        "Metric": "Mattes mutual information in nats (higher is better)",
         "MetricBefore": found.metric_before,
         "MetricAfter": found.metric_after,
         "InverseConsistencyMm": found.inverse_consistency_mm,
+        "Overlap": found.overlap,
         "Flags": list(found.flags),
     }
 

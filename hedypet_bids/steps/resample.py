@@ -132,7 +132,7 @@ class Resample(Step[ImagesInSpace]):
             source,
             what,
             self.space,
-            resample_labels(labels, _placed(grid, transform), target),
+            resample_labels(labels, _placed(grid, transform), target, threads=self.subject.threads),
             target,
             sources=[path] if transform is None else [path, transform],
             **self._sidecar("nearest neighbour", 0),
@@ -146,7 +146,14 @@ class Resample(Step[ImagesInSpace]):
         outside = settings.ct_outside_hu if is_ct else 0.0
         if image.suffix == names.TOPOGRAM_SUFFIX:
             target = topogram_grid(grid, target)
-        resampled = resample_image(data, grid, target, order=settings.spline_order, outside=outside)
+        resampled = resample_image(
+            data,
+            grid,
+            target,
+            order=settings.spline_order,
+            outside=outside,
+            threads=self.subject.threads,
+        )
         sidecar = self._sidecar(f"B-spline of order {settings.spline_order}", outside)
         if image.suffix == names.PET_SUFFIX:
             # Cubic interpolation undershoots beside hot organs; negatives of the source itself stay.

@@ -28,6 +28,7 @@ class Subject:
     pet: Mapping[Path, PetMetadata] = field(hash=False)
     settings: Settings
     store: Store
+    threads: int = 1
 
     @property
     def label(self) -> str:
