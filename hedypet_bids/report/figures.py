@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from hedypet_bids.model import FloatArray, Grid, IntArray
 
@@ -17,6 +18,7 @@ from hedypet_bids.model import FloatArray, Grid, IntArray
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 SUV_WINDOW = (0.0, 10.0)
 HU_WINDOW = (-200.0, 300.0)
+SETTLED_MIN = 5.0
 
 
 def to_ras(data: NDArray[Any], grid: Grid) -> tuple[NDArray[Any], NDArray[np.float64]]:
@@ -84,7 +86,8 @@ def draw_alignment(fixed: FloatArray, moved: FloatArray, grid: Grid, *, title: s
     """Contours of a moved MR image on the CT, through the middle of the grid."""
     ct, sizes = to_ras(fixed, grid)
     mr, _ = to_ras(moved, grid)
-    level = float(np.percentile(mr[mr > 0], 40)) if (mr > 0).any() else 0.0
+    # A quarter of bright tissue lies between the noise of air and the darkest soft tissue.
+    level = 0.25 * float(np.percentile(mr[mr > 0], 95)) if (mr > 0).any() else 0.0
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots(1, 3)
     planes = ((0, 1, 2, "sagittal"), (1, 0, 2, "coronal"), (2, 0, 1, "axial"))
@@ -96,7 +99,7 @@ def draw_alignment(fixed: FloatArray, moved: FloatArray, grid: Grid, *, title: s
             ct_slice, origin="lower", cmap="gray", vmin=HU_WINDOW[0], vmax=HU_WINDOW[1], aspect=aspect
         )
         if np.ptp(mr_slice) > 0:
-            axis.contour(mr_slice, levels=[level], colors=[COLOURS[4]], linewidths=0.7)
+            axis.contour(gaussian_filter(mr_slice, 1.0), levels=[level], colors=[COLOURS[4]], linewidths=0.7)
         axis.set_title(name)
         axis.set_axis_off()
     figure.suptitle(title)
@@ -108,8 +111,13 @@ def draw_curves(curves: pd.DataFrame, regions: Sequence[str], *, scale: float, u
     figure = Figure(figsize=(7, 3.8), layout="constrained")
     axis = figure.subplots()
     minutes = (curves["frame_start"] + curves["frame_end"]) / 120
+    top = 0.0
     for colour, region in zip(COLOURS, [r for r in regions if r in curves], strict=False):
-        axis.plot(minutes, curves[region] / scale, color=colour, marker=".", markersize=3, label=region)
+        values = curves[region] / scale
+        axis.plot(minutes, values, color=colour, marker=".", markersize=3, label=region)
+        top = max(top, float(values[minutes > SETTLED_MIN].max()))
+    # The first pass is shown with the input functions; here it would flatten everything else.
+    axis.set_ylim(0, 1.3 * top if top > 0 else None)
     axis.set_xlabel("time after injection [min]")
     axis.set_ylabel(units)
     axis.legend(fontsize="small", ncols=2)
@@ -122,14 +130,12 @@ def draw_input_functions(curves: Mapping[str, pd.DataFrame]) -> Figure:
     early, late = figure.subplots(1, 2)
     styles = ("-", "--", ":")
     for number, (name, table) in enumerate(curves.items()):
-        look: dict[str, Any] = {
-            "color": COLOURS[number % 4],
-            "linestyle": styles[number // 4 % 3],
-            "label": name,
-        }
+        # Four segments of three kinds, then what is combined of them.
+        colour, style = (COLOURS[number % 4], styles[number // 4]) if number < 12 else ("black", "-")
+        look: dict[str, Any] = {"color": colour, "linestyle": style, "label": name}
         kilo = table["whole_blood_radioactivity"] / 1000
         early.plot(table["time"], kilo, **look)
-        late.plot(table["time"] / 60, kilo.where(kilo > 0), **look)
+        late.plot(table["time"] / 60, kilo.where(kilo > 1e-3 * kilo.max()), **look)
     early.set_xlim(0, 180)
     early.set_xlabel("time after injection [s]")
     early.set_ylabel("whole blood [kBq/mL]")
