@@ -51,7 +51,9 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
         else:
             with _log_file(log_folder):
                 write_text(log_folder / "settings.toml", job.settings.to_toml())
-                run_participant(open_subject(job), study)
+                subject = open_subject(job)
+                _log_notes(subject)
+                run_participant(subject, study)
     except HedypetError as error:
         _log.info("sub-%s FAILED: %s", job.label, error)
         return ParticipantResult(job.label, tuple(study.records), error.exit_code, str(error))
@@ -94,6 +96,15 @@ def open_subject(job: Job) -> Subject:
         store=job.store,
         threads=job.threads,
     )
+
+
+def _log_notes(subject: Subject) -> None:
+    """Write down what was assumed or converted while reading tables and sidecars."""
+    for note in subject.facts.notes:
+        _log.info("sub-%s: %s", subject.label, note)
+    for path, metadata in subject.pet.items():
+        for note in metadata.notes:
+            _log.info("sub-%s %s: %s", subject.label, path.name, note)
 
 
 def _pet_metadata(dataset: Dataset, pet: Source) -> PetMetadata:

@@ -18,9 +18,9 @@ from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.patlak import PatlakFit, Window, fit_patlak, map_weights
 from hedypet_bids.kernels.region_stats import RegionKey
 from hedypet_bids.kernels.voxel_maps import smooth, weighted_sums
-from hedypet_bids.labels import VOI_TASKS, task
+from hedypet_bids.labels import VOI_TASKS, LabelTable, task
 from hedypet_bids.model import InputFunction
-from hedypet_bids.settings import PatlakSettings, plain
+from hedypet_bids.settings import PatlakSettings, Rule, plain
 from hedypet_bids.steps.input_functions import InputFunctions, read_blood
 from hedypet_bids.steps.step import CannotRun, Step, Subject, pet_facts
 from hedypet_bids.steps.tacs import Curves, read_curves
@@ -73,7 +73,9 @@ class FitPatlak(Step[dict[RegionKey, Path]]):
         settings = self.subject.settings.patlak
         windows = windows_of(settings)
         bloods = [read_blood(path) for path in self.blood.paths.values()]
-        checksums = [read_sidecar(path).get("VolumeOfInterestChecksum") for path in self.blood.paths.values()]
+        checksums = [
+            str(read_sidecar(path).get("VolumeOfInterestChecksum")) for path in self.blood.paths.values()
+        ]
         for key, path in self._curves().items():
             frames, curves = read_curves(read_table(path))
             fit = fit_patlak(
@@ -81,11 +83,10 @@ class FitPatlak(Step[dict[RegionKey, Path]]):
             )
             writer.table(
                 names.kinetics(self.subject.dynamic, *key),
-                kinetics_table(fit, task(key[0]).table, bloods, windows),
+                kinetics_table(fit, task(key[0]).table, bloods, checksums, windows, settings.rule),
                 sources=[path, *self.blood.paths.values()],
                 Description="Patlak fits by ordinary least squares, a row per region, input function, window",
                 IntegrationRule=settings.rule,
-                VolumeOfInterestChecksums={b.name: c for b, c in zip(bloods, checksums, strict=True)},
                 ErosionIterations=key[1],
                 **_KINETICS_COLUMNS,
             )
@@ -203,6 +204,8 @@ _KINETICS_COLUMNS: Mapping[str, Any] = {
     "n_excluded": {"Description": "Frames of the window left out for lack of blood activity"},
     "t_start": {"Description": "Start of the first frame in the fit", "Units": "s"},
     "t_end": {"Description": "End of the last frame in the fit", "Units": "s"},
+    "rule": {"Description": "Integration rule of the input function"},
+    "voi_checksum": {"Description": "Checksum of the voxels that the input function comes from"},
 }
 
 
@@ -213,7 +216,12 @@ def windows_of(settings: PatlakSettings) -> tuple[Window, ...]:
 
 
 def kinetics_table(
-    fit: PatlakFit, regions: Any, bloods: Sequence[InputFunction], windows: Sequence[Window]
+    fit: PatlakFit,
+    regions: LabelTable,
+    bloods: Sequence[InputFunction],
+    checksums: Sequence[str],
+    windows: Sequence[Window],
+    rule: Rule,
 ) -> pd.DataFrame:
     """Fits of shape (n_regions, n_inputs, n_windows) as one row each, in that order."""
     shape = fit.ki.shape
@@ -243,6 +251,8 @@ def kinetics_table(
             "n_excluded": each(fit.n_excluded),
             "t_start": each(fit.t_start_s),
             "t_end": each(fit.t_end_s),
+            "rule": rule,
+            "voi_checksum": spread(checksums, 1),
         }
     )
 
