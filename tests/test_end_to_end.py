@@ -137,6 +137,21 @@ def test_maps_average_to_the_regional_ki(phantom_run: Run) -> None:
         assert ki_map[labels == index].mean() == pytest.approx(chosen.loc[index, "Ki"], rel=1e-4, abs=1e-8)
 
 
+def test_quality_checks_are_what_the_images_say(phantom_run: Run) -> None:
+    content = json.loads(only(phantom_run.output / "sub-001", "*_rec-acdynPSF_qc.json").read_text())
+    checks = {check["name"]: check for check in content["Checks"]}
+    static = nib.load(only(phantom_run.bids / "sub-001", "*_rec-acstatPSF_pet.nii.gz"))
+    activity_bq = static.get_fdata().sum() * abs(np.linalg.det(static.affine[:3, :3])) / 1000
+    dose_bq = truth(phantom_run.bids, "001")["participant"]["dose_bq"]
+    assert checks["activity_fraction"]["value"] == pytest.approx(activity_bq / dose_bq, rel=1e-9)
+    assert checks["static_over_dynamic"]["value"] == pytest.approx(1, abs=0.03)
+    assert checks["body_shift_mm"]["state"] == "normal"
+    assert checks["not_finite_voxels"]["value"] == 0
+    # Without a dynamic image there is less to check, and nothing is made up.
+    content = json.loads(only(phantom_run.output / "sub-002", "*_rec-acstatPSF_qc.json").read_text())
+    assert [check["name"] for check in content["Checks"]] == ["activity_fraction"]
+
+
 def test_group_tables_have_the_published_columns_and_every_participant(phantom_run: Run) -> None:
     readouts = phantom_run.output / "readouts"
     metadata = pd.read_parquet(readouts / "metadata.parquet")

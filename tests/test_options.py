@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -189,3 +190,41 @@ def test_a_matrix_that_is_none_fails_only_what_needs_it(phantom: Path, tmp_path:
     assert plan["hedypet"]["Step"] == "tacs"
     assert not list(output.rglob("*DIXONbody*space-bodystat*"))
     assert list(output.rglob("*MPRAGE*space-bodystat*T1w.nii.gz"))
+
+
+def test_other_units_of_activity_dose_and_height_give_the_same_numbers(
+    phantom: Path, phantom_run: Run, tmp_path: Path
+) -> None:
+    bids = tmp_path / "bids"
+    shutil.copytree(phantom, bids, ignore=shutil.ignore_patterns("sub-001", "sub-001_*"))
+    path = only(bids / "sub-002", "*_rec-acstatPSF_pet.nii.gz")
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image((image.get_fdata() / 1000).astype(np.float32), image.affine), path)
+    sidecar_path = path.with_name(path.name.replace(".nii.gz", ".json"))
+    sidecar = json.loads(sidecar_path.read_text())
+    sidecar["Units"] = "kBq/mL"
+    sidecar["InjectedRadioactivity"] /= 37.0
+    sidecar["InjectedRadioactivityUnits"] = "mCi"
+    sidecar_path.write_text(json.dumps(sidecar))
+    facts = truth(phantom, "002")["participant"]
+    (bids / "participants.json").write_text(json.dumps({"body_height": {"Units": "cm"}}))
+    row = ["sub-002", {"F": "female", "M": "male"}[facts["sex"]], facts["weight_kg"], 100 * facts["height_m"]]
+    (bids / "participants.tsv").write_text(
+        "participant_id\tsex\tbody_weight\tbody_height\n" + "\t".join(map(str, row)) + "\n"
+    )
+    done = hedypet(bids, tmp_path / "out", "participant", "--skip-bids-validation")
+    assert done.returncode == 0, done.stderr
+    for pattern, columns, rtol in (
+        ("*_norm.tsv", ["value"], 1e-12),
+        ("*_rec-acstatPSF_seg-total_morph.tsv", ["mean", "std"], 1e-6),
+    ):
+        found, usual = (
+            read_table(only(out / "sub-002", pattern)) for out in (tmp_path / "out", phantom_run.output)
+        )
+        np.testing.assert_allclose(found[columns], usual[columns], rtol=rtol)
+    resampled, usual_image = (
+        nib.load(only(out / "sub-002", "*_rec-acstatPSF_space-head_res-1mm_pet.nii.gz")).get_fdata()
+        for out in (tmp_path / "out", phantom_run.output)
+    )
+    np.testing.assert_allclose(resampled, usual_image, rtol=1e-5, atol=1e-6 * usual_image.max())
+    assert "sub-002" in only(tmp_path / "out", "hedypet.log").read_text()
