@@ -1,6 +1,6 @@
 """Target registration error, time and failures of the MR-to-CT registration over known transforms.
 
-    python -m benchmarks.registration DATASET TRUTH [--runs 50] [--compare]
+    python -m benchmarks.registration [DATASET TRUTH] [--runs 50] [--compare]
 
 DATASET is a raw BIDS dataset with derivatives, TRUTH the JSON of one participant with ``mr2ct_head`` and
 ``mr2ct_body``. Every run moves the MR by a random rigid transform of up to 20 degrees and 40 mm about the
@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from benchmarks.dataset import add_arguments, dataset_and_truth
 from hedypet_bids.kernels.resampling import moved
 from hedypet_bids.model import Grid, Matrix
 from hedypet_bids.tools.registration import crop_to_head, register_rigid
@@ -55,8 +56,7 @@ class Pair:
 def main() -> None:
     """Print one table row for every pair and method."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("truth", type=Path)
+    add_arguments(parser)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", nargs="+", help="only these pairs")
@@ -70,7 +70,9 @@ def main() -> None:
             methods["antspyx Rigid"] = _antspyx
     print("| pair | method | runs | mean TRE mm | worst mean | worst point | failed | flagged | s a run |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for name, pair in pairs(args.dataset, json.loads(args.truth.read_text("utf-8"))).items():
+    with dataset_and_truth(args) as (dataset, truth):
+        known = pairs(dataset, json.loads(truth.read_text("utf-8")))
+    for name, pair in known.items():
         if not args.pairs or name in args.pairs:
             for label, method in methods.items():
                 print(f"| {name} | {label} | {_row(pair, method, args.runs)} |", flush=True)

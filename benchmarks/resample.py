@@ -1,6 +1,6 @@
 """Time and peak memory of resampling all images and labels of one participant into the three spaces.
 
-    python -m benchmarks.resample DATASET TRUTH [--factor 2] [--threads 2]
+    python -m benchmarks.resample [DATASET TRUTH] [--factor 2] [--threads 2]
 
 DATASET is a raw BIDS dataset with derivatives, TRUTH the JSON with ``mr2ct_head`` and ``mr2ct_body``.
 The same list of files goes through this package (resample_image, resample_labels, write_nifti) and through
@@ -25,6 +25,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.processing import resample_from_to
 
+from benchmarks.dataset import add_arguments, dataset_and_truth
 from hedypet_bids.io.gzip_nifti import write_nifti
 from hedypet_bids.kernels.resampling import (
     clip_negative,
@@ -57,8 +58,7 @@ IMAGES: tuple[tuple[str, float, str, str], ...] = (
 def main() -> None:
     """Print a table of seconds per image for both ways, and the totals."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("truth", type=Path)
+    add_arguments(parser)
     parser.add_argument("--factor", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", default=[""], help="words in the file names")
@@ -67,10 +67,8 @@ def main() -> None:
     if args.way:
         _child(args.dataset, args.way, args.threads)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        _prepare(
-            args.dataset, json.loads(args.truth.read_text("utf-8")), args.factor, Path(folder), args.only
-        )
+    with dataset_and_truth(args) as (dataset, truth), tempfile.TemporaryDirectory() as folder:
+        _prepare(dataset, json.loads(truth.read_text("utf-8")), args.factor, Path(folder), args.only)
         command = [
             sys.executable,
             "-m",
