@@ -175,7 +175,8 @@ def read_blood(path: Path) -> InputFunction:
 def curve_quality(curves: Iterable[NDArray[np.float64]], frames: FrameTimes) -> dict[str, Any]:
     """Delays of the leading edge and late agreement of the segments, with flags outside the normal range."""
     present = {label: c for label, c in enumerate(curves, start=1) if np.isfinite(c).all()}
-    if not present:
+    if len(present) < 2:
+        # A single curve has nothing to agree with.
         return {}
     delays = leading_edge_delays_s(present, frames)
     ratio = late_max_over_min(present, frames)

@@ -83,6 +83,7 @@ def write_report(subject: Subject, records: Sequence[StepRecord], findings: Find
         errors=[(r.step, r.reason) for r in records if r.state == "failed"],
         constants=_rows(read_table(findings.constants)) if findings.constants else [],
         checks=read_sidecar(findings.quality).get("Checks", []) if findings.quality else [],
+        flags=_flags(subject),
         organs=organs,
         organs_note=_organs_note(subject, findings),
         pictures=list(pictures.values()),
@@ -107,6 +108,18 @@ def _found(subject: Subject) -> Iterator[tuple[str, str]]:
     for source in (inputs.static, inputs.dynamic):
         if source:
             yield from (("note", note) for note in subject.metadata(source).notes)
+
+
+def _flags(subject: Subject) -> dict[str, str]:
+    """What the sidecars of this participant's results flag, each with the first file that says so."""
+    folder = subject.store.path(f"sub-{subject.label}")
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*.json")):
+        sidecar = read_sidecar(path)
+        quality = sidecar.get("Quality")
+        flags = [*sidecar.get("Flags", []), *(quality.get("Flags", []) if isinstance(quality, dict) else [])]
+        found |= {flag: path.name for flag in flags if flag not in found}
+    return found
 
 
 def _suv_constant(findings: Findings) -> float:
