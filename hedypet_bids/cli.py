@@ -152,7 +152,8 @@ def _parser() -> argparse.ArgumentParser:
         parser,
         "--patlak-rule",
         choices=("simpson", "frames"),
-        help="integration of the input function: as the published hedyPET tables (default), or exact",
+        help="integration of the input function: as in the published hedyPET tables (default), or exactly "
+        "over the frames",
     )
     _add(
         parser,

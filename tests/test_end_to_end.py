@@ -182,6 +182,14 @@ def test_group_tables_have_the_published_columns_and_every_participant(phantom_r
         assert list(dictionary) == list(from_parquet.columns)
 
 
+def test_the_group_page_links_every_participant(phantom_run: Run) -> None:
+    page = (phantom_run.output / "group.html").read_text()
+    for label in ("sub-001", "sub-002"):
+        assert f'<a href="{label}.html">{label}</a>' in page
+    assert "curves, input functions" in page
+    assert "nan" not in page
+
+
 def test_a_second_run_does_nothing_and_group_files_are_the_same_bytes(
     phantom_run: Run, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ def write_group_page(output: Path, tables: GroupTables) -> None:
             "weight": row["Weight [kg]"],
             "dose": row["Injected Activity [MBq]"],
             "suv": row["SUV Denominator [Bq/mL]"],
-            "missing": row["Missing"] or "",
+            "missing": row["Missing"] if isinstance(row["Missing"], str) else "",
         }
         for row in metadata.to_dict("records")
     ]
