@@ -144,7 +144,7 @@ def test_broken_dataset_files_are_named(tmp_path: Path, edit, error: type, words
     root = dataset(tmp_path, "sub-1/pet/sub-1_pet.nii.gz")
     edit(root)
     with pytest.raises(error, match=words):
-        Dataset(root)
+        Dataset(root).inputs("1")
 
 
 def test_missing_and_empty_datasets(tmp_path: Path) -> None:

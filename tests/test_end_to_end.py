@@ -272,12 +272,12 @@ def test_group_before_participant_says_so(phantom: Path, tmp_path: Path) -> None
 def test_a_bad_participant_does_not_stop_the_others(phantom: Path, tmp_path: Path) -> None:
     bids = tmp_path / "bids"
     shutil.copytree(phantom, bids)
-    only(bids / "sub-001", "*_rec-acdynPSF_pet.json").write_text("{}")
+    only(bids / "sub-001", "*_rec-acdynPSF_pet.json").write_text("{ no JSON")
     (bids / "sub-001").rename(bids / "sub-000")
     for path in sorted((bids / "sub-000").rglob("sub-001*")):
         path.rename(path.with_name(path.name.replace("sub-001", "sub-000")))
     done = hedypet(bids, tmp_path / "out", "participant", "--skip-bids-validation", "--nprocs", "2")
     assert done.returncode == 1
-    assert "sub-000 FAILED" in done.stderr and "has no sidecar" in done.stderr
+    assert "sub-000 FAILED" in done.stderr and "cannot be indexed" in done.stderr
     assert "1 of 2 participants finished, 1 failed (sub-000)" in done.stderr
     assert (tmp_path / "out" / "sub-002.html").is_file()

@@ -13,6 +13,7 @@ import re
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class ParticipantInputs:
 
 
 class Dataset:
-    """A raw BIDS dataset, indexed for some participants.
+    """A raw BIDS dataset, of which some participants are indexed when they are first asked for.
 
     Raises
     ------
@@ -111,9 +112,13 @@ class Dataset:
         self._sessions = tuple(session_labels)
         self._filters = dict(filters or {})
         self._selection = selection or Selection()
-        self._layout = _index(self.root, self.labels)
         self.participants_columns = _read_json(self.root / "participants.json")
         self._participants = _participant_rows(self.root / "participants.tsv")
+
+    @cached_property
+    def _layout(self) -> Any:
+        # Made when first asked for: a broken sidecar of one participant is no concern of the others.
+        return _index(self.root, self.labels)
 
     def participant_row(self, label: str) -> Mapping[str, str]:
         """The participants.tsv row of a participant; empty when there is none."""
