@@ -98,8 +98,9 @@ def _group(options: Options, settings: Settings) -> int:
             f"{output} holds no output of the participant level. Run hedypet with 'participant' first."
         )
     tables = run_group(output, settings)
-    Console(verbose=options.verbosity > 0).summarise_group(tables, output)
-    return 0
+    code = HedypetError.exit_code if tables.problems else 0
+    Console(verbose=options.verbosity > 0).summarise_group(tables, output, code)
+    return code
 
 
 def exit_code_of(results: Sequence[ParticipantResult]) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hedypet_bids import bids_names as names
-from hedypet_bids.errors import NothingSelectedError
+from hedypet_bids.errors import HedypetError, NothingSelectedError
 from hedypet_bids.io.atomic import atomic, write_text
 from hedypet_bids.io.store import read_sidecar
 from hedypet_bids.io.tables import FRAME_END, FRAME_START, MISSING, read_table
@@ -27,10 +28,11 @@ from hedypet_bids.steps.tacs import read_curves
 
 @dataclass(frozen=True)
 class GroupTables:
-    """How many participants the tables hold, and how many rows each table has."""
+    """How many participants and rows the tables hold, and which participants could not be read."""
 
     n_participants: int
     rows: Mapping[str, int]
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ class _Output:
 
 
 def write_readouts(output: Path, _settings: Settings) -> GroupTables:
-    """Write every readout table as Parquet and TSV with a data dictionary.
+    """Write every readout table as Parquet and TSV with a data dictionary, participant by participant.
+
+    A participant whose results cannot be read is left out of all tables but ``metadata``, where
+    the reason stands, and is named in the result.
 
     Raises
     ------
@@ -61,18 +66,58 @@ def write_readouts(output: Path, _settings: Settings) -> GroupTables:
     labels = sorted(p.name.removeprefix("sub-") for p in output.glob("sub-*") if p.is_dir())
     if not labels:
         raise NothingSelectedError(f"{output} holds no sub-* folder. Run the participant level first.")
-    makers = {
-        "metadata": metadata_rows,
-        "means": mean_rows,
-        "tacs": curve_rows,
-        "input_function_tacs": input_function_rows,
-        "patlak_ki": patlak_rows,
-    }
-    rows = {}
-    for table, make in makers.items():
-        parts = (make(output / f"sub-{label}", label) for label in labels)
-        rows[table] = _write(output, table, parts)
-    return GroupTables(len(labels), rows)
+    problems: dict[str, str] = {}
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(_TableFiles(output, name)) for name in TABLES}
+        for label in labels:
+            folder = output / f"sub-{label}"
+            try:
+                parts = {name: make(folder, label) for name, make in _MAKERS.items()}
+            except (HedypetError, KeyError, ValueError) as fault:
+                problems[label] = str(fault) if isinstance(fault, HedypetError) else f"{fault!r} in {folder}"
+                unreadable = {"Subject": f"sub-{label}", "Missing": f"unreadable: {problems[label]}"}
+                parts = {"metadata": pd.DataFrame([unreadable])}
+            for name, part in parts.items():
+                files[name].add(part)
+    rows = {name: table.n_rows for name, table in files.items()}
+    for name, columns in TABLES.items():
+        dictionary = {column: COLUMNS[column].describe() for column in columns}
+        write_text(output / names.readout(name, ".json"), json.dumps(dictionary, indent=2) + "\n")
+    return GroupTables(len(labels), rows, problems)
+
+
+class _TableFiles:
+    """The Parquet and the TSV file of one table, written part by part; whole or not at all."""
+
+    def __init__(self, output: Path, table: str) -> None:
+        self.n_rows = 0
+        self._columns = list(TABLES[table])
+        self._schema = pa.schema([(name, COLUMNS[name].arrow) for name in self._columns])
+        self._paths = [output / names.readout(table, extension) for extension in (".parquet", ".tsv.gz")]
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _TableFiles:
+        parquet, text = (self._stack.enter_context(atomic(path)) for path in self._paths)
+        writer = pq.ParquetWriter(parquet, self._schema, compression="zstd")
+        self._parquet = self._stack.enter_context(writer)
+        raw = self._stack.enter_context(text.open("wb"))
+        # No name and no time in the header: the same table gives the same bytes.
+        self._text = self._stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0))
+        self._text.write(("\t".join(self._columns) + "\n").encode())
+        return self
+
+    def __exit__(self, *fault: Any) -> None:
+        self._stack.__exit__(*fault)
+
+    def add(self, part: pd.DataFrame) -> None:
+        """Write the rows of one participant."""
+        if part.empty:
+            return
+        part = part.reindex(columns=self._columns)
+        self.n_rows += len(part)
+        self._parquet.write_table(pa.Table.from_pandas(part, schema=self._schema, preserve_index=False))
+        text = part.to_csv(sep="\t", index=False, header=False, na_rep=MISSING, lineterminator="\n")
+        self._text.write(text.encode())
 
 
 def metadata_rows(folder: Path, label: str) -> pd.DataFrame:
@@ -261,29 +306,10 @@ def _joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return joined.sort_values(keys, kind="stable", ignore_index=True)
 
 
-def _write(output: Path, table: str, parts: Iterable[pd.DataFrame]) -> int:
-    """Write a table participant by participant, so that it never is in memory whole; returns its rows."""
-    columns = TABLES[table]
-    schema = pa.schema([(name, COLUMNS[name].arrow) for name in columns])
-    parquet, tsv = (output / names.readout(table, e) for e in (".parquet", ".tsv.gz"))
-    rows = 0
-    with (
-        atomic(parquet) as parquet_file,
-        atomic(tsv) as tsv_file,
-        pq.ParquetWriter(parquet_file, schema, compression="zstd") as writer,
-        tsv_file.open("wb") as raw,
-        # No name and no time in the header: the same table gives the same bytes.
-        gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as zipped,
-    ):
-        zipped.write(("\t".join(columns) + "\n").encode())
-        for part in parts:
-            if part.empty:
-                continue
-            part = part.reindex(columns=list(columns))
-            rows += len(part)
-            writer.write_table(pa.Table.from_pandas(part, schema=schema, preserve_index=False))
-            text = part.to_csv(sep="\t", index=False, header=False, na_rep=MISSING, lineterminator="\n")
-            zipped.write(text.encode())
-    dictionary = {name: COLUMNS[name].describe() for name in columns}
-    write_text(output / names.readout(table, ".json"), json.dumps(dictionary, indent=2) + "\n")
-    return rows
+_MAKERS = {
+    "metadata": metadata_rows,
+    "means": mean_rows,
+    "tacs": curve_rows,
+    "input_function_tacs": input_function_rows,
+    "patlak_ki": patlak_rows,
+}

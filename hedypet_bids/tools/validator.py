@@ -62,7 +62,9 @@ def _errors(output: str) -> list[str]:
         return []
     found = [
         ": ".join(
-            str(issue[key]) for key in ("location", "code", "subCode", "issueMessage") if issue.get(key)
+            str(issue[key]).strip()
+            for key in ("location", "code", "subCode", "issueMessage")
+            if issue.get(key)
         )
         for issue in issues
         if issue.get("severity") == "error"
