@@ -26,6 +26,7 @@ import numpy as np
 from nibabel.processing import resample_from_to
 
 from benchmarks.dataset import add_arguments, dataset_and_truth
+from benchmarks.measure import peak_mb
 from hedypet_bids.io.gzip_nifti import write_nifti
 from hedypet_bids.kernels.resampling import (
     clip_negative,
@@ -131,19 +132,13 @@ def _child(folder: Path, way: str, threads: int) -> None:
         for name, grid in described["spaces"].items()
     }
     convert: Callable[..., None] = _with_hedypet if way == "hedypet" else _with_nibabel
-    start_mb = _peak_mb()
+    start_mb = peak_mb()
     seconds = {}
     for entry in described["plan"]:
         began = time.perf_counter()
         convert(folder, entry, spaces, threads)
         seconds[entry["name"]] = time.perf_counter() - began
-    print(json.dumps({"seconds": seconds, "peak_mb": _peak_mb() - start_mb}))
-
-
-def _peak_mb() -> float:
-    # Not getrusage: its maximum is inherited from the process that started this one.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    print(json.dumps({"seconds": seconds, "peak_mb": peak_mb() - start_mb}))
 
 
 def _with_hedypet(folder: Path, entry: dict[str, Any], spaces: dict[str, Grid], threads: int) -> None:

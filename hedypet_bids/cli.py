@@ -104,19 +104,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "analysis_level", metavar="{participant,group}", help="one participant after another, or the tables"
     )
+    parser.add_argument("--version", action="version", version=f"hedypet {__version__}")
+    _add_input(parser.add_argument_group("input"))
+    _add_study(parser.add_argument_group("study"))
+    _add_run(parser.add_argument_group("run"))
+    return parser
+
+
+def _add_input(group: argparse._ArgumentGroup) -> None:
+    several: dict[str, Any] = {"nargs": "+", "default": [], "metavar": "LABEL"}
+    _add(group, "--participant-label", help="only these participants", **several)
     _add(
-        parser, "--participant-label", nargs="+", default=[], metavar="LABEL", help="only these participants"
-    )
-    _add(
-        parser,
+        group,
         "--session-label",
-        nargs="+",
-        default=[],
-        metavar="LABEL",
         help="only PET and CT of these sessions; MR of other sessions is used where these have none",
+        **several,
     )
     _add(
-        parser,
+        group,
         "-d",
         "--derivatives",
         nargs="+",
@@ -126,37 +131,40 @@ def _parser() -> argparse.ArgumentParser:
         "given MR-to-CT matrices (xfm=PATH)",
     )
     _add(
-        parser,
+        group,
         "--bids-filter-file",
         type=Path,
         metavar="FILE",
         help='JSON that chooses images, e.g. {"dynamic": {"reconstruction": "acdynPSF"}}; parts: dynamic, '
         "static, ct, topogram, head_mr, body_mr",
     )
-    _add(parser, "--skip-bids-validation", action="store_true", help="do not run the BIDS validator first")
-    _add(parser, "--settings", type=Path, metavar="FILE", help="TOML file with parameters of the study")
+    _add(group, "--skip-bids-validation", action="store_true", help="do not run the BIDS validator first")
+
+
+def _add_study(group: argparse._ArgumentGroup) -> None:
+    _add(group, "--settings", type=Path, metavar="FILE", help="TOML file with parameters of the study")
     _add(
-        parser,
+        group,
+        "--register",
+        choices=("rigid", "identity"),
+        help="register the MR to the CT (default), or take them as aligned",
+    )
+    _add(
+        group,
         "--aorta-method",
         choices=("centreline", "nifti_dynamic"),
         help="how the aorta is cut into segments: along its centreline (default), or as the published "
         "hedyPET tables did it",
     )
     _add(
-        parser,
-        "--register",
-        choices=("rigid", "identity"),
-        help="register the MR to the CT (default), or take them as aligned",
-    )
-    _add(
-        parser,
+        group,
         "--patlak-rule",
         choices=("simpson", "frames"),
         help="integration of the input function: as in the published hedyPET tables (default), or exactly "
         "over the frames",
     )
     _add(
-        parser,
+        group,
         "--patlak-start",
         nargs="+",
         type=float,
@@ -164,35 +172,36 @@ def _parser() -> argparse.ArgumentParser:
         help="also fit all frames from these times on, minutes after injection",
     )
     _add(
-        parser,
+        group,
         "--patlak-map-fwhm",
         type=float,
         metavar="MM",
         help="smooth the Ki and V0 maps (default: not at all)",
     )
-    _add(parser, "--write-suv", action="store_true", default=None, help="also write the static PET in SUV")
-    _add(parser, "-w", "--work-dir", type=Path, metavar="DIR", help="folder for temporary files and caches")
-    _add(parser, "--nprocs", type=_positive, metavar="N", help="worker processes (default: all processors)")
-    _add(parser, "--mem-mb", type=_positive, metavar="MB", help="memory that all workers may use together")
+    _add(group, "--write-suv", action="store_true", default=None, help="also write the static PET in SUV")
+
+
+def _add_run(group: argparse._ArgumentGroup) -> None:
+    _add(group, "-w", "--work-dir", type=Path, metavar="DIR", help="folder for temporary files and caches")
+    _add(group, "--nprocs", type=_positive, metavar="N", help="worker processes (default: all processors)")
+    _add(group, "--mem-mb", type=_positive, metavar="MB", help="memory that all workers may use together")
     _add(
-        parser,
+        group,
         "--dry-run",
         action="store_true",
         help="print what was found and which steps would run, and stop",
     )
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; twice for debugging")
-    parser.add_argument("--version", action="version", version=f"hedypet {__version__}")
-    return parser
+    _add(group, "-v", "--verbose", action="count", default=0, help="log more; twice for debugging")
 
 
-def _add(parser: argparse.ArgumentParser, *flags: str, **options: object) -> None:
+def _add(group: argparse._ArgumentGroup, *flags: str, **options: object) -> None:
     """Add an option that answers to dashes and to underscores, as BIDS Apps are called both ways."""
     underscored = [f"--{flag[2:].replace('-', '_')}" for flag in flags if flag.startswith("--")]
     twins = [flag for flag in underscored if flag not in flags]
-    action = parser.add_argument(*flags, **options)  # type: ignore[arg-type]
+    action = group.add_argument(*flags, **options)  # type: ignore[arg-type]
     if twins:
         hidden = {**options, "help": argparse.SUPPRESS, "dest": action.dest, "default": argparse.SUPPRESS}
-        parser.add_argument(*twins, **hidden)  # type: ignore[arg-type]
+        group.add_argument(*twins, **hidden)  # type: ignore[arg-type]
 
 
 def _positive(text: str) -> int:
