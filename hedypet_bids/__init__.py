@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import resources
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hedypet_bids.version import __version__
+
+if TYPE_CHECKING:
+    from hedypet_bids.study import Study
+
+__all__ = ["Study", "__version__"]
 
 
-def _read_version() -> str:
-    # An installed wheel carries the file as data; in a checkout it stands beside the package.
-    packaged = resources.files(__name__).joinpath("data/version")
-    if packaged.is_file():
-        return packaged.read_text("utf-8").strip()
-    return Path(__file__).resolve().parent.with_name("version").read_text("utf-8").strip()
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: pandas and pyarrow take a second that --version and --help do not have.
+    if name == "Study":
+        from hedypet_bids.study import Study
 
-
-__version__ = _read_version()
-__all__ = ["__version__"]
+        return Study
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

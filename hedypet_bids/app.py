@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from hedypet_bids import __version__
 from hedypet_bids.console import Console
 from hedypet_bids.engine import available_cpus, run_all
 from hedypet_bids.errors import HedypetError, MissingInputError, MissingProgramError, OutputError
@@ -23,6 +22,7 @@ from hedypet_bids.pipeline import run_group
 from hedypet_bids.runner import ParticipantResult
 from hedypet_bids.settings import Settings
 from hedypet_bids.tools.validator import validate_dataset
+from hedypet_bids.version import __version__
 
 _log = logging.getLogger("hedypet")
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hedypet_bids import __version__
 from hedypet_bids.errors import HedypetError, UnknownLevelError, UsageError
 from hedypet_bids.options import Options
+from hedypet_bids.version import __version__
 
 LEVELS = ("participant", "group")
 DERIVATIVES = ("totalsegmentator", "synthseg", "aorta", "xfm")

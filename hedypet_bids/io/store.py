@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 
-from hedypet_bids import __version__, bids_names
+from hedypet_bids import bids_names
 from hedypet_bids.bids_names import Source, Space
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.io.atomic import atomic, write_bytes, write_text
@@ -28,6 +28,7 @@ from hedypet_bids.io.tables import write_table
 from hedypet_bids.labels import Task
 from hedypet_bids.model import Grid, IntArray
 from hedypet_bids.settings import digest
+from hedypet_bids.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,10 +11,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
-from hedypet_bids import __version__
 from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.store import svg_of
 from hedypet_bids.io.tables import MISSING
+from hedypet_bids.version import __version__
 
 
 @dataclass(frozen=True)
