@@ -108,7 +108,7 @@ class MeasureCurves(Step[Curves]):
             watch.table(),
             sources=[self.subject.dynamic.path],
             Description="Frames after 30 min against the first of them: displacement of the body in world mm "
-            "(RAS+), distance of its centroid, correlation inside it, and odd voxels",
+            "(RAS+), distance of its centroid, correlation inside it, and negative voxels of those looked at",
         )
 
     def _write(
