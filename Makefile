@@ -40,7 +40,7 @@ types: $(INSTALLED) ## mypy, strict on the package
 	$(BIN)/mypy
 
 bench: $(INSTALLED) ## run every benchmark
-	for name in tacs maps patlak resample registration; do \
+	for name in tacs maps patlak resample registration group; do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

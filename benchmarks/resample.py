@@ -154,7 +154,7 @@ def _with_hedypet(folder: Path, entry: dict[str, Any], spaces: dict[str, Grid], 
         else:
             result = resample_image(data, grid, target, outside=entry["outside"], threads=threads)
         if entry["kind"] == "pet":
-            result, _ = clip_negative(result)
+            result, _ = clip_negative(result, overwrite=True)
         write_nifti(folder / f"hedypet_{space}.nii.gz", result, target, aligned=True, threads=threads)
 
 

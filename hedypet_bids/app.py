@@ -21,6 +21,7 @@ from hedypet_bids.participant import Job, lost, process
 from hedypet_bids.pipeline import run_group
 from hedypet_bids.runner import ParticipantResult
 from hedypet_bids.settings import Settings
+from hedypet_bids.steps.splits import read_splits
 from hedypet_bids.tools.validator import validate_dataset
 from hedypet_bids.version import __version__
 
@@ -97,7 +98,8 @@ def _group(options: Options, settings: Settings) -> int:
         raise MissingInputError(
             f"{output} holds no output of the participant level. Run hedypet with 'participant' first."
         )
-    tables = run_group(output, settings)
+    splits = read_splits(options.splits_file, [output, options.bids_dir], options.split)
+    tables = run_group(output, settings, splits=splits, nprocs=options.nprocs)
     code = HedypetError.exit_code if tables.problems else 0
     Console(verbose=options.verbosity > 0).summarise_group(tables, output, code)
     return code

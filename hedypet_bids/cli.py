@@ -64,6 +64,8 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         mem_mb=given.mem_mb,
         dry_run=given.dry_run,
         verbosity=given.verbose,
+        split=given.split,
+        splits_file=given.splits,
     )
 
 
@@ -107,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hedypet {__version__}")
     _add_input(parser.add_argument_group("input"))
     _add_study(parser.add_argument_group("study"))
+    _add_group(parser.add_argument_group("group"))
     _add_run(parser.add_argument_group("run"))
     return parser
 
@@ -179,6 +182,18 @@ def _add_study(group: argparse._ArgumentGroup) -> None:
         help="smooth the Ki and V0 maps (default: not at all)",
     )
     _add(group, "--write-suv", action="store_true", default=None, help="also write the static PET in SUV")
+
+
+def _add_group(group: argparse._ArgumentGroup) -> None:
+    _add(group, "--split", metavar="NAME", help="tables of the participants of this split only")
+    _add(
+        group,
+        "--splits",
+        type=Path,
+        metavar="FILE",
+        help='JSON with the participants of each split, e.g. {"train": ["sub-001"]}; without it splits.json '
+        "of the output or the dataset, or the column split of participants.tsv",
+    )
 
 
 def _add_run(group: argparse._ArgumentGroup) -> None:

@@ -26,3 +26,5 @@ class Options:
     mem_mb: int | None
     dry_run: bool
     verbosity: int
+    split: str | None = None
+    splits_file: Path | None = None

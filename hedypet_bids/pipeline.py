@@ -18,6 +18,7 @@ from hedypet_bids.steps.register import Register
 from hedypet_bids.steps.report import Findings, write_report
 from hedypet_bids.steps.resample import Resample, Transforms
 from hedypet_bids.steps.segment import Segment
+from hedypet_bids.steps.splits import Splits
 from hedypet_bids.steps.static_means import MeasureStatic
 from hedypet_bids.steps.step import Subject
 from hedypet_bids.steps.tacs import MeasureCurves
@@ -61,8 +62,10 @@ def run_participant(subject: Subject, study: StepRunner) -> None:
         write_report(subject, study.records, findings)
 
 
-def run_group(output: Path, settings: Settings) -> GroupTables:
+def run_group(
+    output: Path, settings: Settings, *, splits: Splits | None = None, nprocs: int | None = None
+) -> GroupTables:
     """The readout tables and the group page, from the outputs of the participants."""
-    tables = write_readouts(output, settings)
+    tables = write_readouts(output, settings, splits=splits, nprocs=nprocs)
     write_group_page(output, tables)
     return tables

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from hedypet_bids import bids_names as names
@@ -14,13 +15,11 @@ from hedypet_bids.bids_names import Space
 from hedypet_bids.errors import MissingInputError, UsageError
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.steps.data_dictionary import TABLES
+from hedypet_bids.steps.group_statistics import DENOMINATORS
+from hedypet_bids.steps.readout_files import schema
 
-NORMALISATIONS = {
-    "SUV": "SUV Denominator [Bq/mL]",
-    "SUL James": "SUL James Denominator [Bq/mL]",
-    "SUL Janma": "SUL Janma Denominator [Bq/mL]",
-    "SUL Decazes": "SUL Decazes Denominator [Bq/mL]",
-}
+NORMALISATIONS = DENOMINATORS
+"""Normalisations of activity by the column of ``metadata`` with their constants, Bq/g."""
 
 
 class Study:
@@ -102,7 +101,8 @@ class Study:
         Parameters
         ----------
         table
-            ``metadata``, ``means``, ``tacs``, ``input_function_tacs`` or ``patlak_ki``.
+            ``metadata``, ``means``, ``tacs``, ``input_function_tacs``, ``patlak_ki``, ``statistics`` or
+            ``outliers``.
         subjects, tasks, labels
             Keep these values of the columns Subject, Task and Label Name.
         normalise
@@ -112,7 +112,7 @@ class Study:
         Raises
         ------
         UsageError
-            The table or the normalisation is unknown, or the table has no PET means.
+            The table or the normalisation is unknown, or the table lacks the column of a filter.
         MissingInputError
             The group level has not been run.
         """
@@ -123,10 +123,12 @@ class Study:
             raise MissingInputError(f"{path} does not exist. Run hedypet with 'group' first.")
         chosen = ds.scalar(True)
         for column, values in (("Subject", subjects), ("Task", tasks), ("Label Name", labels)):
+            if values is not None and column not in TABLES[table]:
+                raise UsageError(f"The table {table} has no column {column} to choose by.")
             if values is not None:
                 wanted = [_prefixed(v) for v in values] if column == "Subject" else list(values)
                 chosen = chosen & ds.field(column).isin(wanted)
-        rows = ds.dataset(path).to_table(filter=chosen).to_pandas()
+        rows = _dataset(path, table).to_table(columns=list(TABLES[table]), filter=chosen).to_pandas()
         return rows if normalise is None else self._normalised(rows, normalise)
 
     def _normalised(self, rows: pd.DataFrame, normalise: str) -> pd.DataFrame:
@@ -168,6 +170,12 @@ class Study:
             there = "\n  ".join(path.name for path in found)
             raise UsageError(f"Several files fit {suffix} {asked}; say more, for example rec=...:\n  {there}")
         return found[0]
+
+
+def _dataset(path: Path, table: str) -> ds.Dataset:
+    """A table in one file, or in a folder with a file a participant, of which only those needed are read."""
+    subjects = ds.partitioning(pa.schema([("Subject", pa.string())]), flavor="hive")
+    return ds.dataset(path, schema=schema(table), partitioning=subjects if path.is_dir() else None)
 
 
 def _prefixed(subject: str) -> str:

@@ -373,12 +373,14 @@ def test_head_grid_is_centred_on_the_brain_to_a_fraction_of_a_voxel():
         assert head_grid(stored, other).matches(grid)
 
 
-def test_clip_negative_counts_what_it_clips():
-    data = np.array([-1.0, 0.0, 2.0, np.nan, -1e-6], np.float32)
-    clipped, count = clip_negative(data)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_clip_negative_counts_what_it_clips(overwrite):
+    data = np.array([[-1.0, 0.0, 2.0], [np.nan, -1e-6, 3.0]], np.float32, order="F")
+    clipped, count = clip_negative(data, overwrite=overwrite)
     assert count == 2
-    np.testing.assert_array_equal(clipped, np.array([0, 0, 2, np.nan, 0], np.float32))
-    assert data[0] == -1.0
+    np.testing.assert_array_equal(clipped, np.array([[0, 0, 2], [np.nan, 0, 3]], np.float32))
+    assert (clipped is data) == overwrite
+    assert data[0, 0] == (0.0 if overwrite else -1.0)
 
 
 BAD = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +81,36 @@ def test_messages_say_what_there_is(study: Study, tmp_path: Path) -> None:
     (tmp_path / "dataset_description.json").write_text("{}")
     with pytest.raises(MissingInputError, match="Run hedypet with 'group' first"):
         Study(tmp_path).readout("means")
+
+
+def test_statistics_and_outliers_are_readouts_too(study: Study) -> None:
+    liver = study.readout("statistics", tasks=["ts_total"], labels=["liver"])
+    plain = liver[
+        (liver["Erosion Iterations"] == 0) & (liver["Sex Group"] == "all") & (liver["Quantity"] == "SUV")
+    ]
+    means = study.readout("means", tasks=["ts_total"], labels=["liver"], normalise="SUV")
+    values = means[means["Erosion Iterations"] == 0]["SUV Mean [g/mL]"]
+    everyone = plain[plain["Age Group"] == "all"].iloc[0]
+    assert everyone["Mean"] == pytest.approx(values.mean()) and everyone["Participants"] == 2
+    assert study.readout("outliers").empty
+    with pytest.raises(UsageError, match="statistics has no column Subject"):
+        study.readout("statistics", subjects=["001"])
+
+
+def test_the_tutorial_runs_as_it_is_printed(phantom_run: Run, tmp_path: Path) -> None:
+    tutorial = Path(__file__).resolve().parents[1] / "docs" / "tutorial.py"
+    done = subprocess.run(
+        [sys.executable, str(tutorial), str(phantom_run.output), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MPLBACKEND": "Agg"},
+    )
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.split("Volume [mL]")[1].split()
+    # Uptake of the phantom's bladder and brain is known to be the highest.
+    assert first[0] == "urinary_bladder" and first[3] == "brain"
+    found = re.search(r"Ki: ([0-9.]+) here, ([0-9.]+)", done.stdout)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(float(found[2]), rel=0.05)
+    assert {path.name for path in tmp_path.iterdir()} == {"curves.png", "patlak.png"}

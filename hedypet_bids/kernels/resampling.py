@@ -165,14 +165,17 @@ def resample_labels(labels: IntArray, source: Grid, target: Grid, *, threads: in
     return out
 
 
-def clip_negative(data: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+def clip_negative(data: NDArray[np.float32], *, overwrite: bool = False) -> tuple[NDArray[np.float32], int]:
     """The data with negative values set to 0, and how many there were.
 
     Cubic interpolation overshoots at edges; activity cannot be negative. NaN stays NaN. Data
-    without a negative value is returned as it is, otherwise a copy.
+    without a negative value is returned as it is, otherwise a copy, or with ``overwrite`` the
+    same array changed.
     """
-    n_negative = int(np.count_nonzero(data < 0))
-    return (np.maximum(data, np.float32(0)) if n_negative else data), n_negative
+    n_negative = sum(int(np.count_nonzero(plane < 0)) for plane in data.T)
+    if n_negative == 0:
+        return data, 0
+    return np.maximum(data, np.float32(0), out=data if overwrite else None), n_negative
 
 
 def _check_shape(data: NDArray[Any], source: Grid) -> None:

@@ -41,6 +41,14 @@ _TASKS = {
     "aortavois_ml-2_width-5": "aorta volume of interest, 2 mL, 5 voxels wide",
     "totalimage": "every voxel of the image",
 }
+_QUANTITY_UNITS = "g/mL for SUV and SUL, mL/min/mL for Patlak Ki"
+_QUANTITIES = {
+    "SUV": "mean of the static PET over dose per body weight",
+    "SUL Decazes": "mean of the static PET over dose per lean body mass from the CT's fat",
+    "SUL Janma": "mean of the static PET over dose per lean body mass by Janmahasatian",
+    "SUL James": "mean of the static PET over dose per lean body mass by James",
+    "Patlak Ki": "net influx constant for the input function and window of the voxel maps",
+}
 
 COLUMNS: Mapping[str, Column] = {
     "Subject": Column(_TEXT, "Participant"),
@@ -78,6 +86,24 @@ COLUMNS: Mapping[str, Column] = {
     "SUL Janma Denominator [Bq/mL]": Column(_REAL, "Dose over lean body mass by Janmahasatian", "Bq/g"),
     "SUL James Denominator [Bq/mL]": Column(_REAL, "Dose over lean body mass by James", "Bq/g"),
     "Missing": Column(_TEXT, "Parts of the study that this participant has no result of"),
+    "hedypet Version": Column(_TEXT, "Version of hedypet that made the participant's results"),
+    "Split": Column(_TEXT, "Splits of the study that the participant belongs to, as given by the user"),
+    "Quantity": Column(_TEXT, "What is summarised", levels=_QUANTITIES),
+    "Sex Group": Column(_TEXT, "Sex, or all", levels={"F": "female", "M": "male", "all": "all"}),
+    "Age Group": Column(_TEXT, "Age group in years, or all"),
+    "Participants": Column(_INT, "Participants with a value for this region"),
+    "Mean": Column(_REAL, "Mean over participants", _QUANTITY_UNITS),
+    "SD": Column(_REAL, "Sample standard deviation over participants", _QUANTITY_UNITS),
+    "Minimum": Column(_REAL, "Smallest value", _QUANTITY_UNITS),
+    "5 %": Column(_REAL, "5 % quantile (linear interpolation)", _QUANTITY_UNITS),
+    "25 %": Column(_REAL, "25 % quantile", _QUANTITY_UNITS),
+    "Median": Column(_REAL, "Median over participants", _QUANTITY_UNITS),
+    "75 %": Column(_REAL, "75 % quantile", _QUANTITY_UNITS),
+    "95 %": Column(_REAL, "95 % quantile", _QUANTITY_UNITS),
+    "Maximum": Column(_REAL, "Largest value", _QUANTITY_UNITS),
+    "Value": Column(_REAL, "Value of the participant", _QUANTITY_UNITS),
+    "MAD": Column(_REAL, "Median absolute deviation from the median, times 1.4826", _QUANTITY_UNITS),
+    "Robust z": Column(_REAL, "Value minus Median, over MAD"),
 }
 
 _REGION = ("Subject", "Task", "Label Index", "Label Name", "Erosion Iterations")
@@ -107,6 +133,8 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "Sex",
         "Age [years]",
         "Missing",
+        "hedypet Version",
+        "Split",
     ),
     "means": (
         *_REGION,
@@ -133,4 +161,24 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "Window Start [s]",
         "Window End [s]",
     ),
+    "statistics": (
+        *_REGION[1:],
+        "Quantity",
+        "Sex Group",
+        "Age Group",
+        "Participants",
+        "Mean",
+        "SD",
+        "Minimum",
+        "5 %",
+        "25 %",
+        "Median",
+        "75 %",
+        "95 %",
+        "Maximum",
+    ),
+    "outliers": (*_REGION, "Quantity", "Value", "Median", "MAD", "Robust z"),
 }
+
+PARTICIPANT_TABLES = ("means", "tacs", "input_function_tacs", "patlak_ki")
+"""Tables that hold rows of each participant's own results."""

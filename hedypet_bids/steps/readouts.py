@@ -2,314 +2,186 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from hedypet_bids import bids_names as names
-from hedypet_bids.errors import HedypetError, NothingSelectedError
-from hedypet_bids.io.atomic import atomic, write_text
-from hedypet_bids.io.store import read_sidecar
-from hedypet_bids.io.tables import FRAME_END, FRAME_START, MISSING, read_table
-from hedypet_bids.labels import VOI_TASKS, task
-from hedypet_bids.settings import Settings
-from hedypet_bids.steps.data_dictionary import COLUMNS, TABLES
-from hedypet_bids.steps.tacs import read_curves
+from hedypet_bids.errors import HedypetError, NothingSelectedError, TryAgainError
+from hedypet_bids.io.atomic import write_error
+from hedypet_bids.settings import PatlakSettings, Settings
+from hedypet_bids.steps.data_dictionary import PARTICIPANT_TABLES
+from hedypet_bids.steps.group_statistics import RegionValues, StudyValues, participant_values
+from hedypet_bids.steps.participant_rows import participant_rows
+from hedypet_bids.steps.readout_files import PARTITION_ROWS, join_parts, schema, write_part, write_whole
+from hedypet_bids.steps.splits import Splits
+
+_log = logging.getLogger("hedypet")
+
+# Starting a process takes as long as reading a few participants.
+_PARTICIPANTS_PER_PROCESS = 4
+_WARNINGS_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class GroupTables:
-    """How many participants and rows the tables hold, and which participants could not be read."""
+    """How many participants and rows the tables hold, which could not be read, and what was noticed."""
 
     n_participants: int
     rows: Mapping[str, int]
     problems: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Output:
-    """One table of a participant, found by its name."""
+class _Read:
+    """What is left in memory of a participant once its rows are on disk."""
 
-    path: Path
-    entities: Mapping[str, str]
-
-    @property
-    def task(self) -> str:
-        return self.entities["seg"]
-
-    @property
-    def erosion(self) -> int:
-        digits = "".join(c for c in self.entities.get("desc", "") if c.isdigit())
-        return int(digits or 0)
+    label: str
+    metadata: Mapping[str, Any]
+    rows: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, RegionValues] = field(default_factory=dict)
+    versions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    problem: str = ""
 
 
-def write_readouts(output: Path, _settings: Settings) -> GroupTables:
-    """Write every readout table as Parquet and TSV with a data dictionary, participant by participant.
+def write_readouts(
+    output: Path,
+    settings: Settings,
+    *,
+    splits: Splits | None = None,
+    nprocs: int | None = None,
+    partition_rows: int = PARTITION_ROWS,
+) -> GroupTables:
+    """Write every readout table as Parquet and TSV with a data dictionary.
 
     A participant whose results cannot be read is left out of all tables but ``metadata``, where
-    the reason stands, and is named in the result.
+    the reason stands, and is named in the result. Participants are read side by side and their rows
+    go to disk at once, so memory does not grow with them but for their metadata and statistics.
 
     Raises
     ------
     NothingSelectedError
-        The output holds no participant.
+        The output holds no participant, or none of the split.
+    TryAgainError
+        A process that reads participants was killed.
     """
+    splits = splits or Splits()
     labels = sorted(p.name.removeprefix("sub-") for p in output.glob("sub-*") if p.is_dir())
     if not labels:
         raise NothingSelectedError(f"{output} holds no sub-* folder. Run the participant level first.")
-    problems: dict[str, str] = {}
-    with ExitStack() as stack:
-        files = {name: stack.enter_context(_TableFiles(output, name)) for name in TABLES}
-        for label in labels:
-            folder = output / f"sub-{label}"
-            try:
-                parts = {name: make(folder, label) for name, make in _MAKERS.items()}
-            except (HedypetError, KeyError, ValueError) as fault:
-                problems[label] = str(fault) if isinstance(fault, HedypetError) else f"{fault!r} in {folder}"
-                unreadable = {"Subject": f"sub-{label}", "Missing": f"unreadable: {problems[label]}"}
-                parts = {"metadata": pd.DataFrame([unreadable])}
-            for name, part in parts.items():
-                files[name].add(part)
-    rows = {name: table.n_rows for name, table in files.items()}
-    for name, columns in TABLES.items():
-        dictionary = {column: COLUMNS[column].describe() for column in columns}
-        write_text(output / names.readout(name, ".json"), json.dumps(dictionary, indent=2) + "\n")
-    return GroupTables(len(labels), rows, problems)
+    labels = splits.select(labels)
+    with _parts_folder(output) as folder:
+        work = partial(_read_participant, output=output, parts=Path(folder), patlak=settings.patlak)
+        reads, values = [], StudyValues()
+        for read in _side_by_side(work, labels, nprocs or _available_cpus()):
+            metadata = {**read.metadata, "Split": splits.of(read.label)}
+            values.add(metadata, read.values)
+            reads.append(_Read(read.label, metadata, read.rows, {}, read.versions, read.notes, read.problem))
+        rows = _write_tables(output, Path(folder), reads, values, partition_rows)
+    problems = {read.label: read.problem for read in reads if read.problem}
+    return GroupTables(len(labels), rows, problems, _warnings(reads, splits))
 
 
-class _TableFiles:
-    """The Parquet and the TSV file of one table, written part by part; whole or not at all."""
-
-    def __init__(self, output: Path, table: str) -> None:
-        self.n_rows = 0
-        self._columns = list(TABLES[table])
-        self._schema = pa.schema([(name, COLUMNS[name].arrow) for name in self._columns])
-        self._paths = [output / names.readout(table, extension) for extension in (".parquet", ".tsv.gz")]
-        self._stack = ExitStack()
-
-    def __enter__(self) -> _TableFiles:
-        parquet, text = (self._stack.enter_context(atomic(path)) for path in self._paths)
-        writer = pq.ParquetWriter(parquet, self._schema, compression="zstd")
-        self._parquet = self._stack.enter_context(writer)
-        raw = self._stack.enter_context(text.open("wb"))
-        # No name and no time in the header: the same table gives the same bytes.
-        self._text = self._stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0))
-        self._text.write(("\t".join(self._columns) + "\n").encode())
-        return self
-
-    def __exit__(self, *fault: Any) -> None:
-        self._stack.__exit__(*fault)
-
-    def add(self, part: pd.DataFrame) -> None:
-        """Write the rows of one participant."""
-        if part.empty:
-            return
-        part = part.reindex(columns=self._columns)
-        self.n_rows += len(part)
-        self._parquet.write_table(pa.Table.from_pandas(part, schema=self._schema, preserve_index=False))
-        text = part.to_csv(sep="\t", index=False, header=False, na_rep=MISSING, lineterminator="\n")
-        self._text.write(text.encode())
+def _parts_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
+    readouts = output / "readouts"
+    try:
+        readouts.mkdir(exist_ok=True)
+        # Beside the tables, so that parts become tables by renaming.
+        return tempfile.TemporaryDirectory(prefix=".tmp-", dir=readouts)
+    except OSError as fault:
+        raise write_error(readouts, fault) from fault
 
 
-def metadata_rows(folder: Path, label: str) -> pd.DataFrame:
-    """One row: weight, dose, constants, and what is missing."""
-    found = sorted(folder.rglob("*_norm.tsv"))
-    row: dict[str, Any] = {"Subject": f"sub-{label}"}
-    if found:
-        table = read_table(found[0]).set_index("name")["value"]
-        sidecar = read_sidecar(found[0])
-        facts = sidecar.get("Participant", {})
-        dose = _number(sidecar.get("InjectedActivityBq"))
-        row |= {
-            "Weight [kg]": _number(facts.get("weight_kg")),
-            "Demographic Group [Sex,Age]": facts.get("demographic_group"),
-            "Injected Activity [MBq]": dose / 1e6,
-            "SUV Denominator [Bq/mL]": _number(table.get("suv")),
-            "SUL Decazes Denominator [Bq/mL]": _number(table.get("sul_decazes")),
-            "SUL Janma Denominator [Bq/mL]": _number(table.get("sul_janma")),
-            "SUL James Denominator [Bq/mL]": _number(table.get("sul_james")),
-            "Height [m]": _number(facts.get("height_m")),
-            "Sex": facts.get("sex"),
-            "Age [years]": _number(facts.get("age")),
-        }
-    row["Missing"] = names.listed(_missing(folder)) if _missing(folder) else None
-    return pd.DataFrame([row])
+def _read_participant(label: str, *, output: Path, parts: Path, patlak: PatlakSettings) -> _Read:
+    """Write a participant's rows into ``parts``; returns what the tables of all participants need."""
+    subject = f"sub-{label}"
+    try:
+        rows = participant_rows(output / subject, label)
+    except HedypetError as fault:
+        unreadable = {"Subject": subject, "Missing": f"unreadable: {fault}"}
+        return _Read(label, unreadable, problem=str(fault))
+    try:
+        written = {name: write_part(parts, name, subject, table) for name, table in rows.tables.items()}
+    except OSError as fault:
+        raise write_error(parts, fault) from fault
+    values = participant_values(rows, patlak)
+    return _Read(label, rows.metadata, written, values, rows.versions, rows.notes)
 
 
-def mean_rows(folder: Path, label: str) -> pd.DataFrame:
-    """One row per region and erosion of the static PET."""
-    tables = []
-    for output in _outputs(folder, "*_seg-*_morph.tsv"):
-        table = read_table(output.path)
-        if "mean" not in table:
-            continue
-        tables.append(
-            _head(label, output, table["index"], table["name"]).assign(
-                **{
-                    "PET Mean [Bq/mL]": table["mean"],
-                    "PET STD [Bq/mL]": table["std"],
-                    "Voxel Count": table["n_voxels"],
-                    "Volume [mL]": table["volume"],
-                    "Valid Voxel Count": table["n_valid"],
-                }
-            )
+def _side_by_side(work: Callable[[str], _Read], labels: Sequence[str], nprocs: int) -> Iterator[_Read]:
+    """Results in the order of the labels, from as many processes as are worth starting."""
+    n_workers = min(nprocs, len(labels) // _PARTICIPANTS_PER_PROCESS)
+    if n_workers <= 1:
+        yield from map(work, labels)
+        return
+    # Spawned: a fork would copy the threads' locks of pyarrow and numba.
+    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
+        try:
+            yield from pool.map(work, labels, chunksize=_PARTICIPANTS_PER_PROCESS)
+        except BrokenProcessPool as fault:
+            raise TryAgainError(
+                "A process that reads participants was killed, most often for lack of memory. "
+                "Run the same command again with fewer processes (--nprocs)."
+            ) from fault
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _write_tables(
+    output: Path, parts: Path, reads: Sequence[_Read], values: StudyValues, partition_rows: int
+) -> dict[str, int]:
+    metadata = pa.Table.from_pylist([dict(read.metadata) for read in reads], schema=schema("metadata"))
+    write_whole(output, "metadata", metadata)
+    rows = {"metadata": len(reads)}
+    subjects = [f"sub-{read.label}" for read in reads]
+    for name in PARTICIPANT_TABLES:
+        rows[name] = sum(read.rows.get(name, 0) for read in reads)
+        join_parts(parts, name, subjects, output, partition=rows[name] > partition_rows)
+    for name, table in values.tables().items():
+        write_whole(output, name, table)
+        rows[name] = table.num_rows
+    return rows
+
+
+def _warnings(reads: Sequence[_Read], splits: Splits) -> tuple[str, ...]:
+    """Say what is odd about the outputs, in the log too."""
+    warnings = [note for read in reads for note in read.notes]
+    by_version: dict[str, list[str]] = {}
+    for read in reads:
+        for version in read.versions:
+            by_version.setdefault(version, []).append(f"sub-{read.label}")
+    if len(by_version) > 1:
+        listed = "; ".join(f"{v} ({_some(subjects)})" for v, subjects in sorted(by_version.items()))
+        warnings.append(
+            f"The outputs were made by several versions of hedypet: {listed}. Run the participant level "
+            "again to make all with one."
         )
-    return _joined(tables)
+    unknown = sorted(frozenset().union(*splits.members.values()) - {read.label for read in reads})
+    if unknown and splits.chosen is None:
+        warnings.append(f"The splits name participants without outputs: {_some(unknown)}.")
+    for warning in warnings[:_WARNINGS_SHOWN]:
+        _log.warning("%s", warning)
+    if len(warnings) > _WARNINGS_SHOWN:
+        _log.warning("... and %d more warnings; all are in group.html", len(warnings) - _WARNINGS_SHOWN)
+    return tuple(warnings)
 
 
-def curve_rows(folder: Path, label: str) -> pd.DataFrame:
-    """One row per region, erosion and frame of the dynamic PET."""
-    vois = {voi.name for voi in VOI_TASKS}
-    return _curve_rows(folder, label, lambda output: output.task not in vois)
+def _some(items: Sequence[str], most: int = 5) -> str:
+    """The first items and how many there are more."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
-def input_function_rows(folder: Path, label: str) -> pd.DataFrame:
-    """One row per input function and frame."""
-    vois = {voi.name for voi in VOI_TASKS}
-    return _curve_rows(folder, label, lambda output: output.task in vois)
-
-
-def _curve_rows(folder: Path, label: str, wanted: Any) -> pd.DataFrame:
-    tables = []
-    for output in _outputs(folder, "*_seg-*_tacs.tsv"):
-        if output.entities.get("desc", "").startswith("std") or not wanted(output):
-            continue
-        table = read_table(output.path)
-        regions = [c for c in table.columns if c not in (FRAME_START, FRAME_END)]
-        frames, mean = read_curves(table)
-        _, std = read_curves(read_table(_spread_file(output)))
-        volumes = read_table(_volume_file(output))
-        n = len(frames)
-        tables.append(
-            _head(label, output, volumes["index"].repeat(n), pd.Series(np.repeat(regions, n))).assign(
-                **{
-                    "Frame Index": np.tile(np.arange(n), len(regions)),
-                    "Frame Time Middle [s]": np.tile(frames.mid_s, len(regions)),
-                    "PET Mean [Bq/mL]": mean.ravel(),
-                    "PET STD [Bq/mL]": std.ravel(),
-                    "Voxel Count": volumes["n_voxels"].to_numpy().repeat(n),
-                    "Volume [mL]": volumes["volume"].to_numpy().repeat(n),
-                    "Frame Start [s]": np.tile(frames.start_s, len(regions)),
-                    "Frame End [s]": np.tile(frames.end_s, len(regions)),
-                }
-            )
-        )
-    return _joined(tables)
-
-
-def patlak_rows(folder: Path, label: str) -> pd.DataFrame:
-    """One row per region, erosion, input function and window."""
-    tables = []
-    identifiers = {
-        names.recording(voi.name, segment): names.input_function_identifier(voi.readout_name, segment)
-        for voi in VOI_TASKS
-        for segment in voi.table.names
-    }
-    for output in _outputs(folder, "*_model-Patlak_kinpar.tsv"):
-        table = read_table(output.path)
-        volumes = read_table(_volume_file(output)).set_index("index")
-        tables.append(
-            _head(label, output, table["index"], table["name"]).assign(
-                **{
-                    "Input Function Identifier": table["input_function"].map(identifiers),
-                    "Regression Frames": pd.array(table["last_frames"], dtype="Int64"),
-                    "Patlak Ki": table["Ki"],
-                    "Voxel Count": table["index"].map(volumes["n_voxels"]),
-                    "Volume [mL]": table["index"].map(volumes["volume"]),
-                    "Patlak Ki SE": table["Ki_se"],
-                    "Patlak V0": table["V0"],
-                    "Patlak V0 SE": table["V0_se"],
-                    "R2": table["r2"],
-                    "Frames Used": table["n_used"],
-                    "Window Start [s]": table["t_start"],
-                    "Window End [s]": table["t_end"],
-                }
-            )
-        )
-    return _joined(tables)
-
-
-def _head(label: str, output: _Output, index: Any, region: Any) -> pd.DataFrame:
-    """The columns that say what a row is about."""
-    return pd.DataFrame(
-        {
-            "Subject": f"sub-{label}",
-            "Task": task(output.task).readout_name,
-            "Label Index": np.asarray(index, dtype=np.int64),
-            "Label Name": np.asarray(region, dtype=object),
-            "Erosion Iterations": output.erosion,
-        }
-    )
-
-
-def _outputs(folder: Path, pattern: str) -> Iterator[_Output]:
-    """Finished tables of a participant; one without a sidecar was cut off and does not count."""
-    for path in sorted(folder.rglob(pattern)):
-        if names.sidecar_of(path).is_file():
-            yield _Output(path, names.entities_of(path.name))
-
-
-def _spread_file(output: _Output) -> Path:
-    eroded = f"eroded{output.erosion}" if output.erosion else ""
-    return output.path.with_name(_described(output, f"std{eroded}", "tacs"))
-
-
-def _volume_file(output: _Output) -> Path:
-    return output.path.with_name(
-        _described(output, f"eroded{output.erosion}" if output.erosion else "", "morph")
-    )
-
-
-def _described(output: _Output, description: str, suffix: str) -> str:
-    stem = output.path.name.split(f"_seg-{output.task}")[0]
-    parts = [stem, f"seg-{output.task}", f"desc-{description}" if description else "", suffix]
-    return "_".join(filter(None, parts)) + ".tsv"
-
-
-def _missing(folder: Path) -> list[str]:
-    """The parts of the study that a participant has no finished output of."""
-    parts = {
-        "constants": "*_norm.tsv",
-        "static means": "*_seg-totalimage_morph.tsv",
-        "curves": "*_seg-totalimage_tacs.tsv",
-        "input functions": "*_blood.tsv",
-        "Patlak Ki": "*_kinpar.tsv",
-        **{
-            f"{name} segmentation": f"*_seg-{name}_dseg.nii.gz"
-            for name in ("total", "tissue", "body", "synthseg", "synthsegparc")
-        },
-    }
-    return [part for part, pattern in parts.items() if not any(True for _ in _outputs(folder, pattern))]
-
-
-def _number(value: object) -> float:
-    if value is None or value == MISSING:
-        return float("nan")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    tables = list(tables)
-    if not tables:
-        return pd.DataFrame()
-    joined = pd.concat(tables, ignore_index=True)
-    keys = [c for c in ("Task", "Label Index", "Erosion Iterations") if c in joined]
-    return joined.sort_values(keys, kind="stable", ignore_index=True)
-
-
-_MAKERS = {
-    "metadata": metadata_rows,
-    "means": mean_rows,
-    "tacs": curve_rows,
-    "input_function_tacs": input_function_rows,
-    "patlak_ki": patlak_rows,
-}
+def _available_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,179 @@
+"""Group level over many participants: time and peak memory against their number.
+
+Participant outputs are made up: tables and sidecars under hedypet's names, with every region of
+every label table, random numbers in full precision, no images. ``--frames`` and ``--tasks`` make
+small participants, for many of them on a small disk; by default they have hedyPET's size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hedypet_bids.bids_names import recording, sidecar_of
+from hedypet_bids.labels import ALL_TASKS, VOI_TASKS, Task
+from hedypet_bids.version import __version__
+
+PLACE = "ses-a/pet"
+TEMPLATES = 8
+WINDOWS = (2, 3, 4, 5, 6, 7, 8)
+_GROUP = "import sys; from hedypet_bids.cli import main; sys.exit(main())"
+
+
+def main() -> None:
+    """Make outputs of each number of participants, run the group level, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--participants", type=int, nargs="+", default=[10, 80])
+    parser.add_argument("--frames", type=int, default=69)
+    parser.add_argument("--tasks", nargs="+", default=[task.name for task in ALL_TASKS])
+    parser.add_argument("--dir", type=Path, default=None, help="where to put the outputs")
+    given = parser.parse_args()
+    tasks = [task for task in ALL_TASKS if task.name in given.tasks]
+    print("| participants | curve rows | Ki rows | time [s] | peak RSS, all processes [MB] |")
+    print("|---|---|---|---|---|")
+    for n in given.participants:
+        with tempfile.TemporaryDirectory(dir=given.dir) as folder:
+            write_outputs(Path(folder), n, given.frames, tasks)
+            seconds, peak_mb, rows = run_group(Path(folder))
+            print(
+                f"| {n} | {rows['tacs']} | {rows['patlak_ki']} | {seconds:.1f} | {peak_mb:.0f} |", flush=True
+            )
+
+
+def run_group(output: Path) -> tuple[float, float, dict[str, int]]:
+    """Seconds and peak memory (sum over the processes, MB) of the group level, and rows of each table."""
+    began = time.perf_counter()
+    command = [sys.executable, "-c", _GROUP, "raw", str(output), "group"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    peak = [0.0]
+    watch = threading.Thread(target=_watch, args=(process, peak))
+    watch.start()
+    _, text = process.communicate()
+    watch.join()
+    if process.returncode:
+        raise RuntimeError(text)
+    seconds = time.perf_counter() - began
+    own_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    line = text.strip().splitlines()[-1]
+    parts = line.split("readouts: ")[1].split("; page")[0].split(", ")
+    rows = {part.split(" (")[0]: int(part.split("(")[1].split()[0]) for part in parts}
+    return seconds, max(peak[0], own_mb), rows
+
+
+def _watch(process: subprocess.Popen[str], peak: list[float]) -> None:
+    while process.poll() is None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        try:
+            pids = [process.pid, *map(int, children.read_text().split())]
+        except OSError:
+            return
+        peak[0] = max(peak[0], sum(map(_rss_mb, pids)))
+        time.sleep(0.1)
+
+
+def _rss_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
+
+
+def write_outputs(output: Path, n: int, n_frames: int, tasks: Iterable[Task]) -> None:
+    """Outputs of ``n`` participants; the numbers repeat after a few of them."""
+    output.mkdir(exist_ok=True)
+    (output / "dataset_description.json").write_text("{}")
+    tasks = list(tasks)
+    templates = [_tables(np.random.default_rng(seed), n_frames, tasks) for seed in range(min(n, TEMPLATES))]
+    for i in range(n):
+        label = f"{i:05d}"
+        folder = output / f"sub-{label}" / PLACE
+        folder.mkdir(parents=True)
+        for name, text in templates[i % len(templates)].items():
+            path = folder / f"sub-{label}_ses-a_{name}.tsv"
+            path.write_text(text)
+            sidecar_of(path).write_text(json.dumps(_sidecar(i)))
+
+
+def _sidecar(i: int) -> dict[str, object]:
+    return {
+        "Participant": {
+            "sex": "FM"[i % 2],
+            "weight_kg": 60.0 + i % 40,
+            "height_m": 1.7,
+            "age": 20.0 + i % 60,
+            "demographic_group": "FM"[i % 2] + ("18-34", "35-49", "50-69", "70-99")[i % 4],
+        },
+        "InjectedActivityBq": 2e8,
+        "hedypet": {"Step": "benchmark", "Version": __version__, "Digest": "0"},
+    }
+
+
+def _tables(random: np.random.Generator, n_frames: int, tasks: Iterable[Task]) -> dict[str, str]:
+    """Text of every table of a participant by the end of its name."""
+    constants = {
+        "name": ["suv", "sul_decazes", "sul_janma", "sul_james"],
+        "value": [2000.0, 2500.0, 2600.0, 2700.0],
+    }
+    tables: dict[str, Mapping[str, object]] = {"rec-stat_norm": constants}
+    start = np.arange(n_frames) * 60.0
+    for task in tasks:
+        n = len(task.table.indices)
+        for erosion in (0, 1) if task.eroded else (0,):
+            desc = f"_desc-eroded{erosion}" if erosion else ""
+            head = {"index": task.table.indices, "name": task.table.names}
+            counts = {"n_voxels": random.integers(0, 9999, n), "n_valid": 1, "volume": random.random(n)}
+            uptake = {"mean": random.random(n) * 1e4, "std": random.random(n)}
+            dynamic = f"rec-dyn_seg-{task.name}"
+            if task.modality != "pet":
+                tables[f"rec-stat_seg-{task.name}{desc}_morph"] = {**head, **uptake, **counts}
+            tables[f"{dynamic}{desc}_morph"] = {**head, **counts}
+            for statistic in ("", "std"):
+                curves = dict(zip(task.table.names, random.random((n, n_frames)) * 1e4, strict=True))
+                what = desc.replace("desc-", f"desc-{statistic}") or (
+                    f"_desc-{statistic}" if statistic else ""
+                )
+                tables[f"{dynamic}{what}_tacs"] = {"frame_start": start, "frame_end": start + 60, **curves}
+            if task not in VOI_TASKS:
+                tables[f"{dynamic}{desc}_model-Patlak_kinpar"] = _kinetics(random, task)
+    return {
+        name: pd.DataFrame(content).to_csv(sep="\t", index=False, na_rep="n/a")
+        for name, content in tables.items()
+    }
+
+
+def _kinetics(random: np.random.Generator, task: Task) -> dict[str, object]:
+    bloods = [recording(voi.name, segment) for voi in VOI_TASKS for segment in voi.table.names]
+    rows = [
+        (i, r, b, w)
+        for i, r in zip(task.table.indices, task.table.names, strict=True)
+        for b in bloods
+        for w in WINDOWS
+    ]
+    columns: dict[str, object] = dict(
+        zip(("index", "name", "input_function", "last_frames"), zip(*rows, strict=True), strict=True)
+    )
+    columns |= {name: random.random(len(rows)) for name in ("Ki", "Ki_se", "V0", "V0_se", "r2")}
+    return columns | {
+        "n_used": 4,
+        "n_excluded": 0,
+        "t_start": 1e3,
+        "t_end": 4e3,
+        "rule": "simpson",
+        "voi_checksum": "0",
+    }
+
+
+if __name__ == "__main__":
+    main()
