@@ -3,7 +3,7 @@
     python -m benchmarks.resample [DATASET TRUTH] [--factor 2] [--threads 2]
 
 DATASET is a raw BIDS dataset with derivatives, TRUTH the JSON with ``mr2ct_head`` and ``mr2ct_body``.
-The same list of files goes through this package (resample_image, resample_labels, write_nifti) and through
+The same list of files goes through this package (resample_slabs, resample_labels, write_nifti) and through
 nibabel (resample_from_to, save), each in a process of its own, one after the other. ``--factor`` repeats
 every voxel that often along each axis first, to get near the size of a clinical scan; ``--only`` takes the
 files whose name contains one of the words.
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from hedypet_bids.kernels.resampling import (
     clip_negative,
     head_grid,
     moved,
-    resample_image,
     resample_labels,
+    resample_slabs,
     topogram_grid,
 )
 from hedypet_bids.model import Grid
@@ -152,10 +152,16 @@ def _with_hedypet(folder: Path, entry: dict[str, Any], spaces: dict[str, Grid], 
         if entry["kind"] == LABELS:
             result: Any = resample_labels(data, grid, target, threads=threads)
         else:
-            result = resample_image(data, grid, target, outside=entry["outside"], threads=threads)
+            result = resample_slabs(data, grid, target, outside=entry["outside"], threads=threads)
         if entry["kind"] == "pet":
-            result, _ = clip_negative(result, overwrite=True)
+            result = _clipped(result)
         write_nifti(folder / f"hedypet_{space}.nii.gz", result, target, aligned=True, threads=threads)
+
+
+def _clipped(slabs: Iterable[Any]) -> Iterator[Any]:
+    for slab in slabs:
+        clip_negative(slab)
+        yield slab
 
 
 def _with_nibabel(folder: Path, entry: dict[str, Any], spaces: dict[str, Grid], _threads: int) -> None:

@@ -19,6 +19,7 @@ from hedypet_bids.kernels.resampling import (
     moved,
     resample_image,
     resample_labels,
+    resample_slabs,
     topogram_grid,
 )
 from hedypet_bids.model import Grid
@@ -373,14 +374,30 @@ def test_head_grid_is_centred_on_the_brain_to_a_fraction_of_a_voxel():
         assert head_grid(stored, other).matches(grid)
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_clip_negative_counts_what_it_clips(overwrite):
+def test_clip_negative_counts_what_it_clips():
     data = np.array([[-1.0, 0.0, 2.0], [np.nan, -1e-6, 3.0]], np.float32, order="F")
-    clipped, count = clip_negative(data, overwrite=overwrite)
-    assert count == 2
-    np.testing.assert_array_equal(clipped, np.array([[0, 0, 2], [np.nan, 0, 3]], np.float32))
-    assert (clipped is data) == overwrite
-    assert data[0, 0] == (0.0 if overwrite else -1.0)
+    assert clip_negative(data) == 2
+    np.testing.assert_array_equal(data, np.array([[0, 0, 2], [np.nan, 0, 3]], np.float32))
+    assert clip_negative(data) == 0
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.1], ids=["aligned", "oblique"])
+def test_slabs_are_the_planes_of_the_whole_image(tilt):
+    rng = np.random.default_rng(3)
+    data = rng.normal(size=(30, 31, 40)).astype(np.float32)
+    data[4, 5, 6] = np.nan
+    turn = np.array([[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]])
+    source = Grid(data.shape, np.diag([2.0, 2.0, 3.0, 1.0]))
+    affine = np.eye(4)
+    affine[:3, :3] = turn
+    target = Grid((50, 52, 130), affine)
+    whole = resample_image(data, source, target, outside=-7.0, threads=2)
+    for threads in (1, 3):
+        slabs = list(resample_slabs(data, source, target, outside=-7.0, threads=threads))
+        assert len(slabs) > 2 and max(slab.shape[2] for slab in slabs) < 60
+        np.testing.assert_array_equal(np.concatenate(slabs, axis=2), whole)
+    with pytest.raises(BadDataError):
+        resample_slabs(data[1:], source, target)
 
 
 BAD = {

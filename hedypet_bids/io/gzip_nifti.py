@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -34,7 +35,7 @@ _SCANNER, _ALIGNED = 1, 2
 
 def write_nifti(
     path: Path,
-    data: NDArray[Any],
+    data: NDArray[Any] | Iterable[NDArray[Any]],
     grid: Grid,
     *,
     dtype: DTypeLike | None = None,
@@ -51,9 +52,11 @@ def write_nifti(
     Parameters
     ----------
     data
-        Shape ``grid.shape``, with frames last if there are any. Fortran order is fastest.
+        Shape ``grid.shape``, with frames last if there are any; or a 3D image in pieces, each some
+        planes of the last axis. Fortran order is fastest.
     dtype
-        Type on disk; by default that of the data, with bool as uint8 and float16 as float32.
+        Type on disk; by default that of the data or its first piece, with bool as uint8 and float16 as
+        float32.
     aligned
         The voxels are in the space of another scan (NIfTI code 2, aligned) rather than of their
         own scanner (code 1). The qform gets code 0 when it cannot hold the affine (shears).
@@ -73,17 +76,38 @@ def write_nifti(
     ReadWriteError
         Writing failed half-way, for example because the disk is full. Nothing is left behind.
     """
-    if data.shape[:3] != grid.shape or data.ndim > 4 or data.size == 0:
-        raise BadDataError(
-            f"{path}: expected data of the grid's shape {grid.shape}, with or without frames; "
-            f"found {data.shape}."
-        )
-    kind = _disk_type(data.dtype if dtype is None else np.dtype(dtype))
-    header = _header(path, data.shape, kind, grid, aligned, frame_spacing_s)
+    if isinstance(data, np.ndarray):
+        shape, pieces = data.shape, iter([data])
+        if shape[:3] != grid.shape or data.ndim > 4 or data.size == 0:
+            raise _other_shape(path, grid, shape)
+    else:
+        shape, pieces = grid.shape, _counted(data, path, grid)
+    first = next(pieces)
+    kind = _disk_type(first.dtype if dtype is None else np.dtype(dtype))
+    header = _header(path, shape, kind, grid, aligned, frame_spacing_s)
     with atomic(path) as temporary, _opened(temporary, compresslevel, threads) as file:
         file.write(header)
-        for chunk in _chunks(data, kind):
-            file.write(chunk.data)
+        for piece in chain([first], pieces):
+            for chunk in _chunks(piece, kind):
+                file.write(chunk.data)
+
+
+def _counted(pieces: Iterable[NDArray[Any]], path: Path, grid: Grid) -> Iterator[NDArray[Any]]:
+    """The pieces; raises unless they are the planes of the grid."""
+    n_planes = 0
+    for piece in pieces:
+        n_planes += piece.shape[2]
+        if piece.shape[:2] != grid.shape[:2] or n_planes > grid.shape[2]:
+            raise _other_shape(path, grid, (*piece.shape[:2], n_planes))
+        yield piece
+    if n_planes < grid.shape[2]:
+        raise _other_shape(path, grid, (*grid.shape[:2], n_planes))
+
+
+def _other_shape(path: Path, grid: Grid, found: tuple[int, ...]) -> BadDataError:
+    return BadDataError(
+        f"{path}: expected data of the grid's shape {grid.shape}, with or without frames; found {found}."
+    )
 
 
 def _disk_type(kind: np.dtype[Any]) -> np.dtype[Any]:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,18 +149,23 @@ class Writer:
     def image(
         self,
         name: str,
-        data: NDArray[Any],
+        data: NDArray[Any] | Iterable[NDArray[Any]],
         grid: Grid,
         *,
         sources: Iterable[Path],
         dtype: DTypeLike | None = None,
         aligned: bool = False,
+        threads: int = 1,
+        findings: Mapping[str, Any] = MappingProxyType({}),
         **sidecar: Any,
     ) -> Path:
-        """Write an image, in its own space or aligned with another scan, and its sidecar."""
+        """Write an image, in its own space or aligned with another scan, and its sidecar.
+
+        ``findings`` goes into the sidecar, too; it is read after the voxels, which may fill it.
+        """
         path = self._begin(name)
-        write_nifti(path, data, grid, dtype=dtype, aligned=aligned)
-        self._finish(path, sources, sidecar)
+        write_nifti(path, data, grid, dtype=dtype, aligned=aligned, threads=threads)
+        self._finish(path, sources, {**sidecar, **findings})
         return path
 
     def segmentation(

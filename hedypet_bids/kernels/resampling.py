@@ -19,10 +19,14 @@ resampled axis by axis; otherwise each target voxel is evaluated in three dimens
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -34,7 +38,15 @@ from hedypet_bids.kernels.grids import head_grid, moved, topogram_grid
 from hedypet_bids.kernels.line_weights import folded, gaussian, interpolation
 from hedypet_bids.model import Grid, IntArray
 
-__all__ = ["clip_negative", "head_grid", "moved", "resample_image", "resample_labels", "topogram_grid"]
+__all__ = [
+    "clip_negative",
+    "head_grid",
+    "moved",
+    "resample_image",
+    "resample_labels",
+    "resample_slabs",
+    "topogram_grid",
+]
 
 # Affines are often stored as float32: a voxel centre this close to an edge counts as inside (voxels).
 _EDGE_TOLERANCE = 1e-3
@@ -47,7 +59,7 @@ _DRIFT_TOLERANCE = 1e-4
 _TIE_SHIFT_MM = -1e-3
 
 # Target planes resampled together: sets the memory of a slab, and must not depend on the threads.
-_SLAB = 48
+_SLAB = 24
 
 _LABEL_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64)
 
@@ -99,22 +111,36 @@ def resample_image(
     ValueError
         The order is neither 1 nor 3.
     """
-    _check_shape(data, source)
-    if order not in (1, 3):
-        raise ValueError(f"order must be 1 (linear) or 3 (cubic B-spline); found {order}.")
-    if not (data.dtype.isnative and data.dtype in (np.int16, np.float32)):
-        data = data.astype(np.float32)
-    data, finite = _bridge_gaps(data)
-    mapping = _mapping(source, target)
-    blur = _blur_variances(source, target) if low_pass else np.zeros(3)
-    out: NDArray[np.float32] = np.full(target.shape, outside, dtype=np.float32, order="F")
-    if _aligned(mapping, target.shape):
-        _resample_aligned(data, mapping, out, blur, order, threads)
-    else:
-        _resample_oblique(data, mapping, out, blur, order, threads)
-    if finite is not None:
-        out[resample_labels((~finite).view(np.uint8), source, target, threads=threads) > 0] = np.nan
+    out: NDArray[np.float32] = np.empty(target.shape, dtype=np.float32, order="F")
+    fill = _slab_filler(data, source, target, order, outside, low_pass, threads)
+    _run(lambda low, high: fill(low, out[:, :, low:high]), target.shape[2], threads, step=_SLAB)
     return out
+
+
+def resample_slabs(
+    data: NDArray[Any],
+    source: Grid,
+    target: Grid,
+    *,
+    order: int = 3,
+    outside: float = 0.0,
+    low_pass: bool = True,
+    threads: int | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """The image of :func:`resample_image` piece by piece: consecutive planes of the target's last axis.
+
+    At most one slab more than there are threads is in memory, so that an image can be written that
+    is never held whole. Raises as :func:`resample_image`, at the call.
+    """
+    fill = _slab_filler(data, source, target, order, outside, low_pass, threads)
+
+    def slab(low: int) -> NDArray[np.float32]:
+        n = min(_SLAB, target.shape[2] - low)
+        out: NDArray[np.float32] = np.empty((*target.shape[:2], n), dtype=np.float32, order="F")
+        fill(low, out)
+        return out
+
+    return _in_order(slab, range(0, target.shape[2], _SLAB), _workers(threads))
 
 
 def resample_labels(labels: IntArray, source: Grid, target: Grid, *, threads: int | None = None) -> IntArray:
@@ -165,17 +191,68 @@ def resample_labels(labels: IntArray, source: Grid, target: Grid, *, threads: in
     return out
 
 
-def clip_negative(data: NDArray[np.float32], *, overwrite: bool = False) -> tuple[NDArray[np.float32], int]:
-    """The data with negative values set to 0, and how many there were.
+def clip_negative(data: NDArray[np.float32]) -> int:
+    """Set negative values to 0, in place, and return how many there were.
 
-    Cubic interpolation overshoots at edges; activity cannot be negative. NaN stays NaN. Data
-    without a negative value is returned as it is, otherwise a copy, or with ``overwrite`` the
-    same array changed.
+    Cubic interpolation overshoots at edges; activity cannot be negative. NaN stays NaN.
     """
     n_negative = sum(int(np.count_nonzero(plane < 0)) for plane in data.T)
-    if n_negative == 0:
-        return data, 0
-    return np.maximum(data, np.float32(0), out=data if overwrite else None), n_negative
+    if n_negative:
+        np.maximum(data, np.float32(0), out=data)
+    return n_negative
+
+
+def _slab_filler(
+    data: NDArray[Any],
+    source: Grid,
+    target: Grid,
+    order: int,
+    outside: float,
+    low_pass: bool,
+    threads: int | None,
+) -> Callable[[int, NDArray[np.float32]], None]:
+    """``fill(low, out)``: writes the target planes from ``low`` on into ``out``, as many as it has."""
+    _check_shape(data, source)
+    if order not in (1, 3):
+        raise ValueError(f"order must be 1 (linear) or 3 (cubic B-spline); found {order}.")
+    if not (data.dtype.isnative and data.dtype in (np.int16, np.float32)):
+        data = data.astype(np.float32)
+    data, finite = _bridge_gaps(data)
+    mapping = _mapping(source, target)
+    blur = _blur_variances(source, target) if low_pass else np.zeros(3)
+    resample: Callable[[NDArray[np.float64], NDArray[np.float32]], None]
+    if _aligned(mapping, target.shape):
+        resample = partial(_resample_aligned, data, variances=blur, order=order)
+    else:
+        view, memory = _memory_order(data)
+        padded = _padded_coefficients(view, blur[list(memory)], order, threads)
+        resample = partial(_resample_oblique, padded, memory, linear=order == 1)
+
+    def fill(low: int, out: NDArray[np.float32]) -> None:
+        out[...] = outside
+        part = mapping.copy()
+        part[:, 3] += low * mapping[:, 2]
+        resample(part, out)
+        if finite is not None:
+            corner = target.affine.copy()
+            corner[:3, 3] += low * target.affine[:3, 2]
+            gaps = resample_labels((~finite).view(np.uint8), source, Grid(out.shape, corner), threads=1)
+            out[gaps > 0] = np.nan
+
+    return fill
+
+
+def _in_order(
+    work: Callable[[int], NDArray[np.float32]], starts: Sequence[int], workers: int
+) -> Iterator[NDArray[np.float32]]:
+    """Results in the order of ``starts``, made in threads that are at most ``workers`` ahead."""
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        running = deque(pool.submit(work, start) for start in starts[:workers])
+        waiting = iter(starts[workers:])
+        while running:
+            result = running.popleft().result()
+            running.extend(pool.submit(work, start) for start in islice(waiting, 1))
+            yield result
 
 
 def _check_shape(data: NDArray[Any], source: Grid) -> None:
@@ -265,48 +342,41 @@ def _resample_aligned(
     data: NDArray[Any],
     mapping: NDArray[np.float64],
     out: NDArray[np.float32],
+    *,
     variances: NDArray[np.float64],
     order: int,
-    threads: int | None,
 ) -> None:
-    """Fill ``out`` axis by axis, in slabs along the slowest source axis."""
-    view, memory = _memory_order(data)
+    """Fill ``out`` axis by axis, the axis of the source that makes ``out``'s last one first."""
+    memory = np.argsort([-abs(step) for step in data.strides], kind="stable").tolist()
+    # Only the part of the source that reaches the slab is copied, and the first axis makes it small.
+    memory.sort(key=lambda axis: _target_axis(mapping, axis) != 2)
     axes = [_axis(mapping, a, data.shape[a], out.shape, float(variances[a]), order) for a in memory]
     if min(axis.first.size for axis in axes) == 0:
         return
-    flat_out = out.reshape(-1, order="F")
-    steps = [out.strides[axis.target_axis] // out.itemsize for axis in axes]
-    corner = sum(axis.start * step for axis, step in zip(axes, steps, strict=True))
+    needed = [_needed(axis, data.shape[a]) for axis, a in zip(axes, memory, strict=True)]
+    planes = [(0, data.shape[a]) for a in memory[1:]]
+    if math.prod(high - low for low, high in needed[1:]) > 0.5 * math.prod(high for _, high in planes):
+        needed[1:] = planes  # whole planes lie together in memory and need no copy
+    block = np.ascontiguousarray(data.transpose(memory)[tuple(slice(*bounds) for bounds in needed)])
     slow, mid, fast = axes
-    (mid_low, mid_high), (fast_low, fast_high) = _needed(mid, view.shape[1]), _needed(fast, view.shape[2])
-    mid_first, fast_first = mid.first - mid_low, fast.first - fast_low
-
-    def slab(start: int, stop: int) -> None:
-        part = _Axis(
-            slow.target_axis, start, slow.first[start:stop], slow.weights[start:stop], slow.prefilter
-        )
-        low, high = _needed(part, view.shape[0])
-        block = np.ascontiguousarray(view[low:high, mid_low:mid_high, fast_low:fast_high])
-        block = _along_lines(block, 0, part.first - low, part.weights, part.prefilter)
-        block = _along_lines(block, 1, mid_first, mid.weights, mid.prefilter)
-        counts = (block.shape[0], block.shape[2], block.shape[1])
-        sizes = (block.shape[1] * block.shape[2], 1, block.shape[2])
-        at = corner + start * steps[0]
-        out_steps = (steps[0], steps[2], steps[1])
-        spline.filter_lines(
-            block.reshape(-1),
-            0,
-            sizes,
-            flat_out,
-            at,
-            out_steps,
-            counts,
-            fast_first,
-            fast.weights,
-            fast.prefilter,
-        )
-
-    _run(slab, slow.first.size, threads, step=_SLAB)
+    slow_first, mid_first, fast_first = (
+        axis.first - low for axis, (low, _) in zip(axes, needed, strict=True)
+    )
+    block = _along_lines(block, 0, slow_first, slow.weights, slow.prefilter)
+    block = _along_lines(block, 1, mid_first, mid.weights, mid.prefilter)
+    steps = [out.strides[axis.target_axis] // out.itemsize for axis in axes]
+    spline.filter_lines(
+        block.reshape(-1),
+        0,
+        (block.shape[1] * block.shape[2], 1, block.shape[2]),
+        out.reshape(-1, order="F"),
+        sum(axis.start * step for axis, step in zip(axes, steps, strict=True)),
+        (steps[0], steps[2], steps[1]),
+        (block.shape[0], block.shape[2], block.shape[1]),
+        fast_first,
+        fast.weights,
+        fast.prefilter,
+    )
 
 
 def _needed(axis: _Axis, n: int) -> tuple[int, int]:
@@ -334,24 +404,19 @@ def _along_lines(
 
 
 def _resample_oblique(
-    data: NDArray[Any],
+    padded: NDArray[np.float32],
+    memory: tuple[int, int, int],
     mapping: NDArray[np.float64],
     out: NDArray[np.float32],
-    variances: NDArray[np.float64],
-    order: int,
-    threads: int | None,
+    *,
+    linear: bool,
 ) -> None:
     """Fill ``out`` by evaluating the spline at every target voxel."""
-    view, memory = _memory_order(data)
-    padded = _padded_coefficients(view, variances[list(memory)], order, threads)
-    flat, flat_out = padded.reshape(-1), out.reshape(-1, order="F")
+    counts = tuple(n - 3 for n in padded.shape)
     ordered = np.ascontiguousarray(mapping[list(memory)])
-    _run(
-        lambda lo, hi: spline.sample_points(
-            flat, view.shape, ordered, flat_out, out.shape, (lo, hi), order == 1, _EDGE_TOLERANCE
-        ),
-        out.shape[2],
-        threads,
+    flat, flat_out = padded.reshape(-1), out.reshape(-1, order="F")
+    spline.sample_points(
+        flat, counts, ordered, flat_out, out.shape, (0, out.shape[2]), linear, _EDGE_TOLERANCE
     )
 
 
@@ -428,7 +493,10 @@ def _bridge_gaps(data: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | 
 def _run(work: Callable[[int, int], None], n: int, threads: int | None, step: int = 16) -> None:
     """Call ``work(start, stop)`` for fixed pieces of ``range(n)`` in threads."""
     pieces: Iterable[tuple[int, int]] = [(at, min(at + step, n)) for at in range(0, n, step)]
-    workers = threads or len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+    with ThreadPoolExecutor(max_workers=_workers(threads)) as pool:
         for future in [pool.submit(work, start, stop) for start, stop in pieces]:
             future.result()
+
+
+def _workers(threads: int | None) -> int:
+    return max(1, threads or len(os.sched_getaffinity(0)))

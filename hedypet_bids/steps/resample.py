@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hedypet_bids import bids_names as names
 from hedypet_bids.bids_names import Source, Space
@@ -17,8 +18,8 @@ from hedypet_bids.kernels.resampling import (
     clip_negative,
     head_grid,
     moved,
-    resample_image,
     resample_labels,
+    resample_slabs,
     topogram_grid,
 )
 from hedypet_bids.labels import CT_TASKS, Task, label_table, task
@@ -27,6 +28,8 @@ from hedypet_bids.settings import plain
 from hedypet_bids.steps.register import BRAIN, read_matrix
 from hedypet_bids.steps.segment import grid_of
 from hedypet_bids.steps.step import CannotRun, Step, Subject, pet_facts
+
+Planes = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -140,13 +143,13 @@ class Resample(Step[ImagesInSpace]):
 
     def _write_image(self, writer: Writer, image: Source, transform: Path | None, target: Grid) -> None:
         settings = self.subject.settings.resample
-        data, grid = read_volume(image.path)
+        data, grid = read_volume(image.path, int16=True)
         grid = _placed(grid, transform)
         is_ct = image.suffix in (names.CT_SUFFIX, names.TOPOGRAM_SUFFIX)
         outside = settings.ct_outside_hu if is_ct else 0.0
         if image.suffix == names.TOPOGRAM_SUFFIX:
             target = topogram_grid(grid, target)
-        resampled = resample_image(
+        planes = resample_slabs(
             data,
             grid,
             target,
@@ -154,23 +157,35 @@ class Resample(Step[ImagesInSpace]):
             outside=outside,
             threads=self.subject.threads,
         )
-        sidecar = self._sidecar(f"B-spline of order {settings.spline_order}", outside)
+        findings: dict[str, Any] = {}
         if image.suffix == names.PET_SUFFIX:
-            # Cubic interpolation undershoots beside hot organs; negatives of the source itself stay.
-            clipped = 0
-            if (data >= 0).all():
-                resampled, clipped = clip_negative(resampled)
-            resampled = resampled * np.float32(self.subject.metadata(image).scale[0])
-            sidecar |= {"ClippedNegativeVoxels": clipped, "Units": "Bq/mL"}
+            planes = self._activity(image, planes, findings, clip=all((row >= 0).all() for row in data.T))
         writer.image(
             names.image_in_space(image, self.space),
-            resampled,
+            planes,
             target,
             dtype=np.float32,
             aligned=True,
+            threads=self.subject.threads,
             sources=[image.path] if transform is None else [image.path, transform],
-            **sidecar,
+            findings=findings,
+            **self._sidecar(f"B-spline of order {settings.spline_order}", outside),
         )
+
+    def _activity(
+        self, image: Source, planes: Iterable[Planes], findings: dict[str, Any], *, clip: bool
+    ) -> Iterator[Planes]:
+        """PET in Bq/mL; ``findings`` has the number of negative voxels that were set to 0 so far.
+
+        Cubic interpolation undershoots beside hot organs; negatives of the source itself stay.
+        """
+        scale = np.float32(self.subject.metadata(image).scale[0])
+        findings |= {"ClippedNegativeVoxels": 0, "Units": "Bq/mL"}
+        for slab in planes:
+            if clip:
+                findings["ClippedNegativeVoxels"] += clip_negative(slab)
+            slab *= scale
+            yield slab
 
     def _sidecar(self, interpolation: str, outside: float) -> dict[str, Any]:
         reference = self._reference or self.subject.inputs.ct
