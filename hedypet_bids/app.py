@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import signal
 import tempfile
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from hedypet_bids import bids_names as names
 from hedypet_bids.console import Console
-from hedypet_bids.engine import available_cpus, run_all
-from hedypet_bids.errors import HedypetError, MissingInputError, MissingProgramError, OutputError
+from hedypet_bids.engine import Workers, available_cpus, run_all
+from hedypet_bids.errors import (
+    HedypetError,
+    MissingInputError,
+    MissingProgramError,
+    OutputError,
+    StoppedBySignal,
+)
 from hedypet_bids.io.dataset import Dataset, read_filters
+from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.store import Store
 from hedypet_bids.options import Options
-from hedypet_bids.participant import Job, lost, process
+from hedypet_bids.participant import Job, inputs_of, lost, process
 from hedypet_bids.pipeline import run_group
+from hedypet_bids.preflight import segmentation_tools
+from hedypet_bids.resources import participant_mb
 from hedypet_bids.runner import ParticipantResult
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.splits import read_splits
@@ -37,12 +52,15 @@ def run(options: Options) -> int:
         The run as a whole cannot be done.
     """
     _set_up_logging(options.verbosity)
-    _prepare_caches(options.work_dir)
+    _stop_on_sigterm()
+    work_dir = _prepare_caches(options.work_dir)
     settings = Settings.from_toml(options.settings_file) if options.settings_file else Settings()
     settings = settings.with_values(options.values)
-    if options.level == "group":
-        return _group(options, settings)
-    return _participants(options, settings)
+    try:
+        return _group(options, settings) if options.level == "group" else _participants(options, settings)
+    finally:
+        if options.clean_workdir:
+            _empty(work_dir)
 
 
 def _participants(options: Options, settings: Settings) -> int:
@@ -67,29 +85,59 @@ def _participants(options: Options, settings: Settings) -> int:
             derivatives=options.derivatives,
             threads=max(1, nprocs // len(dataset.labels)),
             dry=options.dry_run,
+            steps=options.steps,
         )
         for label in dataset.labels
     ]
+    tools = segmentation_tools(options, settings.segment, [partial(inputs_of, job) for job in jobs])
+    jobs = [replace(job, tools=tools) for job in jobs]
     console = Console(verbose=options.verbosity > 0)
     if options.dry_run:
         results = [process(job, _silent) for job in jobs]
         console.show_plan(results)
         return exit_code_of(results)
     _make_output(store)
+    workers = Workers(nprocs, options.mem_mb, _needed_mb(jobs, options), options.dask_scheduler)
     with console:
         results = list(
             run_all(
                 process,
                 jobs,
-                nprocs=nprocs,
-                mem_mb=options.mem_mb,
+                workers=workers,
                 notify=console.step,
                 lost=lost,
+                enough=lambda result: options.stop_on_first_crash and result.failed,
             )
         )
+    results += _not_begun(jobs, results)
     code = exit_code_of(results)
     console.summarise(sorted(results, key=lambda r: r.label), store.root, code)
     return code
+
+
+def _needed_mb(jobs: Sequence[Job], options: Options) -> float:
+    """The most that any participant is estimated to need; 0 where nobody limits the memory."""
+    if options.mem_mb is None:
+        return 0.0
+    estimates = [0.0]
+    for job in jobs:
+        try:
+            estimates.append(participant_mb(inputs_of(job)))
+        except HedypetError:
+            continue  # its own run will say so, and must not stop the others
+    needed = max(estimates)
+    if needed > options.mem_mb:
+        _log.warning(
+            "A participant is estimated to need %.0f MB, more than --mem-mb %d.", needed, options.mem_mb
+        )
+    return needed
+
+
+def _not_begun(jobs: Sequence[Job], results: Sequence[ParticipantResult]) -> list[ParticipantResult]:
+    """Results of the participants that were left out after the first failure."""
+    done = {result.label for result in results}
+    reason = "not begun, because another failed and --stop-on-first-crash was given"
+    return [lost(job, reason) for job in jobs if job.label not in done]
 
 
 def _group(options: Options, settings: Settings) -> int:
@@ -99,7 +147,8 @@ def _group(options: Options, settings: Settings) -> int:
             f"{output} holds no output of the participant level. Run hedypet with 'participant' first."
         )
     splits = read_splits(options.splits_file, [output, options.bids_dir], options.split)
-    tables = run_group(output, settings, splits=splits, nprocs=options.nprocs)
+    with exclusive(output / names.readout("", ".lock"), wait=True, what="the group tables"):
+        tables = run_group(output, settings, splits=splits, nprocs=options.nprocs)
     code = HedypetError.exit_code if tables.problems else 0
     Console(verbose=options.verbosity > 0).summarise_group(tables, output, code)
     return code
@@ -139,8 +188,25 @@ def _set_up_logging(verbosity: int) -> None:
     _log.debug("hedypet %s", __version__)
 
 
-def _prepare_caches(work_dir: Path | None) -> None:
-    """Point the caches of numba and matplotlib to the work folder: HOME may not exist or be read-only."""
+def _stop_on_sigterm() -> None:
+    """Let SIGTERM unwind the stack, so that temporary files and child processes are not left behind."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise StoppedBySignal
+
+    # Only the main thread may set handlers; elsewhere (tests, notebooks) the caller decides.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what hedypet keeps in the work folder: caches, and temporary files of runs that were killed."""
+    for path in [folder / "numba", folder / "matplotlib", *folder.glob("hedypet-*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _prepare_caches(work_dir: Path | None) -> Path:
+    """Point the caches of numba and matplotlib to the work folder, as HOME may be read-only; returns it."""
     work = work_dir or Path(tempfile.gettempdir()) / f"hedypet-{os.getuid()}"
     for variable, folder in (("NUMBA_CACHE_DIR", "numba"), ("MPLCONFIGDIR", "matplotlib")):
         if variable not in os.environ:
@@ -152,6 +218,7 @@ def _prepare_caches(work_dir: Path | None) -> None:
                     f"The work folder {work} cannot be written: {fault.strerror}. Choose one with --work-dir."
                 ) from fault
             os.environ[variable] = str(path)
+    return work
 
 
 def _silent(_label: str, _step: str, _state: str) -> None:

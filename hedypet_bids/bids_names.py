@@ -107,6 +107,11 @@ def label_table_file(source: Source, task: str, space: Space | None = None) -> s
     return _name(source, "anat", "dseg", ".tsv", {"seg": task, **_space(space)})
 
 
+def synthseg_volumes(t1w: Source) -> str:
+    """The volumes that SynthSeg itself measures."""
+    return _name(t1w, "anat", "morph", ".tsv", {"desc": "synthsegvolumes"})
+
+
 def image_in_space(source: Source, space: Space) -> str:
     """An image resampled into one of the spaces, in the datatype folder of its source."""
     return _name(source, source.datatype, source.suffix, ".nii.gz", _space(space))
@@ -178,6 +183,11 @@ def figure(label: str, name: str) -> str:
 def log_folder(label: str, run: str) -> str:
     """Where one run keeps its log, settings and crash files of a participant."""
     return f"sub-{label}/log/{run}"
+
+
+def lock(label: str) -> str:
+    """What a run holds while it works on a participant."""
+    return f"sub-{label}/log/.lock"
 
 
 def readout(table: str, extension: str) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hedypet_bids.errors import HedypetError, UnknownLevelError, UsageError
-from hedypet_bids.options import Options
+from hedypet_bids.boutiques import PrintDescriptor
+from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
+from hedypet_bids.options import STEP_NAMES, Options
 from hedypet_bids.version import __version__
 
 LEVELS = ("participant", "group")
+_INTERRUPTED = 130  # as shells report an end by Ctrl-C
 DERIVATIVES = ("totalsegmentator", "synthseg", "aorta", "xfm")
 
 
@@ -27,9 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HedypetError as error:
         print(f"hedypet: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("hedypet: stopped by the user; finished steps are kept.", file=sys.stderr)
-        return 130
+    except (StoppedBySignal, KeyboardInterrupt) as stop:
+        print(
+            "hedypet: stopped; finished steps are kept. Run the same command again to go on.", file=sys.stderr
+        )
+        return stop.exit_code if isinstance(stop, StoppedBySignal) else _INTERRUPTED
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
@@ -64,6 +69,15 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         mem_mb=given.mem_mb,
         dry_run=given.dry_run,
         verbosity=given.verbose,
+        steps=tuple(given.steps),
+        stop_on_first_crash=given.stop_on_first_crash,
+        clean_workdir=given.clean_workdir,
+        dask_scheduler=given.dask_scheduler,
+        device=given.device,
+        use_totalsegmentator=not given.no_totalsegmentator,
+        totalseg_weights=given.totalseg_weights,
+        totalseg_license=given.totalseg_license,
+        mri_synthseg=given.mri_synthseg,
         split=given.split,
         splits_file=given.splits,
     )
@@ -77,6 +91,8 @@ _SETTING_FLAGS = {
     "patlak_start": ("patlak", "start_min"),
     "patlak_map_fwhm": ("patlak", "map_fwhm_mm"),
     "write_suv": ("normalise", "write_suv"),
+    "totalseg_fast": ("segment", "totalseg_fast"),
+    "totalseg_roi_subset": ("segment", "totalseg_roi_subset"),
 }
 
 
@@ -107,8 +123,16 @@ def _parser() -> argparse.ArgumentParser:
         "analysis_level", metavar="{participant,group}", help="one participant after another, or the tables"
     )
     parser.add_argument("--version", action="version", version=f"hedypet {__version__}")
+    _add(
+        parser,
+        "--bids-exec-spec",
+        action=PrintDescriptor,
+        version=__version__,
+        help="print a Boutiques descriptor of this command line",
+    )
     _add_input(parser.add_argument_group("input"))
     _add_study(parser.add_argument_group("study"))
+    _add_segmentation(parser.add_argument_group("segmentation (where no ready one is found)"))
     _add_group(parser.add_argument_group("group"))
     _add_run(parser.add_argument_group("run"))
     return parser
@@ -184,6 +208,55 @@ def _add_study(group: argparse._ArgumentGroup) -> None:
     _add(group, "--write-suv", action="store_true", default=None, help="also write the static PET in SUV")
 
 
+def _add_segmentation(group: argparse._ArgumentGroup) -> None:
+    _add(
+        group,
+        "--device",
+        type=_device,
+        default="auto",
+        metavar="{auto,cpu,gpu,gpu:N}",
+        help="where TotalSegmentator and SynthSeg run (default: on a GPU if there is one)",
+    )
+    _add(
+        group,
+        "--totalseg-weights",
+        type=Path,
+        metavar="DIR",
+        help="folder with TotalSegmentator's weights (default: TOTALSEG_WEIGHTS_PATH, else where "
+        "hedypet-weights fetch puts them)",
+    )
+    _add(
+        group,
+        "--totalseg-license",
+        metavar="NUMBER",
+        help="licence number, without which the tissue task is left out; better kept in the environment "
+        "(TOTALSEG_LICENSE), where other users cannot see it",
+    )
+    _add(
+        group,
+        "--totalseg-fast",
+        action="store_true",
+        default=None,
+        help="the quicker networks (3 mm; body 6 mm)",
+    )
+    _add(
+        group,
+        "--totalseg-roi-subset",
+        nargs="+",
+        metavar="REGION",
+        help="segment only these regions of total",
+    )
+    _add(group, "--no-totalsegmentator", action="store_true", help="use ready CT segmentations only")
+    _add(
+        group,
+        "--mri-synthseg",
+        type=Path,
+        metavar="PATH",
+        help="FreeSurfer's mri_synthseg (default: of FREESURFER_HOME or on PATH; without it there is no MR "
+        "segmentation)",
+    )
+
+
 def _add_group(group: argparse._ArgumentGroup) -> None:
     _add(group, "--split", metavar="NAME", help="tables of the participants of this split only")
     _add(
@@ -202,6 +275,29 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     _add(group, "--mem-mb", type=_positive, metavar="MB", help="memory that all workers may use together")
     _add(
         group,
+        "--dask-scheduler",
+        metavar="ADDRESS",
+        help="send the participants to the hedypet-worker processes of this Dask scheduler, such as "
+        "tcp://node1:8786",
+    )
+    _add(
+        group,
+        "--steps",
+        nargs="+",
+        default=[],
+        choices=STEP_NAMES,
+        metavar="STEP",
+        help=f"run only these steps, others count if they are done: {', '.join(STEP_NAMES)}",
+    )
+    _add(
+        group,
+        "--stop-on-first-crash",
+        action="store_true",
+        help="begin no further participant after one has failed",
+    )
+    _add(group, "--clean-workdir", action="store_true", help="empty the work folder in the end")
+    _add(
+        group,
         "--dry-run",
         action="store_true",
         help="print what was found and which steps would run, and stop",
@@ -209,7 +305,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     _add(group, "-v", "--verbose", action="count", default=0, help="log more; twice for debugging")
 
 
-def _add(group: argparse._ArgumentGroup, *flags: str, **options: object) -> None:
+def _add(group: argparse._ActionsContainer, *flags: str, **options: object) -> None:
     """Add an option that answers to dashes and to underscores, as BIDS Apps are called both ways."""
     underscored = [f"--{flag[2:].replace('-', '_')}" for flag in flags if flag.startswith("--")]
     twins = [flag for flag in underscored if flag not in flags]
@@ -217,6 +313,12 @@ def _add(group: argparse._ArgumentGroup, *flags: str, **options: object) -> None
     if twins:
         hidden = {**options, "help": argparse.SUPPRESS, "dest": action.dest, "default": argparse.SUPPRESS}
         group.add_argument(*twins, **hidden)  # type: ignore[arg-type]
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, gpu or gpu:N; found {text}")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -1,16 +1,48 @@
-"""The one place that talks to Dask: participants side by side in worker processes."""
+"""The one place that talks to Dask: participants side by side in worker processes, here or elsewhere."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from hedypet_bids.errors import TryAgainError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 PROGRESS_TOPIC = "hedypet-progress"
+CONNECT_TIMEOUT_S = 30
 Notify = Callable[[str, str, str], None]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What there is to work with.
+
+    Parameters
+    ----------
+    nprocs
+        Worker processes on this machine.
+    mem_mb
+        Memory that they share; None: that of the machine.
+    item_mb
+        Memory that one item needs; fewer workers are started where more would not fit.
+    scheduler
+        Address of a Dask scheduler whose workers do the work instead.
+    """
+
+    nprocs: int
+    mem_mb: int | None = None
+    item_mb: float = 0.0
+    scheduler: str | None = None
+
+    def number_for(self, n_items: int) -> int:
+        """Worker processes to start on this machine."""
+        fitting = int(self.mem_mb // self.item_mb) if self.mem_mb and self.item_mb else n_items
+        return max(1, min(self.nprocs, n_items, fitting))
 
 
 def available_cpus() -> int:
@@ -22,62 +54,106 @@ def run_all(
     work: Callable[[ItemT, Notify], ResultT],
     items: Sequence[ItemT],
     *,
-    nprocs: int,
-    mem_mb: int | None,
+    workers: Workers,
     notify: Notify,
     lost: Callable[[ItemT, str], ResultT],
+    enough: Callable[[ResultT], bool] = lambda _result: False,
 ) -> Iterator[ResultT]:
     """Results of ``work`` on every item, in the order in which they finish.
+
+    An item whose worker process died is done again elsewhere, and given up when that keeps happening.
 
     Parameters
     ----------
     work
         Called with an item and a function that reports progress; must be picklable.
-    nprocs, mem_mb
-        Worker processes, and the memory in MB that they share.
     notify
         Gets every progress report, in this process.
     lost
-        Makes a result for an item whose worker died.
+        Makes a result for an item that was given up, with the reason.
+    enough
+        Whether to stop after a result; items that have not begun are then left out.
+
+    Raises
+    ------
+    TryAgainError
+        There is no scheduler at the address given.
     """
-    n_workers = min(nprocs, len(items))
-    if n_workers <= 1:
-        yield from (work(item, notify) for item in items)
-        return
-    yield from _run_on_cluster(work, items, n_workers, mem_mb, notify, lost)
+    n_workers = workers.number_for(len(items))
+    results: Iterator[ResultT]
+    if n_workers == 1 and workers.scheduler is None:
+        results = (work(item, notify) for item in items)
+    else:
+        results = _run_on_cluster(work, items, n_workers, workers, notify, lost)
+    for result in results:
+        yield result
+        if enough(result):
+            return
 
 
 def _run_on_cluster(
     work: Callable[[ItemT, Notify], ResultT],
     items: Sequence[ItemT],
     n_workers: int,
-    mem_mb: int | None,
+    workers: Workers,
     notify: Notify,
     lost: Callable[[ItemT, str], ResultT],
 ) -> Iterator[ResultT]:
     # Imported here: one process needs no cluster, and the import takes half a second.
     import dask
-    from distributed import Client, LocalCluster, as_completed
+    from distributed import as_completed
 
-    # Non-daemonic workers may fork external tools.
-    with (
-        dask.config.set({"distributed.worker.daemon": False}),
-        LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=f"{mem_mb // n_workers}MB" if mem_mb else "auto",
-            dashboard_address=None,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(
+            dask.config.set(
+                {
+                    # Non-daemonic workers may fork external tools.
+                    "distributed.worker.daemon": False,
+                    # One for its own repetition, one for having waited on a worker that another item killed.
+                    "distributed.scheduler.allowed-failures": 2,
+                }
+            )
+        )
+        client = _client(stack, n_workers, workers)
         client.subscribe_topic(PROGRESS_TOPIC, lambda event: notify(*event[1]))
         futures = {client.submit(_on_worker, work, item, pure=False, retries=0): item for item in items}
+        stack.callback(client.cancel, list(futures))
         for future in as_completed(futures):
             if future.status == "finished":
                 yield future.result()
             else:
-                yield lost(futures[future], f"the worker process was lost: {future.exception()}")
+                yield lost(futures[future], _why_lost(future, workers, n_workers))
+
+
+def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
+    from distributed import Client, LocalCluster
+
+    if workers.scheduler is not None:
+        try:
+            return stack.enter_context(Client(workers.scheduler, timeout=CONNECT_TIMEOUT_S))
+        except (OSError, TimeoutError, ValueError) as fault:
+            raise TryAgainError(
+                f"--dask-scheduler {workers.scheduler}: there is no scheduler ({fault}). Start one with "
+                "'dask scheduler' and workers with 'hedypet-worker ADDRESS'."
+            ) from fault
+    cluster = LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=f"{workers.mem_mb // n_workers}MB" if workers.mem_mb else "auto",
+        dashboard_address=None,
+    )
+    return stack.enter_context(Client(stack.enter_context(cluster)))
+
+
+def _why_lost(future: Any, workers: Workers, n_workers: int) -> str:
+    reason = str(future.exception()).splitlines()[0]
+    share = f" of {workers.mem_mb // n_workers} MB" if workers.mem_mb else ""
+    return (
+        f"its worker processes were lost again and again ({reason}), most often because it needed more "
+        f"memory than its share{share}; one participant was estimated to need {workers.item_mb:.0f} MB. Give more memory "
+        "(--mem-mb) or fewer processes (--nprocs), then run the same command again; finished steps are kept."
+    )
 
 
 def _on_worker(work: Callable[[ItemT, Notify], ResultT], item: ItemT) -> ResultT:

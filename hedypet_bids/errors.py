@@ -12,6 +12,9 @@ HedypetError                   1   at least one participant failed
 ├── TryAgainError             75   a passing fault; the same command may succeed
 └── MissingProgramError      127   an external program is not installed
 
+StoppedBySignal               75   SIGTERM: the system wants the program to end (no HedypetError, so that no
+                                   step takes it for its own failure)
+
 Only ``cli.main`` turns an error into an exit status. A message says what was
 expected, what was found, where, and what to do.
 """
@@ -81,3 +84,9 @@ class MissingProgramError(HedypetError):
     """An external program that was asked for cannot be found or started."""
 
     exit_code = 127
+
+
+class StoppedBySignal(BaseException):
+    """The system asked the program to end, as SLURM does before it kills."""
+
+    exit_code = 75

@@ -8,7 +8,9 @@ of the hedyPET tables.
 
 from __future__ import annotations
 
+import colorsys
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -82,6 +84,31 @@ def label_table(name: str) -> LabelTable:
     text = resources.files("hedypet_bids").joinpath(f"data/labels/{name}_dseg.tsv").read_text("utf-8")
     rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
     return LabelTable(name, tuple(int(r["index"]) for r in rows), tuple(r["name"] for r in rows))
+
+
+# TotalSegmentator's names of regions that hedyPET's tables call otherwise.
+OTHER_NAMES: Mapping[str, str] = {
+    "torso_fat": "visceral_fat",
+    "body_trunc": "trunk",
+    "body_extremities": "extremeties",
+}
+
+
+@cache
+def former_regions(table_name: str) -> Mapping[str, str]:
+    """Region (or ``n/a``) by the name that TotalSegmentator 1 gave it; empty for tables it did not have."""
+    if table_name != "total":
+        return {}
+    text = resources.files("hedypet_bids").joinpath("data/labels/total_v1.tsv").read_text("utf-8")
+    return {row["name"]: row["region"] for row in csv.DictReader(text.splitlines(), delimiter="\t")}
+
+
+def color(index: int) -> str:
+    """The colour of a label in label tables, ``#rrggbb``; neighbouring numbers differ much."""
+    # Steps of the golden ratio around the circle of hues never come close to an earlier one.
+    hue = (index * 0.618033988749895) % 1.0
+    rgb = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * (index % 2), 0.95 - 0.2 * (index % 3 == 0))
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
 @cache

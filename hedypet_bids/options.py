@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+STEP_NAMES = (
+    "segment",
+    "register",
+    "resample",
+    "normalise",
+    "means",
+    "aorta",
+    "tacs",
+    "patlak",
+    "quality",
+    "report",
+)
+"""What --steps can choose; a step's ``group`` is one of these."""
 
 
 @dataclass(frozen=True)
@@ -26,5 +40,14 @@ class Options:
     mem_mb: int | None
     dry_run: bool
     verbosity: int
+    steps: tuple[str, ...] = ()
+    stop_on_first_crash: bool = False
+    clean_workdir: bool = False
+    dask_scheduler: str | None = None
+    device: str = "auto"
+    use_totalsegmentator: bool = True
+    totalseg_weights: Path | None = None
+    totalseg_license: str | None = field(default=None, repr=False)
+    mri_synthseg: Path | None = None
     split: str | None = None
     splits_file: Path | None = None

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from hedypet_bids import bids_names as names
 from hedypet_bids.bids_names import Source
 from hedypet_bids.errors import BadDataError, HedypetError
 from hedypet_bids.io.atomic import write_error, write_text
 from hedypet_bids.io.dataset import Dataset, ParticipantInputs, n_frames
+from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.participant_metadata import ParticipantMetadata, read_participant
 from hedypet_bids.io.pet_metadata import PetMetadata, read_pet_metadata
 from hedypet_bids.io.store import Store
+from hedypet_bids.io.tables import write_table
 from hedypet_bids.pipeline import run_participant
 from hedypet_bids.runner import ParticipantResult, StepRunner
 from hedypet_bids.settings import Settings
-from hedypet_bids.steps.step import Subject
+from hedypet_bids.steps.step import StepRecord, Subject, Tools
 
 _log = logging.getLogger("hedypet")
 
@@ -37,23 +41,29 @@ class Job:
     session_labels: tuple[str, ...] = ()
     filters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     derivatives: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    tools: Tools = field(default_factory=Tools)
     threads: int = 1
     dry: bool = False
+    steps: tuple[str, ...] = ()
 
 
 def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
     """Process one participant, or plan it; whatever goes wrong is in the result."""
     log_folder = job.store.path(names.log_folder(job.label, job.run_id))
-    study = StepRunner(job.label, job.store, log_folder, dry=job.dry, notify=notify)
+    study = StepRunner(job.label, job.store, log_folder, dry=job.dry, steps=job.steps, notify=notify)
     try:
         if job.dry:
             run_participant(open_subject(job), study)
         else:
-            with _log_file(log_folder):
+            lock = job.store.path(names.lock(job.label))
+            with exclusive(lock, wait=False, what=f"sub-{job.label}"), _log_file(log_folder):
                 write_text(log_folder / "settings.toml", job.settings.to_toml())
-                subject = open_subject(job)
-                _log_notes(subject)
-                run_participant(subject, study)
+                try:
+                    subject = open_subject(job)
+                    _log_notes(subject)
+                    run_participant(subject, study)
+                finally:
+                    _write_records(log_folder, study.records)
     except HedypetError as error:
         _log.info("sub-%s FAILED: %s", job.label, error)
         return ParticipantResult(job.label, tuple(study.records), error.exit_code, str(error))
@@ -77,14 +87,7 @@ def open_subject(job: Job) -> Subject:
     BadDataError
         An image, a sidecar or a table cannot be right; the message names the file.
     """
-    dataset = Dataset(
-        job.bids_dir,
-        participant_labels=[job.label],
-        session_labels=job.session_labels,
-        derivatives=job.derivatives,
-        filters=job.filters,
-        selection=job.settings.selection,
-    )
+    dataset = _dataset(job)
     inputs = dataset.inputs(job.label)
     pets = [*inputs.statics, *([inputs.dynamic] if inputs.dynamic else [])]
     metadata = {pet.path: _pet_metadata(dataset, pet) for pet in pets}
@@ -95,7 +98,31 @@ def open_subject(job: Job) -> Subject:
         settings=job.settings,
         store=job.store,
         threads=job.threads,
+        tools=replace(job.tools, log_folder=job.store.path(names.log_folder(job.label, job.run_id))),
     )
+
+
+def inputs_of(job: Job) -> ParticipantInputs:
+    """The images of a participant; raises as :func:`open_subject`."""
+    return _dataset(job).inputs(job.label)
+
+
+def _dataset(job: Job) -> Dataset:
+    return Dataset(
+        job.bids_dir,
+        participant_labels=[job.label],
+        session_labels=job.session_labels,
+        derivatives=job.derivatives,
+        filters=job.filters,
+        selection=job.settings.selection,
+    )
+
+
+def _write_records(folder: Path, records: Sequence[StepRecord]) -> None:
+    """What became of each step, with its time and peak memory."""
+    columns = ("step", "state", "seconds", "peak_mb", "reason")
+    rows = [[getattr(record, column) for column in columns] for record in records]
+    write_table(folder / "steps.tsv", pd.DataFrame(rows, columns=list(columns)))
 
 
 def _log_notes(subject: Subject) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hedypet_bids.labels import SEGMENTATION_TASKS
 from hedypet_bids.runner import StepRunner
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.aorta import PlaceAortaVois
@@ -17,7 +16,7 @@ from hedypet_bids.steps.readouts import GroupTables, write_readouts
 from hedypet_bids.steps.register import Register
 from hedypet_bids.steps.report import Findings, write_report
 from hedypet_bids.steps.resample import Resample, Transforms
-from hedypet_bids.steps.segment import Segment
+from hedypet_bids.steps.segment import SEGMENTATION_ORDER, segment
 from hedypet_bids.steps.splits import Splits
 from hedypet_bids.steps.static_means import MeasureStatic
 from hedypet_bids.steps.step import Subject
@@ -30,8 +29,8 @@ N_STEPS = 18
 def run_participant(subject: Subject, study: StepRunner) -> None:
     """One participant from images to kinetics and report."""
     labels: dict[str, Path] = {}
-    for task in SEGMENTATION_TASKS:
-        labels |= study.do(Segment(subject, task))
+    for task in SEGMENTATION_ORDER:
+        labels |= study.do(segment(subject, task, labels))
 
     total = labels.get("total")
     transforms = Transforms(
@@ -53,9 +52,9 @@ def run_participant(subject: Subject, study: StepRunner) -> None:
     blood = study.do(ExtractInputFunctions(subject, aorta, curves))
     kinetics = study.do(FitPatlak(subject, curves, blood))
     maps = study.do(MapPatlak(subject, blood))
-    quality = study.do(CheckQuality(subject, means, curves.paths, curves.frame_quality))
+    quality = study.do(CheckQuality(subject, means, curves.paths, curves.frame_quality, labels))
 
-    if not study.dry:
+    if not study.dry and study.wants("report"):
         findings = Findings(
             static_space, head_space, constants, means, aorta, curves, blood, kinetics, maps, quality
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +13,7 @@ from typing import TypeVar
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.store import Stamp, Store, Writer
+from hedypet_bids.peak_memory import PeakMemory
 from hedypet_bids.steps.step import CannotRun, State, Step, StepRecord
 
 ResultT = TypeVar("ResultT")
@@ -47,6 +48,8 @@ class StepRunner:
         Where crash files go.
     dry
         Only find out what would run.
+    steps
+        Groups of steps that may run, see ``Step.group``; all when empty. Others count when they are done.
     notify
         Called with the label, the step's name and its state, before and after each step.
     """
@@ -55,6 +58,7 @@ class StepRunner:
     store: Store
     log_folder: Path
     dry: bool = False
+    steps: Collection[str] = ()
     notify: Callable[[str, str, str], None] = lambda _label, _step, _state: None
     records: list[StepRecord] = field(default_factory=list)
     exit_code: int = 0
@@ -62,10 +66,12 @@ class StepRunner:
     def do(self, step: Step[ResultT]) -> ResultT:
         """Run a step unless it is done, impossible or only planned; its results or nothing."""
         started = time.monotonic()
+        memory = PeakMemory()
         self.notify(self.label, step.name, "started")
         state, reason = self._state_after(step)
         missing = () if state in ("skipped", "failed") else tuple(step.missing().items())
-        record = StepRecord(step.name, state, reason, time.monotonic() - started, missing)
+        seconds = time.monotonic() - started
+        record = StepRecord(step.name, state, reason, seconds, memory.mb(), missing)
         self.records.append(record)
         self.notify(self.label, step.name, state)
         _report(self.label, record)
@@ -76,12 +82,14 @@ class StepRunner:
         if reason:
             return "skipped", reason
         try:
-            if self.dry and not all(path.exists() for path in step.sources()):
-                return "to run", "its inputs are still to be made"
+            if not all(path.exists() for path in step.sources()) and (self.dry or not self.wants(step.group)):
+                return ("to run" if self.wants(step.group) else "skipped"), "its inputs are still to be made"
             stamp = Stamp.of(step.name, step.sources(), step.settings(), self.store)
             why = stamp.reason_to_run(step.outputs())
             if not why:
                 return "done", "the results are there and up to date"
+            if not self.wants(step.group):
+                return "skipped", f"--steps leaves it out, and {why}"
             if not self.dry:
                 _log.info("sub-%s %s: runs because %s", self.label, step.name, why)
                 with Writer(self.store, stamp) as writer:
@@ -96,6 +104,10 @@ class StepRunner:
             self.exit_code = self.exit_code or HedypetError.exit_code
             return "failed", f"{type(fault).__name__}: {fault} (see {self.write_crash(step.name)})"
 
+    def wants(self, group: str) -> bool:
+        """Whether the steps of a group may run."""
+        return not self.steps or group in self.steps
+
     def write_crash(self, step: str) -> Path:
         """Write the traceback of the exception being handled to the log folder; returns the file."""
         path = self.log_folder / f"crash-{step.replace(' ', '-')}.txt"
@@ -109,6 +121,7 @@ class StepRunner:
 
 def _report(label: str, record: StepRecord) -> None:
     reason = f": {record.reason}" if record.reason and record.state != "ran" else ""
-    _log.info("sub-%s %s: %s%s (%.1f s)", label, record.step, record.state, reason, record.seconds)
+    spent = f"{record.seconds:.1f} s, peak {record.peak_mb:.0f} MB"
+    _log.info("sub-%s %s: %s%s (%s)", label, record.step, record.state, reason, spent)
     for part, why in record.missing:
         _log.info("sub-%s %s: without %s: %s", label, record.step, part, why)

@@ -46,6 +46,20 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class SegmentSettings:
+    """How TotalSegmentator and SynthSeg run where there is no ready segmentation.
+
+    ``totalseg_fast`` takes the 3 mm networks (6 mm for the body), ``totalseg_roi_subset`` leaves all other
+    regions of the total task out.
+    """
+
+    totalseg_fast: bool = False
+    totalseg_roi_subset: tuple[str, ...] = ()
+    synthseg_robust: bool = True
+    timeout_s: float = 21600.0
+
+
+@dataclass(frozen=True)
 class RegisterSettings:
     """Rigid MR-to-CT registration by mutual information; ``identity`` leaves the MR where it is."""
 
@@ -104,6 +118,7 @@ class Settings:
     """All settings of a run; ``Settings()`` holds the defaults."""
 
     selection: Selection = field(default_factory=Selection)
+    segment: SegmentSettings = field(default_factory=SegmentSettings)
     register: RegisterSettings = field(default_factory=RegisterSettings)
     resample: ResampleSettings = field(default_factory=ResampleSettings)
     normalise: NormaliseSettings = field(default_factory=NormaliseSettings)

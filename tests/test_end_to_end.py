@@ -149,7 +149,18 @@ def test_quality_checks_are_what_the_images_say(phantom_run: Run) -> None:
     assert checks["not_finite_voxels"]["value"] == 0
     # Without a dynamic image there is less to check, and nothing is made up.
     content = json.loads(only(phantom_run.output / "sub-002", "*_rec-acstatPSF_qc.json").read_text())
-    assert [check["name"] for check in content["Checks"]] == ["activity_fraction"]
+    seen = [check["name"] for check in content["Checks"]]
+    assert seen[0] == "activity_fraction" and len(seen) == len(set(seen))
+    assert set(seen[1:]) == {
+        "total_brain_volume_ml",
+        "total_liver_volume_ml",
+        "total_aorta_volume_ml",
+        "total_spleen_left_of_liver_mm",
+        "total_organs_cut",
+        "total_labels_outside_body",
+        "tissue_labels_outside_body",
+        "body_labels_outside_body",
+    }
 
 
 def test_group_tables_have_the_published_columns_and_every_participant(phantom_run: Run) -> None:

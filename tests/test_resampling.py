@@ -400,6 +400,18 @@ def test_slabs_are_the_planes_of_the_whole_image(tilt):
         resample_slabs(data[1:], source, target)
 
 
+def test_slabs_beyond_the_source_get_the_outside_value():
+    data = np.full((20, 20, 12), 5.0, np.float32)
+    source = Grid(data.shape, np.diag([1.0, 1.0, 1.0, 1.0]))
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = (0, 0, -60)
+    found = resample_image(data, source, Grid((10, 10, 80), affine), outside=-3.0)
+    inside = np.zeros((10, 10, 80), bool)
+    inside[:, :, 30:36] = True  # centres from 0 to 10 mm; the source ends at 11.5 mm
+    assert (found[~inside] == -3.0).all()
+    np.testing.assert_allclose(found[inside], 5.0, rtol=1e-5)
+
+
 BAD = {
     "image shape": lambda: resample_image(NOISE[1:], SOURCE, ALIGNED),
     "label shape": lambda: resample_labels(np.zeros((2, 2, 2), int), SOURCE, ALIGNED),

@@ -26,7 +26,7 @@ from hedypet_bids.errors import HedypetError
 from hedypet_bids.io.atomic import atomic, write_bytes, write_text
 from hedypet_bids.io.gzip_nifti import write_nifti
 from hedypet_bids.io.tables import write_table
-from hedypet_bids.labels import Task
+from hedypet_bids.labels import Task, color
 from hedypet_bids.model import Grid, IntArray
 from hedypet_bids.settings import digest
 from hedypet_bids.version import __version__
@@ -182,7 +182,12 @@ class Writer:
         """Write a label image in the smallest integer type, its label table and its sidecar."""
         table = self._begin(bids_names.label_table_file(source, task.name, space))
         path = self._begin(bids_names.segmentation(source, task.name, space))
-        write_table(table, pd.DataFrame({"index": task.table.indices, "name": task.table.names}))
+        columns = {
+            "index": task.table.indices,
+            "name": task.table.names,
+            "color": [color(index) for index in task.table.indices],
+        }
+        write_table(table, pd.DataFrame(columns))
         smallest = np.min_scalar_type(int(labels.max(initial=0)))
         write_nifti(path, labels, grid, dtype=smallest, aligned=space is not None)
         self._finish(path, sources, sidecar)

@@ -82,6 +82,41 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
         "part of the voxels that are negative",
         "check the reconstruction and the scaling of the image",
     ),
+    # The same participants: brain 1132 to 1617, liver 1044 to 2120, aorta 115 to 435 mL.
+    "brain_volume_ml": NormalRange(
+        900.0, 1900.0, "mL", "volume of the brain", "look whether the brain is in the CT and segmented as one"
+    ),
+    "liver_volume_ml": NormalRange(
+        700.0, 3000.0, "mL", "volume of the liver", "look whether the liver is in the CT and segmented as one"
+    ),
+    "aorta_volume_ml": NormalRange(
+        80.0,
+        700.0,
+        "mL",
+        "volume of the aorta",
+        "look whether the aorta is whole: the input functions need it",
+    ),
+    "spleen_left_of_liver_mm": NormalRange(
+        50.0,
+        400.0,
+        "mm",
+        "distance of the spleen to the left of the liver",
+        "check the affine of the CT and the side of the labels (or situs inversus)",
+    ),
+    "organs_cut": NormalRange(
+        0.0,
+        20.0,
+        "regions",
+        "regions that reach the first or last slice",
+        "the field of view cuts organs, whose volume and means are those of a part",
+    ),
+    "labels_outside_body": NormalRange(
+        0.0, 0.02, "1", "part of the labelled voxels that lie outside the body", "look at the segmentation"
+    ),
+    # SynthSeg's authors reject below 0.65 (Billot et al., PNAS 2023;120(9):e2216399120).
+    "synthseg_lowest_score": NormalRange(
+        0.65, 1.0, "1", "lowest of SynthSeg's own quality scores", "look at the segmentation of the brain"
+    ),
     "not_finite_voxels": NormalRange(
         0.0,
         0.0,

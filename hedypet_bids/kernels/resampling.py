@@ -329,6 +329,8 @@ def _axis(
     mapping: NDArray[np.float64], axis: int, n: int, shape: Sequence[int], variance: float, order: int
 ) -> _Axis:
     target_axis, start, x = _positions(mapping, axis, n, shape, _EDGE_TOLERANCE)
+    if x.size == 0:
+        return _Axis(target_axis, 0, np.empty(0, np.int64), np.empty((0, 1), np.float32), False)
     if variance == 0 and np.abs(x - np.rint(x)).max(initial=0.0) < 1e-6:
         whole = np.rint(x).astype(np.int64)
         return _Axis(target_axis, start, whole, np.ones((x.size, 1), np.float32), False)

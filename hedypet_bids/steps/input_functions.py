@@ -49,6 +49,11 @@ class ExtractInputFunctions(Step[InputFunctions]):
         """``input functions``."""
         return "input functions"
 
+    @property
+    def group(self) -> str:
+        """``tacs``: the input functions are curves of the volumes of interest."""
+        return "tacs"
+
     def skip_reason(self) -> str:
         """Why there is no input function."""
         if self.subject.inputs.dynamic is None:

@@ -133,6 +133,11 @@ class WriteSuv(Step[Path | None]):
         """``SUV image``."""
         return "SUV image"
 
+    @property
+    def group(self) -> str:
+        """``normalise``."""
+        return "normalise"
+
     def skip_reason(self) -> str:
         """Why no SUV image is written."""
         if self.subject.inputs.static is None:

@@ -14,8 +14,8 @@ import pandas as pd
 from hedypet_bids import bids_names as names
 from hedypet_bids.bids_names import Source
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.io.store import Writer
-from hedypet_bids.io.tables import frame_times, read_table
+from hedypet_bids.io.store import Writer, read_sidecar
+from hedypet_bids.io.tables import MISSING, frame_times, read_table
 from hedypet_bids.kernels.quality import (
     SETTLED_S,
     BodyReference,
@@ -112,6 +112,7 @@ class CheckQuality(Step[Path | None]):
     means: Mapping[RegionKey, Path]
     curves: Mapping[RegionKey, Path]
     frame_table: Path | None
+    segmentations: Mapping[str, Path]
 
     @property
     def name(self) -> str:
@@ -126,7 +127,8 @@ class CheckQuality(Step[Path | None]):
         """Means and curves of the organs and of the whole image, and the table on the frames."""
         keys = (ORGANS_KEY, IMAGE_KEY)
         tables = [table[key] for table in (self.means, self.curves) for key in keys if key in table]
-        return [*tables, *([self.frame_table] if self.frame_table else [])]
+        frames = [self.frame_table] if self.frame_table else []
+        return [*tables, *frames, *self.segmentations.values()]
 
     def settings(self) -> Mapping[str, Any]:
         """Frame times, units and doses."""
@@ -148,7 +150,12 @@ class CheckQuality(Step[Path | None]):
 
     def run(self, writer: Writer) -> None:
         """Compare each number with its normal range."""
-        checks = [*self._dose_check(), *self._agreement_check(), *self._frame_checks()]
+        checks = [
+            *self._dose_check(),
+            *self._agreement_check(),
+            *self._frame_checks(),
+            *self._segmentation_checks(),
+        ]
         writer.facts(
             names.quality(self._pet),
             {
@@ -202,6 +209,19 @@ class CheckQuality(Step[Path | None]):
         yield check("negative_fraction", float((table["n_negative"] / table["n_voxels"]).max()))
         image = read_table(self._dynamic_volumes()).iloc[0]
         yield check("not_finite_voxels", float(image["n_voxels"] - image["n_valid"]))
+
+    def _segmentation_checks(self) -> Iterator[QualityCheck]:
+        """What was found when the segmentations were made or taken over."""
+        for task, path in self.segmentations.items():
+            for found in read_sidecar(path).get("Checks", []):
+                value = found["value"]
+                checked = check(found["name"], float("nan") if value == MISSING else float(value))
+                # Several segmentations have a check of the same name.
+                yield dataclasses.replace(
+                    checked,
+                    name=f"{task}_{checked.name}",
+                    text=f"{task}: {checked.text}" if checked.text else "",
+                )
 
     def _dynamic_volumes(self) -> Path:
         assert self.subject.inputs.dynamic is not None

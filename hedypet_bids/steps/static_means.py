@@ -31,6 +31,11 @@ class MeasureStatic(Step[dict[RegionKey, Path]]):
         """``static means``."""
         return "static means"
 
+    @property
+    def group(self) -> str:
+        """``means``."""
+        return "means"
+
     def skip_reason(self) -> str:
         """Why there are no means."""
         return "" if self.subject.inputs.static else "no static PET was found"

@@ -14,9 +14,32 @@ from hedypet_bids.io.participant_metadata import ParticipantMetadata
 from hedypet_bids.io.pet_metadata import PetMetadata
 from hedypet_bids.io.store import Store, Writer
 from hedypet_bids.settings import Settings
+from hedypet_bids.tools.synthseg import SynthSeg
+from hedypet_bids.tools.totalsegmentator import TotalSegmentator
 
 State = Literal["ran", "done", "skipped", "failed", "to run"]
 ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The segmentation programs of this machine, and where they may write.
+
+    Parameters
+    ----------
+    totalsegmentator, synthseg
+        None where the program is not to be used; ``without`` then has the reason by task name.
+    work_dir
+        For temporary files; None for the system's folder.
+    log_folder
+        For the programs' own words.
+    """
+
+    totalsegmentator: TotalSegmentator | None = None
+    synthseg: SynthSeg | None = None
+    without: Mapping[str, str] = field(default_factory=dict, hash=False)
+    work_dir: Path | None = None
+    log_folder: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -29,6 +52,7 @@ class Subject:
     settings: Settings
     store: Store
     threads: int = 1
+    tools: Tools = field(default_factory=Tools)
 
     @property
     def label(self) -> str:
@@ -86,6 +110,11 @@ class Step(ABC, Generic[ResultT_co]):
     def name(self) -> str:
         """The step's name in the plan, the log and the sidecars."""
 
+    @property
+    def group(self) -> str:
+        """The name under which ``--steps`` knows this step: the first word of its own by default."""
+        return self.name.split()[0]
+
     @abstractmethod
     def skip_reason(self) -> str:
         """Why the step cannot run for this participant; empty when it can."""
@@ -135,4 +164,5 @@ class StepRecord:
     state: State
     reason: str = ""
     seconds: float = 0.0
+    peak_mb: float = 0.0
     missing: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,89 @@
+"""Numbers that show whether a segmentation of the body can be right."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hedypet_bids.kernels.quality import QualityCheck, check
+from hedypet_bids.labels import LabelTable
+from hedypet_bids.model import Grid, IntArray
+
+SIZED_ORGANS = ("brain", "liver", "aorta")
+_ON_THE_LEFT, _ON_THE_RIGHT = "spleen", "liver"
+# Above lung and air, below fat.
+_LOWEST_TISSUE_HU = -300.0
+_MOST_VOXELS = 2e7
+
+
+def segmentation_checks(
+    labels: IntArray, grid: Grid, table: LabelTable, hu: NDArray[Any]
+) -> list[QualityCheck]:
+    """Volumes of large organs, side of liver and spleen, organs cut by the field of view, labels outside.
+
+    Parameters
+    ----------
+    labels
+        Shape ``grid.shape``.
+    hu
+        The CT in Hounsfield units, same shape.
+    """
+    counts = np.bincount(labels.ravel(order="K"), minlength=max(table.indices) + 1)
+    checks = [
+        check(f"{organ}_volume_ml", float(counts[table.index_of(organ)]) * grid.voxel_volume_ml)
+        for organ in SIZED_ORGANS
+        if organ in table.names
+    ]
+    if _ON_THE_LEFT in table.names:
+        checks.append(check("spleen_left_of_liver_mm", _left_of(labels, grid, table)))
+        checks.append(check("organs_cut", float(len(cut_regions(labels, grid, table)))))
+    checks.append(check("labels_outside_body", _part_outside(labels, hu, _long_axis(grid))))
+    return checks
+
+
+def cut_regions(labels: IntArray, grid: Grid, table: LabelTable) -> list[str]:
+    """Regions that touch the first or last slice of the field of view (feet and head)."""
+    axis = _long_axis(grid)
+    ends = np.concatenate([np.unique(labels.take(index, axis=axis)) for index in (0, -1)])
+    name_of = dict(zip(table.indices, table.names, strict=True))
+    return [name_of[index] for index in np.unique(ends).tolist() if index in name_of]
+
+
+def body_mask(hu: NDArray[Any], long_axis: int) -> NDArray[np.bool_]:
+    """Where the body (or the couch) is: tissue, and whatever it encloses in a slice across the long axis."""
+    slices = np.moveaxis(hu > _LOWEST_TISSUE_HU, long_axis, 0)
+    filled = np.stack([ndimage.binary_fill_holes(tissue) for tissue in slices])
+    return np.moveaxis(filled, 0, long_axis)
+
+
+def _long_axis(grid: Grid) -> int:
+    """The voxel axis that runs along the body."""
+    return int(np.argmax(np.abs(grid.affine[2, :3] / grid.voxel_sizes_mm)))
+
+
+def _part_outside(labels: IntArray, hu: NDArray[Any], long_axis: int) -> float:
+    """Part of the labelled voxels that are outside the body; NaN where nothing is labelled."""
+    # A part of the voxels shows it as well.
+    step = max(1, math.ceil((labels.size / _MOST_VOXELS) ** (1 / 3)))
+    thin = (slice(None, None, step),) * 3
+    labelled = labels[thin] > 0
+    n_labelled = int(np.count_nonzero(labelled))
+    if not n_labelled:
+        return math.nan
+    return int(np.count_nonzero(labelled & ~body_mask(hu[thin], long_axis))) / n_labelled
+
+
+def _left_of(labels: IntArray, grid: Grid, table: LabelTable) -> float:
+    """How far the spleen lies to the left of the liver, mm; NaN where one of them is not there."""
+    middles = []
+    for organ in (_ON_THE_LEFT, _ON_THE_RIGHT):
+        voxels = np.argwhere(labels == table.index_of(organ))
+        if not len(voxels):
+            return float("nan")
+        middles.append(grid.affine[0, :3] @ voxels.mean(axis=0) + grid.affine[0, 3])
+    # World coordinates are RAS+: left is negative.
+    return float(middles[1] - middles[0])

@@ -1,0 +1,121 @@
+"""SynthSeg: running FreeSurfer's ``mri_synthseg`` on a T1w image."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hedypet_bids.errors import BadDataError, HedypetError, MissingProgramError
+from hedypet_bids.tools.external import run_program
+
+PROGRAM = "mri_synthseg"
+LOWEST_QC_SCORE = 0.65
+"""Below it a segmentation failed (Billot et al., PNAS 2023;120(9):e2216399120)."""
+
+
+@dataclass(frozen=True)
+class SynthSeg:
+    """SynthSeg on this machine."""
+
+    program: Path
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class SynthSegRun:
+    """What ``mri_synthseg`` measured: volumes in mm3 and quality scores (0 to 1) by name."""
+
+    seconds: float
+    device: str
+    volumes_mm3: Mapping[str, float]
+    qc_scores: Mapping[str, float]
+
+
+def find_program(given: Path | None = None) -> Path | None:
+    """The executable as given, of FREESURFER_HOME or on PATH; None where there is none.
+
+    Raises
+    ------
+    MissingProgramError
+        The one given is not there or cannot be executed.
+    """
+    if given is not None:
+        if not (given.is_file() and os.access(given, os.X_OK)):
+            raise MissingProgramError(f"--mri-synthseg {given}: expected an executable file; there is none.")
+        return given.resolve()
+    home = os.environ.get("FREESURFER_HOME")
+    beside = Path(home) / "bin" / PROGRAM if home else None
+    if beside is not None and os.access(beside, os.X_OK):
+        return beside
+    found = shutil.which(PROGRAM)
+    return Path(found) if found else None
+
+
+def segment(
+    tool: SynthSeg,
+    t1w: Path,
+    result: Path,
+    *,
+    robust: bool = True,
+    threads: int = 1,
+    timeout_s: float,
+    log: Path,
+) -> SynthSegRun:
+    """Segment a T1w image (NIfTI) with cortical parcels into ``result``, in the image's own grid.
+
+    Raises
+    ------
+    BadDataError
+        A table it wrote cannot be read.
+    MissingProgramError, ReadWriteError, TryAgainError, HedypetError
+        As :func:`hedypet_bids.tools.external.run_program`.
+    """
+    volumes, scores = result.with_name("volumes.csv"), result.with_name("qc.csv")
+    on_cpu = _on_cpu(tool.device)
+    command = [
+        *(str(tool.program), "--i", str(t1w), "--o", str(result)),
+        *("--vol", str(volumes), "--qc", str(scores), "--threads", str(threads)),
+        *("--parc", "--keepgeom"),
+        *(["--robust"] if robust else []),
+        *(["--cpu"] if on_cpu else []),
+    ]
+    finished = run_program(
+        command, what=PROGRAM, log=log, timeout_s=timeout_s, environment=_environment(tool)
+    )
+    if not result.is_file():
+        raise HedypetError(f"{PROGRAM} ended without a result; its log is {log}.")
+    return SynthSegRun(
+        finished.seconds, "cpu" if on_cpu else "gpu", _row_of_numbers(volumes), _row_of_numbers(scores)
+    )
+
+
+def _on_cpu(device: str) -> bool:
+    if device != "auto":
+        return device == "cpu"
+    # nvidia-smi comes with the driver; SynthSeg's own TensorFlow cannot be asked from here.
+    return shutil.which("nvidia-smi") is None
+
+
+def _environment(tool: SynthSeg) -> dict[str, str]:
+    environment = {}
+    if "FREESURFER_HOME" not in os.environ:
+        environment["FREESURFER_HOME"] = str(tool.program.parent.parent)
+    if ":" in tool.device:
+        environment["CUDA_VISIBLE_DEVICES"] = tool.device.partition(":")[2]
+    return environment
+
+
+def _row_of_numbers(path: Path) -> dict[str, float]:
+    """The one row of a table whose first column names the image."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, row = list(csv.reader(file))[:2]
+        return {name.strip(): float(text) for name, text in zip(header[1:], row[1:], strict=True)}
+    except (OSError, ValueError) as fault:
+        raise BadDataError(
+            f"{PROGRAM} wrote no readable {path.name}: expected a header and one row of numbers; {fault}."
+        ) from fault

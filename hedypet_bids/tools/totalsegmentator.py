@@ -1,0 +1,336 @@
+"""TotalSegmentator: which weights and licence a task needs, and running it on a CT, offline.
+
+Its Python API runs in a process of its own (``totalsegmentator_process``), because it forks
+workers, ends the interpreter on some errors and keeps its memory. It makes no network call: the
+weights are checked before, and its configuration, written for every run, sends no statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, UsageError
+from hedypet_bids.io.atomic import write_error
+from hedypet_bids.tools.external import run_program
+
+TASKS: Mapping[str, str] = {"total": "total", "tissue": "tissue_types", "body": "body"}
+"""TotalSegmentator's name of each of our CT tasks."""
+
+LICENSED_TASKS = frozenset({"tissue"})
+LICENCE_LENGTH = 18
+LICENCE_VARIABLE = "TOTALSEG_LICENSE"
+FETCH_COMMAND = "hedypet-weights fetch"
+_CHECKPOINT = "checkpoint_final.pth"
+_LONGEST_TEMPORARY_PATH = 70
+_STAGE_FILES = ("dataset.json", "plans.json")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network: TotalSegmentator's number and folder of its weights."""
+
+    number: int
+    folder: str
+
+
+# Of TotalSegmentator 2.18; a test compares them with its own tables.
+_ORGAN_PARTS = (
+    Model(291, "Dataset291_TotalSegmentator_part1_organs_1559subj"),
+    Model(292, "Dataset292_TotalSegmentator_part2_vertebrae_1532subj"),
+    Model(293, "Dataset293_TotalSegmentator_part3_cardiac_1559subj"),
+    Model(294, "Dataset294_TotalSegmentator_part4_muscles_1559subj"),
+    Model(295, "Dataset295_TotalSegmentator_part5_ribs_1559subj"),
+)
+_ORGANS_3MM = Model(297, "Dataset297_TotalSegmentator_total_3mm_1559subj")
+_ORGANS_6MM = Model(298, "Dataset298_TotalSegmentator_total_6mm_1559subj")
+_BODY = Model(299, "Dataset299_body_1559subj")
+_BODY_6MM = Model(300, "Dataset300_body_6mm_1559subj")
+_TISSUE = Model(481, "Dataset481_tissue_1559subj")
+MODELS = (*_ORGAN_PARTS, _ORGANS_3MM, _ORGANS_6MM, _BODY, _BODY_6MM, _TISSUE)
+
+
+@dataclass(frozen=True)
+class TotalSegmentator:
+    """TotalSegmentator on this machine: where the weights are, the licence, the device."""
+
+    weights: Path
+    licence: str = field(default="", repr=False)
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class SegmentationRun:
+    """What a run was made with, for the sidecar."""
+
+    version: str
+    device: str
+    seconds: float
+    weights: Mapping[str, str]
+
+
+def models_of(task: str, *, fast: bool = False, roi_subset: Sequence[str] = ()) -> tuple[Model, ...]:
+    """The networks that a task needs."""
+    if task == "tissue":
+        return (_TISSUE,)
+    if task == "body":
+        return (_BODY_6MM,) if fast else (_BODY,)
+    organs = (_ORGANS_3MM,) if fast else _ORGAN_PARTS
+    return (*organs, _ORGANS_6MM) if roi_subset else organs
+
+
+def weights_folder(given: Path | None = None) -> Path:
+    """Where the weights are: as given, else where TotalSegmentator itself looks for them."""
+    if given is not None:
+        return given
+    if path := os.environ.get("TOTALSEG_WEIGHTS_PATH"):
+        return Path(path)
+    return _home() / "nnunet" / "results"
+
+
+def find_licence(given: str | None = None) -> str:
+    """The licence number as given, of the environment or of TotalSegmentator's configuration; else empty.
+
+    Raises
+    ------
+    UsageError
+        It has not 18 characters. The message does not repeat it.
+    """
+    found = {
+        "--totalseg-license": given,
+        LICENCE_VARIABLE: os.environ.get(LICENCE_VARIABLE),
+        str(_home() / "config.json"): _configured_licence(),
+    }
+    where, licence = next(((w, text) for w, text in found.items() if text), ("", ""))
+    if licence and len(licence) != LICENCE_LENGTH:
+        raise UsageError(
+            f"The TotalSegmentator licence number of {where} has {len(licence)} characters; expected "
+            f"{LICENCE_LENGTH}."
+        )
+    return licence or ""
+
+
+def checkpoints(folder: Path, model: Model) -> list[Path]:
+    """The checkpoint files of a model that are there, one a fold."""
+    return sorted((folder / model.folder).glob(f"nnUNetTrainer*/fold_*/{_CHECKPOINT}"))
+
+
+def faults_of_weights(folder: Path, models: Iterable[Model], *, read: bool = False) -> dict[Model, str]:
+    """What is wrong with the weights of each model; with ``read`` their contents are checked, too."""
+    faults = {}
+    for model in dict.fromkeys(models):
+        found = checkpoints(folder, model)
+        if not found:
+            faults[model] = "missing"
+        elif reason := next(filter(None, (_fault_of_checkpoint(path, read) for path in found)), ""):
+            faults[model] = reason
+    return faults
+
+
+def check_weights(folder: Path, tasks: Mapping[str, Sequence[Model]]) -> None:
+    """Return when every model of the tasks is there.
+
+    Raises
+    ------
+    MissingInputError
+        Weights are missing or cut short; the message lists all of them with the command to fetch them.
+    """
+    faults = faults_of_weights(folder, [model for models in tasks.values() for model in models])
+    if not faults:
+        return
+    listed = "\n  ".join(f"{model.folder}: {reason}" for model, reason in faults.items())
+    numbers = " ".join(str(model.number) for model in faults)
+    raise MissingInputError(
+        f"TotalSegmentator is needed for {', '.join(tasks)}, but in {folder} these weights are not right:\n"
+        f"  {listed}\nFetch them with '{FETCH_COMMAND} {numbers}', point to them with --totalseg-weights "
+        "DIR, give ready segmentations with --derivatives totalsegmentator=PATH, or leave these tasks out "
+        "with --no-totalsegmentator."
+    )
+
+
+def check_device(device: str) -> None:
+    """Return when the device can be had.
+
+    Raises
+    ------
+    MissingInputError
+        A GPU was asked for and CUDA shows none, or not that one.
+    """
+    if not device.startswith("gpu"):
+        return
+    # Imported here: it takes seconds, and only who asks for a GPU has to know before work begins.
+    import torch
+
+    number = int(device.partition(":")[2] or 0)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if number >= count:
+        raise MissingInputError(
+            f"--device {device}: CUDA shows {count} GPUs on this machine. Start the container with --gpus "
+            "all (docker) or --nv (singularity), or use --device cpu."
+        )
+
+
+def segment(
+    tool: TotalSegmentator,
+    task: str,
+    ct: Path,
+    result: Path,
+    *,
+    fast: bool = False,
+    roi_subset: Sequence[str] = (),
+    threads: int = 1,
+    timeout_s: float,
+    log: Path,
+) -> SegmentationRun:
+    """Segment a CT (NIfTI) into ``result`` (NIfTI), label numbers as TotalSegmentator's.
+
+    Raises
+    ------
+    BadDataError
+        A weight file cannot be loaded.
+    ReadWriteError, TryAgainError, HedypetError
+        As :func:`hedypet_bids.tools.external.run_program`.
+    """
+    models = models_of(task, fast=fast, roi_subset=roi_subset)
+    with tempfile.TemporaryDirectory(prefix="totalseg-", dir=result.parent) as name:
+        folder = Path(name)
+        _write_configuration(folder, tool.licence)
+        request, answer = folder / "request.json", folder / "answer.json"
+        content = {
+            "input": str(ct),
+            "output": str(result),
+            "task": TASKS[task],
+            # tissue_types has one resolution only.
+            "fast": fast and task != "tissue",
+            "roi_subset": list(roi_subset) if task == "total" and roi_subset else None,
+            "device": tool.device,
+            "threads": threads,
+            "answer": str(answer),
+        }
+        request.write_text(json.dumps(content))
+        try:
+            with _short_path(folder) as temporary:
+                finished = run_program(
+                    [sys.executable, "-m", "hedypet_bids.tools.totalsegmentator_process", str(request)],
+                    what=f"TotalSegmentator ({TASKS[task]})",
+                    log=log,
+                    timeout_s=timeout_s,
+                    environment=_environment(tool, folder, temporary, threads),
+                )
+        except HedypetError as error:
+            faults = faults_of_weights(tool.weights, models, read=True)
+            if not faults:
+                raise
+            listed = "; ".join(f"{model.folder}: {reason}" for model, reason in faults.items())
+            raise BadDataError(
+                f"TotalSegmentator cannot load its weights in {tool.weights}: {listed}. Remove that folder "
+                f"and fetch it again with '{FETCH_COMMAND}'."
+            ) from error
+        found: dict[str, Any] = json.loads(answer.read_text())
+    if not result.is_file():
+        raise HedypetError(f"TotalSegmentator ({TASKS[task]}) ended without a result; its log is {log}.")
+    checksums = {model.folder: checksum for model in models for checksum in [_checksum(tool.weights, model)]}
+    return SegmentationRun(found["version"], found["device"], finished.seconds, checksums)
+
+
+def _home() -> Path:
+    """TotalSegmentator's folder for its configuration and weights."""
+    if path := os.environ.get("TOTALSEG_HOME_DIR"):
+        return Path(path)
+    try:
+        return Path.home() / ".totalsegmentator"
+    except RuntimeError:
+        return Path("/nonexistent")  # a user without a home has no configuration either
+
+
+def _configured_licence() -> str:
+    try:
+        content = json.loads((_home() / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("license_number") or "") if isinstance(content, dict) else ""
+
+
+def _fault_of_checkpoint(path: Path, read: bool) -> str:
+    where = "/".join(path.parts[-2:])
+    model = path.parents[1]
+    if absent := [name for name in _STAGE_FILES if not (model / name).is_file()]:
+        return f"{absent[0]} is missing"
+    # PyTorch's checkpoints are ZIP archives, whose directory stands at the end: it shows cuts at once.
+    if not zipfile.is_zipfile(path):
+        return f"{where} is cut short or broken ({path.stat().st_size} bytes)"
+    if read:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+        except (OSError, zipfile.BadZipFile) as fault:
+            return f"{where} cannot be read: {fault}"
+        if broken:
+            return f"{where} is broken in {broken}"
+        for name in _STAGE_FILES:
+            try:
+                json.loads((model / name).read_text("utf-8"))
+            except ValueError:
+                return f"{name} is no JSON"
+    return ""
+
+
+def _write_configuration(folder: Path, licence: str) -> None:
+    configuration = {
+        "totalseg_id": "totalseg_hedypet0",
+        "send_usage_stats": False,
+        "prediction_counter": 0,
+        "statistics_disclaimer_shown": True,
+        **({"license_number": licence} if licence else {}),
+    }
+    path = folder / "config.json"
+    try:
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(configuration))
+    except OSError as fault:
+        raise write_error(path, fault) from fault
+
+
+@contextmanager
+def _short_path(folder: Path) -> Iterator[Path]:
+    """The folder under a name short enough for the sockets of nnU-Net's workers (108 characters in all)."""
+    if len(str(folder)) <= _LONGEST_TEMPORARY_PATH:
+        yield folder
+        return
+    try:
+        holder = tempfile.TemporaryDirectory(prefix="ts-")
+    except OSError:
+        yield folder  # nowhere else to write; its log will say that the path is too long
+        return
+    with holder as name:
+        link = Path(name) / "t"
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield link
+
+
+def _environment(tool: TotalSegmentator, folder: Path, temporary: Path, threads: int) -> dict[str, str]:
+    return {
+        "TOTALSEG_HOME_DIR": str(folder),
+        "TOTALSEG_WEIGHTS_PATH": str(tool.weights.resolve()),
+        "TMPDIR": str(temporary),
+        # nnU-Net's own workers and PyTorch's threads stay within the share of this participant.
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "nnUNet_def_n_proc"), str(threads)),
+    }
+
+
+def _checksum(folder: Path, model: Model) -> str:
+    """SHA-256 (first 16 characters) over the checkpoints of a model."""
+    total = hashlib.sha256()
+    for path in checkpoints(folder, model):
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]

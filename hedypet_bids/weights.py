@@ -1,0 +1,141 @@
+"""``hedypet-weights``: fetch, check and list the weights of TotalSegmentator."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, TryAgainError, UsageError
+from hedypet_bids.tools import totalsegmentator
+from hedypet_bids.tools.totalsegmentator import MODELS, TASKS, Model, models_of
+
+_OPEN = "Apache-2.0"
+_LICENSED = "licence number needed (free for non-commercial use)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    given = _parser().parse_args(argv)
+    folder = totalsegmentator.weights_folder(given.weights)
+    try:
+        models = _chosen(given.models) if given.command != "list" else MODELS
+        if given.command == "fetch":
+            fetch(folder, models, totalsegmentator.find_licence(given.totalseg_license))
+        elif given.command == "check":
+            check(folder, models)
+        else:
+            show(folder)
+    except HedypetError as error:
+        print(f"hedypet-weights: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def show(folder: Path) -> None:
+    """Print every model with its tasks, licence, and size on disk."""
+    faults = totalsegmentator.faults_of_weights(folder, MODELS)
+    print(f"Weights in {folder}")
+    for model in MODELS:
+        size = sum(file.stat().st_size for file in (folder / model.folder).rglob("*") if file.is_file())
+        state = faults.get(model, f"{size / 1e6:.1f} MB")
+        print(f"{model.number}  {model.folder:50}  {_use_of(model):32}  {_licence_of(model)}: {state}")
+
+
+def check(folder: Path, models: Sequence[Model]) -> None:
+    """Read every file of the models; raise BadDataError or MissingInputError when one is not right."""
+    faults = totalsegmentator.faults_of_weights(folder, models, read=True)
+    for model in models:
+        print(f"{model.number}  {model.folder}: {faults.get(model, 'whole')}")
+    if not faults:
+        return
+    numbers = " ".join(str(model.number) for model in faults)
+    advice = f"Fetch them with '{totalsegmentator.FETCH_COMMAND} {numbers}'."
+    if all(reason == "missing" for reason in faults.values()):
+        raise MissingInputError(f"{len(faults)} of {len(models)} models are not in {folder}. {advice}")
+    raise BadDataError(f"{len(faults)} of {len(models)} models in {folder} are not whole. {advice}")
+
+
+def fetch(folder: Path, models: Sequence[Model], licence: str) -> None:
+    """Download the models that are missing or broken, with TotalSegmentator's own downloader.
+
+    Raises
+    ------
+    UsageError
+        A model needs a licence number and there is none.
+    TryAgainError
+        The download failed.
+    """
+    faults = totalsegmentator.faults_of_weights(folder, models, read=True)
+    if any(model in models_of("tissue") for model in faults) and not licence:
+        raise UsageError(
+            "The tissue model is only handed out for a licence number: give --totalseg-license or set "
+            f"{totalsegmentator.LICENCE_VARIABLE}. Name the other models to fetch these alone."
+        )
+    for model, reason in faults.items():
+        print(f"{model.number}  {model.folder}: {reason}; fetching", flush=True)
+        _download(folder, model, licence)
+    check(folder, models)
+
+
+def _download(folder: Path, model: Model, licence: str) -> None:
+    # TotalSegmentator reads its folders from the environment when it is imported.
+    with tempfile.TemporaryDirectory() as home:
+        configuration = {"totalseg_id": "", "send_usage_stats": False, "license_number": licence}
+        (Path(home) / "config.json").write_text(json.dumps(configuration))
+        os.environ |= {"TOTALSEG_HOME_DIR": home, "TOTALSEG_WEIGHTS_PATH": str(folder)}
+        import requests
+        from totalsegmentator.libs import download_pretrained_weights, robust_rmtree
+
+        try:
+            # What is there is broken; the downloader would take it as it is.
+            robust_rmtree(folder / model.folder)
+            download_pretrained_weights(model.number)
+        except (OSError, requests.RequestException) as fault:
+            raise TryAgainError(f"{model.folder} cannot be fetched: {fault}") from fault
+
+
+def _chosen(numbers: Sequence[int]) -> list[Model]:
+    """The models asked for; by default those of the three tasks at full resolution."""
+    if not numbers:
+        return [model for task in TASKS for model in models_of(task)]
+    by_number = {model.number: model for model in MODELS}
+    unknown = [number for number in numbers if number not in by_number]
+    if unknown:
+        raise UsageError(f"There is no model {unknown[0]}; there are {', '.join(map(str, by_number))}.")
+    return [by_number[number] for number in numbers]
+
+
+def _use_of(model: Model) -> str:
+    uses = [task for task in TASKS if model in models_of(task)]
+    uses += [f"{task} --totalseg-fast" for task in ("total", "body") if model in models_of(task, fast=True)]
+    return ", ".join(uses) or "--totalseg-roi-subset"
+
+
+def _licence_of(model: Model) -> str:
+    return _LICENSED if model in models_of("tissue") else _OPEN
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hedypet-weights", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("fetch", "download what is missing or broken (tasks total, tissue and body by default)"),
+        ("check", "read every file and say what is missing or broken"),
+        ("list", "every model with its use, licence and size"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--weights", type=Path, metavar="DIR", help="where the weights are")
+        if name != "list":
+            command.add_argument("models", nargs="*", type=int, metavar="MODEL", help="numbers, as in list")
+        if name == "fetch":
+            command.add_argument("--totalseg-license", metavar="NUMBER", help="for the tissue model")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""``hedypet-worker``: a worker of the same image that takes participants from a Dask scheduler."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+
+from hedypet_bids.version import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Work until the scheduler closes or a signal comes; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="hedypet-worker", description=__doc__)
+    parser.add_argument("scheduler", metavar="ADDRESS", help="of the scheduler, such as tcp://node1:8786")
+    parser.add_argument("--nthreads", type=int, default=1, help="participants at a time (default: 1)")
+    parser.add_argument("--memory-limit", default="auto", help="such as 16GB (default: of the machine)")
+    parser.add_argument("--version", action="version", version=f"hedypet-worker {__version__}")
+    given = parser.parse_args(argv)
+    try:
+        asyncio.run(_work(given.scheduler, given.nthreads, given.memory_limit))
+    except (OSError, TimeoutError, ValueError) as fault:
+        print(
+            f"hedypet-worker: there is no scheduler at {given.scheduler}: {fault}. Start one with "
+            "'dask scheduler', or check the address and the network between the machines.",
+            file=sys.stderr,
+        )
+        return 75
+    return 0
+
+
+async def _work(scheduler: str, nthreads: int, memory_limit: str) -> None:
+    # Imported here: --help and --version do not need it.
+    import dask
+    from distributed import Nanny
+
+    # Non-daemonic workers may fork external tools.
+    with dask.config.set({"distributed.worker.daemon": False}):
+        async with Nanny(scheduler, nthreads=nthreads, memory_limit=memory_limit) as nanny:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, lambda: asyncio.ensure_future(nanny.close()))
+            await nanny.finished()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,384 @@
+"""Workers that die, runs that are killed, stopped or doubled, and what is asked for in part."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT, Run, hedypet, only
+
+from hedypet_bids.engine import Workers, run_all
+from hedypet_bids.errors import BadDataError, TryAgainError
+from hedypet_bids.io.dataset import Dataset
+from hedypet_bids.io.lock import exclusive
+from hedypet_bids.phantom import main as write_phantom
+from hedypet_bids.resources import participant_mb
+
+BIN = Path(sys.executable).parent
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    """Every result by name, without what tells of a run: logs, reports, and times in sidecars."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "log" not in path.relative_to(folder).parts and path.suffix != ".html":
+            content = path.read_bytes()
+            if path.suffix == ".json":
+                content = re.sub(rb'"(ModifiedNs|Digest)": [^,\n]*', b"", content)
+            found[str(path.relative_to(folder))] = content
+    return found
+
+
+@pytest.fixture(scope="module")
+def single(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantom with participant 001 only."""
+    path = tmp_path_factory.mktemp("single") / "bids"
+    shutil.copytree(phantom, path, ignore=shutil.ignore_patterns("sub-002"), copy_function=os.link)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    done = hedypet(single, output, "participant", "--skip-bids-validation")
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+# The process kills itself when the step has written its first file but not yet its sidecar.
+KILLER = """
+import os, sys
+from hedypet_bids.io import store
+finish = store.Writer._finish
+def killed(self, path, *rest):
+    if self.stamp.step == sys.argv[1]:
+        os.kill(os.getpid(), 9)
+    finish(self, path, *rest)
+store.Writer._finish = killed
+from hedypet_bids.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_inside_every_step_ends_as_an_undisturbed_one(
+    single: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    steps = pd.read_csv(only(undisturbed, "steps.tsv"), sep="\t")["step"].tolist()
+    assert len(steps) == 18
+    output = tmp_path / "out"
+    arguments = [str(single), str(output), "participant", "--skip-bids-validation", "--nprocs", "1"]
+    for step in steps:
+        done = subprocess.run(
+            [sys.executable, "-c", KILLER, step, *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == -signal.SIGKILL, (step, done.stderr)
+    done = hedypet(*arguments)
+    assert done.returncode == 0, done.stderr
+    runs = sorted(output.glob("sub-001/log/*/steps.tsv"))
+    # Only the last run lived to write its record: all that was finished before is not repeated.
+    assert len(runs) == 1
+    states = pd.read_csv(runs[0], sep="\t").set_index("step")["state"]
+    assert states[steps[:-1]].eq("done").all() and states[steps[-1]] == "ran"
+    expected, found = outputs(undisturbed), outputs(output)
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
+    assert not list(output.rglob(".tmp-*.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nprocs", ["1", "2"])
+def test_sigterm_ends_a_run_cleanly_and_it_goes_on(phantom: Path, tmp_path: Path, nprocs: str) -> None:
+    output = tmp_path / "out"
+    arguments = [phantom, output, "participant", "--skip-bids-validation", "--nprocs", nprocs]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "run.py", *arguments], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "register head: ran" in line:
+            process.terminate()
+    assert process.wait(60) == 75, lines
+    assert "finished steps are kept" in lines[-1] and "Traceback" not in "".join(lines)
+    assert nprocs != "1" or not list(output.rglob(".tmp-*"))
+    for path in output.rglob("*_xfm.txt"):
+        assert path.with_suffix(".json").is_file()
+    again = hedypet(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"sub-001 register head: done", again.stderr)
+
+
+def test_a_second_run_on_the_same_participant_says_why_it_stops(single: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "out" / "sub-001" / "log" / ".lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = hedypet(single, tmp_path / "out", "participant", "--skip-bids-validation")
+    assert done.returncode == 75, done.stderr
+    assert "Another run is working on sub-001" in done.stdout + done.stderr
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
+
+
+@pytest.mark.slow
+def test_two_runs_into_one_output_end_with_valid_files(
+    phantom: Path, phantom_run: Run, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    runs = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                ROOT / "run.py",
+                phantom,
+                output,
+                "participant",
+                "--skip-bids-validation",
+                "--participant-label",
+                label,
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        for label in ("001", "002")
+    ]
+    assert [run.wait(300) for run in runs] == [0, 0]
+    groups = [
+        subprocess.Popen(
+            [sys.executable, ROOT / "run.py", phantom, output, "group"], stderr=subprocess.DEVNULL
+        )
+        for _ in range(2)
+    ]
+    assert [run.wait(300) for run in groups] == [0, 0]
+    # The dataset's own path stands in no table, so these are the bytes of the ordinary run.
+    expected = outputs(phantom_run.output / "readouts")
+    assert outputs(output / "readouts") == expected
+    json.loads((output / "dataset_description.json").read_text())
+
+
+def test_a_lock_is_released_with_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "lock"
+    with exclusive(path, wait=False, what="it"):
+        code = f"""
+from pathlib import Path
+from hedypet_bids.io.lock import exclusive
+with exclusive(Path({str(path)!r}), wait=False, what="it"): pass
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "TryAgainError" in done.stderr and "working on it" in done.stderr
+    with exclusive(path, wait=False, what="it"):
+        pass
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code.replace("pass", "print(1, flush=True); import time; time.sleep(60)")],
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None and holder.stdout.readline()
+    with pytest.raises(TryAgainError), exclusive(path, wait=False, what="it"):
+        pass
+    holder.kill()
+    holder.wait()
+    with exclusive(path, wait=False, what="it"):
+        pass
+
+
+def test_steps_run_in_part_and_the_rest_resumes(single: Path, undisturbed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    arguments = (single, output, "participant", "--skip-bids-validation")
+    first = hedypet(*arguments, "--steps", "segment")
+    assert first.returncode == 0, first.stderr
+    assert {p.name.rsplit("_", 1)[1] for p in output.rglob("*.nii.gz")} == {"dseg.nii.gz"}
+    assert not list(output.rglob("*_space-*")) and not (output / "sub-001.html").exists()
+    plan = hedypet(*arguments, "--dry-run", "--steps", "resample", "normalise")
+    states = {" ".join(line.split()[:2]): line for line in plan.stdout.splitlines()[1:]}
+    assert "to run" in states["resample bodystat"] and "--steps leaves it out" in states["register head"]
+    rest = hedypet(*arguments)
+    assert rest.returncode == 0 and "segment total: done" in rest.stderr
+    assert outputs(output) == outputs(undisturbed)
+    assert hedypet(*arguments, "--steps", "magic").returncode == 2
+
+
+def test_what_each_step_took_is_kept(undisturbed: Path) -> None:
+    table = pd.read_csv(only(undisturbed, "steps.tsv"), sep="\t")
+    assert (table["seconds"] > 0).all() and table["peak_mb"].between(100, 3000).all()
+    assert (undisturbed / "sub-001" / "log").is_dir() and only(undisturbed, "settings.toml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_the_estimate_of_memory_is_no_less_than_what_is_used(size: str, tmp_path: Path) -> None:
+    bids = tmp_path / "bids"
+    write_phantom([str(bids), "--participants", "1", "--size", size, "--seed", "1"])
+    done = hedypet(bids, tmp_path / "out", "participant", "--skip-bids-validation", "--nprocs", "1")
+    assert done.returncode == 0, done.stderr
+    peak_mb = pd.read_csv(only(tmp_path / "out", "steps.tsv"), sep="\t")["peak_mb"].max()
+    estimate_mb = participant_mb(Dataset(bids).inputs("001"))
+    assert peak_mb <= estimate_mb <= 2 * peak_mb, (peak_mb, estimate_mb)
+
+
+def test_memory_limits_the_workers() -> None:
+    assert Workers(8).number_for(3) == 3
+    assert Workers(2).number_for(30) == 2
+    assert Workers(8, mem_mb=10_000, item_mb=3000).number_for(30) == 3
+    assert Workers(8, mem_mb=1000, item_mb=3000).number_for(30) == 1
+
+
+# Work for the engine itself; module-level, so that workers find it.
+
+
+def die_once(marker: str, _notify: object) -> str:
+    path = Path(marker)
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "second time"
+
+
+def die_always(name: str, _notify: object) -> str:
+    if name == "bad":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"good {name}"
+
+
+def _silent(*_: str) -> None:
+    """No progress is looked at."""
+
+
+def _lost(item: str, reason: str) -> str:
+    return f"lost {item}: {reason}"
+
+
+@pytest.mark.slow
+def test_a_lost_worker_costs_one_repetition_then_its_item(tmp_path: Path) -> None:
+    markers = [str(tmp_path / name) for name in ("a", "b")]
+    done = list(run_all(die_once, markers, workers=Workers(2), notify=_silent, lost=_lost))
+    assert done == ["second time", "second time"]
+    names = ["one", "bad", "two"]
+    found = sorted(run_all(die_always, names, workers=Workers(2, 4000, 500.0), notify=_silent, lost=_lost))
+    assert found[:2] == ["good one", "good two"]
+    assert "lost bad" in found[2] and "share of 2000 MB" in found[2] and "500 MB" in found[2]
+
+
+def test_enough_stops_before_the_next_item() -> None:
+    seen = list(
+        run_all(
+            lambda item, _notify: item,
+            ["one", "two", "three"],
+            workers=Workers(1),
+            notify=_silent,
+            lost=_lost,
+            enough=lambda result: result == "two",
+        )
+    )
+    assert seen == ["one", "two"]
+
+
+def test_the_first_crash_stops_when_asked(phantom: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(phantom, raw)
+    only(raw / "sub-001", "*rec-acstatPSF_pet.nii.gz").write_bytes(b"no image")
+    done = hedypet(
+        raw,
+        tmp_path / "out",
+        "participant",
+        "--skip-bids-validation",
+        "--nprocs",
+        "1",
+        "--stop-on-first-crash",
+    )
+    assert done.returncode == 1, done.stderr
+    assert "not begun" in done.stderr and not (tmp_path / "out" / "sub-002.html").exists()
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[str]:
+    """A Dask scheduler on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [BIN / "dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
+        stderr=(tmp_path / "scheduler.log").open("w"),
+    )
+    yield f"tcp://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(30)
+
+
+def worker(address: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [BIN / "hedypet-worker", address, "--memory-limit", "4GB"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_cluster_finishes_although_a_worker_is_killed_half_way(
+    phantom: Path, phantom_run: Run, scheduler: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    workers = [worker(scheduler), worker(scheduler)]
+    try:
+        run = subprocess.Popen(
+            [
+                sys.executable,
+                ROOT / "run.py",
+                phantom,
+                output,
+                "participant",
+                "--skip-bids-validation",
+                "--dask-scheduler",
+                scheduler,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert run.stderr is not None
+        lines = []
+        for line in run.stderr:
+            lines.append(line)
+            if "resample bodystat: ran" in line and len(workers) == 2:
+                # The whole machine goes: the worker and the process that watches over it.
+                os.killpg(workers.pop().pid, signal.SIGKILL)
+        assert run.wait(300) == 0, "".join(lines)
+    finally:
+        for process in workers:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+    for label in ("001", "002"):
+        expected = outputs(phantom_run.output / f"sub-{label}")
+        assert outputs(output / f"sub-{label}").keys() == expected.keys()
+    assert "2 of 2 participants finished" in lines[-1]
+
+
+def test_an_address_without_a_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hedypet_bids.engine.CONNECT_TIMEOUT_S", 1)
+    workers = Workers(1, scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(TryAgainError, match="there is no scheduler"):
+        list(run_all(die_always, ["a"], workers=workers, notify=_silent, lost=_lost))
+    began = time.monotonic()
+    done = subprocess.run(
+        [BIN / "hedypet-worker", "nowhere://x"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode != 0 and "Traceback" not in done.stderr and time.monotonic() - began < 60
+
+
+def test_an_unreadable_image_has_no_estimate(single: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(single, raw)
+    only(raw / "sub-001", "*rec-acdynPSF_pet.nii.gz").write_bytes(b"no image")
+    with pytest.raises(BadDataError, match="acdynPSF"):
+        participant_mb(Dataset(raw).inputs("001"))

@@ -1,0 +1,534 @@
+"""TotalSegmentator's real code on toy weights, and a stand-in for mri_synthseg."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import ROOT, hedypet, only
+from scipy import ndimage
+
+from hedypet_bids import weights as weights_command
+from hedypet_bids.errors import (
+    BadDataError,
+    HedypetError,
+    MissingInputError,
+    MissingProgramError,
+    ReadWriteError,
+    TryAgainError,
+    UsageError,
+)
+from hedypet_bids.labels import label_table
+from hedypet_bids.steps.segment import check_ct
+from hedypet_bids.tools import synthseg, totalsegmentator
+from hedypet_bids.tools.external import run_program
+from hedypet_bids.tools.totalsegmentator import MODELS, TASKS, TotalSegmentator, models_of
+
+LICENCE = "aca_ABCDEFGHIJKLMN"
+TRUNK = slice(100, 140)
+TOTALSEG = pytest.importorskip("totalsegmentator.map_tasks_config")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Toy weights of every model."""
+    from toy_weights import write_weights
+
+    folder = tmp_path_factory.mktemp("weights")
+    write_weights(folder)
+    return folder
+
+
+@pytest.fixture
+def raw(phantom: Path, tmp_path: Path) -> Path:
+    """Participant 001 without ready segmentations, with a CT of the trunk only: networks take their time."""
+    path = tmp_path / "raw"
+    shutil.copytree(phantom, path, ignore=shutil.ignore_patterns("derivatives", "sub-002"))
+    ct = only(path, "*rec-br38f_ct.nii.gz")
+    trunk = nib.load(ct).slicer[:, :, TRUNK]
+    nib.save(nib.Nifti1Image(np.asanyarray(trunk.dataobj), trunk.affine), ct)
+    return path
+
+
+def expected_from_hu(hu: np.ndarray, bands: dict[str, float], table: dict[str, int]) -> np.ndarray:
+    """The label whose centre is nearest, 0 for the background."""
+    numbers = np.array([table.get(name, 0) for name in bands])
+    distances = np.abs(hu[..., None] - np.array(list(bands.values())))
+    return numbers[np.argmin(distances, axis=-1)]
+
+
+def homogeneous(expected: np.ndarray, voxels: int) -> np.ndarray:
+    """Where all voxels around have the same label: networks that work on coarser voxels agree there."""
+    size = 2 * voxels + 1
+    return ndimage.maximum_filter(expected, size) == ndimage.minimum_filter(expected, size)
+
+
+def flip_a_byte(checkpoint: Path) -> None:
+    """Change one byte of the pickled part of a checkpoint."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        entry = next(item for item in archive.infolist() if item.filename.endswith("data.pkl"))
+    content = bytearray(checkpoint.read_bytes())
+    name_length, extra_length = struct.unpack_from("<HH", content, entry.header_offset + 26)
+    content[entry.header_offset + 30 + name_length + extra_length + 40] ^= 0xFF
+    checkpoint.write_bytes(content)
+
+
+def test_models_are_those_of_totalsegmentator() -> None:
+    for model in MODELS:
+        assert TOTALSEG.TASK_ID_WEIGHTS_CONFIGS[model.number]["foldername"] == model.folder
+    for ours, theirs in TASKS.items():
+        config = TOTALSEG.TASK_CONFIGS[theirs]
+        for fast in (False, True):
+            mode = config.get("sub_modes", {}).get("fast" if fast else "default", config)
+            numbers = mode["task_id"] if isinstance(mode["task_id"], list) else [mode["task_id"]]
+            assert [model.number for model in models_of(ours, fast=fast)] == numbers
+
+
+NO_NETWORK = """
+import socket
+from pathlib import Path
+def refuse(self, address, *rest):
+    if self.family != socket.AF_UNIX and str(address[0]) not in ("127.0.0.1", "localhost"):
+        with Path({record!r}).open("a") as file:
+            file.write(f"{{address}}\\n")
+        raise OSError("no network here")
+    return connect(self, address, *rest)
+connect, socket.socket.connect = socket.socket.connect, refuse
+resolve = socket.getaddrinfo
+def noted(host, *rest, **more):
+    if host not in (None, "localhost", "127.0.0.1"):
+        with Path({record!r}).open("a") as file:
+            file.write(f"{{host}}\\n")
+        raise OSError("no network here")
+    return resolve(host, *rest, **more)
+socket.getaddrinfo = noted
+"""
+
+
+@pytest.mark.slow
+def test_the_three_tasks_run_offline_from_the_command_line(
+    raw: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, site = tmp_path / "network.txt", tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(NO_NETWORK.format(record=str(record)))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("TOTALSEG_LICENSE", LICENCE)
+    output = tmp_path / "out"
+    arguments = (raw, output, "participant", "--totalseg-weights", toy, "--totalseg-fast", "--device", "cpu")
+    done = hedypet(*arguments, "--work-dir", tmp_path / "work")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not record.exists(), record.read_text()
+
+    from toy_weights import BANDS
+
+    image = nib.load(only(raw, "*rec-br38f_ct.nii.gz"))
+    hu = np.asanyarray(image.dataobj)
+    # Number of the model, and its voxel over the CT's, rounded up.
+    for name, number, reach in (("total", 297, 1), ("tissue", 481, 1), ("body", 300, 1)):
+        path = only(output, f"*br38f_seg-{name}_dseg.nii.gz")
+        found = nib.load(path)
+        labels = np.asanyarray(found.dataobj)
+        table = dict(zip(label_table(name).names, label_table(name).indices, strict=True))
+        if name == "body":
+            table = {"body_trunc": table["trunk"]}
+        expected = expected_from_hu(hu, dict(BANDS[number]), table)
+        inside = homogeneous(expected, reach)
+        assert labels.dtype == np.uint8 and found.shape == image.shape
+        np.testing.assert_allclose(found.affine, image.affine, atol=1e-4)
+        if name != "body":  # TotalSegmentator keeps the body's largest piece only
+            assert (labels[inside] == expected[inside]).mean() > 0.995, name
+        for label in np.unique(expected[inside & (expected > 0)]):
+            assert (labels[inside & (expected == label)] == label).mean() > 0.95, (name, label)
+        sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+        tool = sidecar["Tool"]
+        assert tool["Device"] == "cpu" and tool["Task"] == TASKS[name] and tool["Seconds"] > 0
+        assert [len(checksum) for checksum in tool["Weights"].values()] == [16]
+        assert {item["name"] for item in sidecar["Checks"]} >= {"labels_outside_body"}
+    written = [p for p in [*output.rglob("*"), *(tmp_path / "work").rglob("*")] if p.is_file()]
+    assert not [p for p in written if LICENCE.encode() in p.read_bytes()]
+    assert LICENCE not in done.stdout + done.stderr
+    again = hedypet(*arguments, "--dry-run")
+    segmented = [line for line in again.stdout.splitlines() if line.split()[:1] == ["segment"]]
+    assert [line.split()[2] for line in segmented] == ["done"] * 3 + ["skipped"] * 2, again.stdout
+
+
+@pytest.mark.slow
+def test_total_at_full_resolution_runs_its_five_models(raw: Path, toy: Path, tmp_path: Path) -> None:
+    image = tmp_path / "small.nii.gz"
+    nib.save(nib.load(only(raw, "*rec-br38f_ct.nii.gz")).slicer[20:50, 10:40, 10:30], image)
+    made = totalsegmentator.segment(
+        TotalSegmentator(toy, device="cpu"),
+        "total",
+        image,
+        tmp_path / "out.nii.gz",
+        threads=2,
+        timeout_s=600,
+        log=tmp_path / "log.txt",
+    )
+    assert len(made.weights) == 5 and made.version == "2.18.0"
+    labels = np.asanyarray(nib.load(tmp_path / "out.nii.gz").dataobj)
+    hu = np.asanyarray(nib.load(image).dataobj)
+    table = label_table("total")
+    for name, low, high in (("liver", 20, 80), ("vertebrae_L1", 1000, 1500)):
+        band = ndimage.binary_erosion((hu > low) & (hu < high))
+        if band.any():
+            assert (labels[band] == table.index_of(name)).mean() > 0.9, name
+    assert (labels == table.index_of("liver")).any()
+
+
+@pytest.mark.slow
+def test_a_subset_of_regions_leaves_the_others_out(raw: Path, toy: Path, tmp_path: Path) -> None:
+    totalsegmentator.segment(
+        TotalSegmentator(toy, device="cpu"),
+        "total",
+        only(raw, "*rec-br38f_ct.nii.gz"),
+        tmp_path / "out.nii.gz",
+        fast=True,
+        roi_subset=("liver",),
+        threads=2,
+        timeout_s=600,
+        log=tmp_path / "log.txt",
+    )
+    labels = np.asanyarray(nib.load(tmp_path / "out.nii.gz").dataobj)
+    assert set(np.unique(labels).tolist()) == {0, label_table("total").index_of("liver")}
+
+
+def test_without_weights_nothing_starts_and_all_are_listed(raw: Path, tmp_path: Path) -> None:
+    done = hedypet(raw, tmp_path / "out", "participant", "--totalseg-weights", tmp_path)
+    assert done.returncode == 66, done.stderr
+    for number in (291, 292, 293, 294, 295, 299):
+        assert f"Dataset{number}_" in done.stderr and f"{number}" in done.stderr.split("fetch")[1]
+    assert "Dataset481" not in done.stderr  # without a licence the task is skipped
+    assert not (tmp_path / "out").exists()
+    left_out = hedypet(raw, tmp_path / "out", "participant", "--no-totalsegmentator", "--dry-run")
+    assert left_out.returncode == 0 and "--no-totalsegmentator was given" in left_out.stdout
+
+
+def test_licence_is_found_in_order_and_never_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOTALSEG_LICENSE", raising=False)
+    monkeypatch.setenv("TOTALSEG_HOME_DIR", str(tmp_path))
+    assert totalsegmentator.find_licence() == ""
+    (tmp_path / "config.json").write_text(json.dumps({"license_number": LICENCE}))
+    assert totalsegmentator.find_licence() == LICENCE
+    monkeypatch.setenv("TOTALSEG_LICENSE", LICENCE[::-1])
+    assert totalsegmentator.find_licence() == LICENCE[::-1]
+    assert totalsegmentator.find_licence("x" * 18) == "x" * 18
+    with pytest.raises(UsageError, match="17 characters; expected 18") as error:
+        totalsegmentator.find_licence("secretsecretsecre")
+    assert "secret" not in str(error.value)
+    (tmp_path / "config.json").write_text("{")
+    monkeypatch.delenv("TOTALSEG_LICENSE")
+    assert totalsegmentator.find_licence() == ""
+    assert LICENCE not in repr(TotalSegmentator(tmp_path, LICENCE))
+
+
+def test_broken_weights_are_told_apart(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(toy, folder)
+    models = {model.number: model for model in MODELS}
+    cut = totalsegmentator.checkpoints(folder, models[299])[0]
+    cut.write_bytes(cut.read_bytes()[:-100])
+    flipped = totalsegmentator.checkpoints(folder, models[300])[0]
+    flip_a_byte(flipped)
+    totalsegmentator.checkpoints(folder, models[291])[0].unlink()
+    next((folder / models[292].folder).rglob("plans.json")).unlink()
+    quick = totalsegmentator.faults_of_weights(folder, MODELS)
+    assert {model.number for model in quick} == {299, 291, 292}
+    assert "cut short" in quick[models[299]] and quick[models[291]] == "missing"
+    assert "plans.json is missing" in quick[models[292]]
+    whole = totalsegmentator.faults_of_weights(folder, MODELS, read=True)
+    assert 300 in {model.number for model in whole}
+    with pytest.raises(MissingInputError, match="hedypet-weights fetch 299"):
+        totalsegmentator.check_weights(folder, {"body": models_of("body")})
+    assert weights_command.main(["check", "--weights", str(folder)]) == 65
+    assert weights_command.main(["check", "--weights", str(toy)]) == 0
+    assert weights_command.main(["check", "--weights", str(tmp_path / "none")]) == 66
+    assert weights_command.main(["check", "--weights", str(toy), "7"]) == 2
+    assert weights_command.main(["fetch", "--weights", str(tmp_path / "none"), "481"]) == 2
+    capsys.readouterr()
+    assert weights_command.main(["list", "--weights", str(toy)]) == 0
+    listed = capsys.readouterr().out
+    assert "tissue" in listed and "licence number needed" in listed and "MB" in listed
+
+
+def test_fetching_uses_the_downloader_of_totalsegmentator(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import totalsegmentator.libs as libs
+
+    model = next(model for model in MODELS if model.number == 300)
+
+    def unpack(url: str, folder: Path) -> None:
+        assert url.startswith("https://github.com/wasserth/TotalSegmentator/") and model.folder in url
+        shutil.copytree(toy / model.folder, folder / model.folder)
+
+    monkeypatch.setattr(libs, "download_url_and_unpack", unpack)
+    monkeypatch.setattr(libs, "get_weights_dir", lambda: tmp_path / "w")
+    assert weights_command.main(["fetch", "--weights", str(tmp_path / "w"), "300"]) == 0
+    assert totalsegmentator.faults_of_weights(tmp_path / "w", [model], read=True) == {}
+
+    def refused(_url: str, _folder: Path) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(libs, "download_url_and_unpack", refused)
+    assert weights_command.main(["fetch", "--weights", str(tmp_path / "w"), "299"]) == 75
+
+
+@pytest.mark.slow
+def test_weights_that_cannot_be_loaded_fail_their_step_only(raw: Path, toy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(toy, folder)
+    model = models_of("body", fast=True)[0]
+    path = totalsegmentator.checkpoints(folder, model)[0]
+    flip_a_byte(path)
+    plans = next((folder / model.folder).rglob("plans.json"))
+    plans.write_text("{")
+    with pytest.raises(BadDataError, match=r"cannot load its weights.*body_6mm"):
+        totalsegmentator.segment(
+            TotalSegmentator(folder, device="cpu"),
+            "body",
+            only(raw, "*rec-br38f_ct.nii.gz"),
+            tmp_path / "out.nii.gz",
+            fast=True,
+            timeout_s=300,
+            log=tmp_path / "log.txt",
+        )
+    assert not list(tmp_path.glob("totalseg-*"))
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    totalsegmentator.check_device("auto")
+    totalsegmentator.check_device("cpu")
+    with pytest.raises(MissingInputError, match="CUDA shows 0 GPUs"):
+        totalsegmentator.check_device("gpu:1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["total", "body"])
+def test_a_gpu_gives_the_labels_of_the_cpu(task: str, raw: Path, toy: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU")
+    labels = []
+    for device in ("gpu", "cpu"):
+        path = tmp_path / f"{device}.nii.gz"
+        made = totalsegmentator.segment(
+            TotalSegmentator(toy, device=device),
+            task,
+            only(raw, "*rec-br38f_ct.nii.gz"),
+            path,
+            fast=True,
+            timeout_s=600,
+            log=tmp_path / "log.txt",
+        )
+        assert (made.device == "cpu") == (device == "cpu")
+        labels.append(np.asanyarray(nib.load(path).dataobj))
+    assert (labels[0] == labels[1]).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda hu: np.where(hu == hu.max(), np.nan, hu.astype(np.float32)), "NaN or infinite"),
+        (lambda hu: np.abs(hu.astype(np.float32)) * 20 + 1, "Is it a CT"),
+        (lambda hu: (hu.astype(np.int32) + 1024).clip(0, 4095).astype(np.int16), "rescale intercept"),
+        (lambda hu: np.zeros_like(hu), "Is it a CT"),
+        (lambda hu: hu.clip(-100, None), "Is it a CT"),
+    ],
+    ids=["nan", "pet", "offset", "empty", "no air"],
+)
+def test_what_is_no_ct_is_refused(make, message: str, raw: Path) -> None:
+    hu = np.asanyarray(nib.load(only(raw, "*rec-br38f_ct.nii.gz")).dataobj)
+    check_ct(hu, Path("ct.nii.gz"))
+    with pytest.raises(BadDataError, match=message):
+        check_ct(make(hu), Path("ct.nii.gz"))
+
+
+@pytest.mark.slow
+def test_a_bad_ct_fails_its_participant_and_not_the_other(phantom: Path, toy: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(phantom, raw)
+    shutil.rmtree(raw / "derivatives" / "totalsegmentator" / "sub-002")
+    path = only(raw / "sub-002", "*rec-br38f_ct.nii.gz")
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj) + 1024, image.affine), path)
+    output = tmp_path / "out"
+    done = hedypet(
+        raw, output, "participant", "--totalseg-weights", toy, "--totalseg-fast", "--skip-bids-validation"
+    )
+    assert done.returncode == 1, done.stderr
+    assert "rescale intercept" in done.stdout + done.stderr
+    assert only(output / "sub-001", "*model-Patlak_meas-Ki_mimap.nii.gz")
+    assert not list(output.glob("sub-002/**/*br38f_seg-total_dseg.nii.gz"))
+
+
+# External programs
+
+
+def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
+    marker = tmp_path / "child.txt"
+    script = f"(sleep 3; touch {marker}) & sleep 60"
+    began = time.monotonic()
+    with pytest.raises(HedypetError, match="did not finish within 1 s") as error:
+        run_program(["sh", "-c", script], what="it", log=tmp_path / "log", timeout_s=0.6)
+    assert error.value.exit_code == 1 and time.monotonic() - began < 20
+    time.sleep(3.5)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "message"),
+    [
+        ("echo lost; kill -9 $$", TryAgainError, "killed by SIGKILL.*memory"),
+        ("echo 'OSError: No space left on device' >&2; exit 1", ReadWriteError, "no space left"),
+        ("echo one; echo two >&2; exit 3", HedypetError, "exit code 3.*\n.*one\n.*two"),
+    ],
+)
+def test_failures_of_programs_are_told_apart(
+    script: str, error: type[HedypetError], message: str, tmp_path: Path
+) -> None:
+    import re
+
+    with pytest.raises(error) as found:
+        run_program(["sh", "-c", script], what="it", log=tmp_path / "a" / "log", timeout_s=20)
+    assert type(found.value) is error
+    assert re.search(message, str(found.value), re.DOTALL)
+
+
+def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingProgramError, match="cannot be started"):
+        run_program([str(tmp_path / "no")], what="it", log=tmp_path / "log", timeout_s=20)
+
+
+# SynthSeg
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Path:
+    """A FreeSurfer with the stand-in for mri_synthseg."""
+    program = tmp_path / "freesurfer" / "bin" / "mri_synthseg"
+    program.parent.mkdir(parents=True)
+    source = (ROOT / "tests" / "fake_mri_synthseg.py").read_text()
+    program.write_text(f"#!{sys.executable}\n{source}")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
+
+
+@pytest.fixture
+def answer(phantom: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The segmentation with parcels that the stand-in gives: the phantom's own."""
+    path = only(phantom / "derivatives" / "synthseg" / "sub-001", "*seg-synthsegparc_dseg.nii.gz")
+    monkeypatch.setenv("FAKE_SYNTHSEG_ANSWER", str(path))
+    monkeypatch.delenv("FREESURFER_HOME", raising=False)
+    return path
+
+
+@pytest.fixture
+def t1w(phantom: Path) -> Path:
+    return only(phantom / "sub-001", "*acq-MPRAGE_T1w.nii.gz")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("answer")
+def test_both_maps_come_from_one_run(
+    phantom: Path, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(phantom, raw, ignore=shutil.ignore_patterns("synthseg", "sub-002"))
+    output = tmp_path / "out"
+    monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", "bad score")
+    done = hedypet(raw, output, "participant", "--mri-synthseg", fake, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    for task in ("synthseg", "synthsegparc"):
+        found = nib.load(only(output, f"*MPRAGE_seg-{task}_dseg.nii.gz"))
+        ready = only(phantom / "derivatives" / "synthseg" / "sub-001", f"*_seg-{task}_dseg.nii.gz")
+        truth = nib.load(ready)
+        np.testing.assert_array_equal(np.asanyarray(found.dataobj), np.asanyarray(truth.dataobj))
+    sidecar = json.loads(only(output, "*MPRAGE_seg-synthsegparc_dseg.json").read_text())
+    assert sidecar["QualityScores"]["general white matter"] == pytest.approx(0.4)
+    volumes = only(output, "*desc-synthsegvolumes_morph.tsv").read_text()
+    assert "total intracranial\t1512345.5" in volumes
+    checks = json.loads(only(output, "*rec-acdynPSF_qc.json").read_text())
+    assert any("SynthSeg" in flag and "0.4" in flag for flag in checks["Flags"])
+
+
+@pytest.mark.usefixtures("answer")
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        ("crash", HedypetError, "exit code 1"),
+        ("hang", HedypetError, "did not finish"),
+        ("killed", TryAgainError, "SIGKILL"),
+        ("disc full", ReadWriteError, "no space left"),
+        ("no result", HedypetError, "without a result"),
+    ],
+)
+def test_faults_of_synthseg(
+    fault: str,
+    error: type[HedypetError],
+    message: str,
+    fake: Path,
+    t1w: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", fault)
+    with pytest.raises(error, match=message):
+        synthseg.segment(
+            synthseg.SynthSeg(fake, "cpu"),
+            t1w,
+            tmp_path / "out.nii.gz",
+            timeout_s=3 if fault == "hang" else 60,
+            log=tmp_path / "log",
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("answer")
+def test_a_map_of_another_shape_fails_its_step_only(
+    phantom: Path, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(phantom, raw, ignore=shutil.ignore_patterns("synthseg", "sub-002"))
+    monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", "other shape")
+    output = tmp_path / "out"
+    done = hedypet(raw, output, "participant", "--mri-synthseg", fake, "--device", "cpu")
+    assert done.returncode == 65, done.stderr
+    assert "does not lie on the grid" in done.stdout + done.stderr
+    assert only(output / "sub-001", "*model-Patlak_meas-Ki_mimap.nii.gz")
+    assert not list(output.rglob("*seg-synthseg*"))
+
+
+def test_the_program_is_found_or_asked_for(
+    fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("FREESURFER_HOME", raising=False)
+    assert synthseg.find_program() is None
+    monkeypatch.setenv("FREESURFER_HOME", str(fake.parents[1]))
+    assert synthseg.find_program() == fake
+    with pytest.raises(MissingProgramError, match="expected an executable file"):
+        synthseg.find_program(tmp_path / "no")
+    monkeypatch.delenv("FREESURFER_HOME")
+    monkeypatch.setenv("PATH", str(fake.parent) + os.pathsep + "/usr/bin")
+    assert synthseg.find_program() == fake
+    done = subprocess.run([str(fake)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "FREESURFER_HOME" in done.stderr

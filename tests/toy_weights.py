@@ -1,0 +1,185 @@
+"""Weights that TotalSegmentator's real code loads and runs, but of nets that label by Hounsfield unit alone.
+
+The nets have 1x1x1 convolutions: the first stage hands its input through, and the last layer gives each
+label k the logit ``2 c_k x - c_k^2``, so that the label whose centre ``c_k`` is nearest to the voxel wins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from totalsegmentator.map_tasks_config import TASK_CONFIGS
+from totalsegmentator.map_to_binary import class_map, class_map_5_parts, map_taskid_to_partname_ct
+
+from hedypet_bids.tools.totalsegmentator import MODELS
+
+NET = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+SPACING_MM = {297: 3.0, 298: 6.0, 300: 6.0}
+SCALE_HU = 500.0
+PASS_THROUGH = 4.0  # keeps the rectifier's input positive
+
+# Label name -> centre of its band, HU. "background" takes what is nearest to air.
+ORGAN_BANDS = {"background": -1000.0, "lung_upper_lobe_left": -650.0, "liver": 50.0, "aorta": 300.0}
+BANDS: Mapping[int, Mapping[str, float]] = {
+    297: ORGAN_BANDS,
+    298: ORGAN_BANDS,
+    299: {"background": -1000.0, "body_trunc": 0.0},
+    300: {"background": -1000.0, "body_trunc": 0.0},
+    481: {"background": -1000.0, "subcutaneous_fat": -100.0, "skeletal_muscle": 60.0},
+    # The five parts of total do not overlap; the later one wins where they do.
+    291: {"background": -1000.0, "lung_upper_lobe_left": -650.0, "liver": 50.0},
+    292: {"background": 0.0, "vertebrae_L1": 1200.0},
+    293: {"background": 0.0, "aorta": 300.0},
+    294: {"background": 0.0},
+    295: {"background": 0.0},
+}
+
+
+def write_weights(folder: Path, *numbers: int) -> None:
+    """Write the weights of some models, or of all, as TotalSegmentator's folders."""
+    for number in numbers or BANDS:
+        _write_model(folder, number)
+
+
+def _write_model(folder: Path, number: int) -> None:
+    labels = {"background": 0, **{name: index for index, name in _classes(number).items()}}
+    spacing = SPACING_MM.get(number, 1.5)
+    architecture = _architecture()
+    net = get_network_from_plans(
+        NET, architecture, ["conv_op", "nonlin"], 1, len(labels), deep_supervision=False
+    )
+    _set_bands(net, {labels[name]: centre / SCALE_HU for name, centre in BANDS[number].items()})
+    trainer = _trainer(number)
+    name = next(model.folder for model in MODELS if model.number == number)
+    model = folder / name / f"{trainer}__nnUNetPlans__3d_fullres"
+    (model / "fold_0").mkdir(parents=True)
+    (model / "plans.json").write_text(json.dumps(_plans(name, spacing, architecture)))
+    (model / "dataset.json").write_text(
+        json.dumps(
+            {
+                "channel_names": {"0": "CT"},
+                "labels": labels,
+                "numTraining": 1,
+                "file_ending": ".nii.gz",
+                "overwrite_image_reader_writer": "NibabelIOWithReorient",
+            }
+        )
+    )
+    torch.save(
+        {
+            "network_weights": net.state_dict(),
+            "trainer_name": trainer,
+            "init_args": {"configuration": "3d_fullres", "fold": 0},
+            "inference_allowed_mirroring_axes": None,
+        },
+        model / "fold_0" / "checkpoint_final.pth",
+    )
+
+
+def _classes(number: int) -> dict[int, str]:
+    tasks = {297: "total", 298: "total", 299: "body", 300: "body", 481: "tissue_types"}
+    if number in tasks:
+        return class_map[tasks[number]]
+    return class_map_5_parts[map_taskid_to_partname_ct[number]]
+
+
+def _trainer(number: int) -> str:
+    for task in ("total", "body", "tissue_types"):
+        config = TASK_CONFIGS[task]
+        for mode in config.get("sub_modes", {"only": config}).values():
+            ids = mode["task_id"]
+            if number in (ids if isinstance(ids, list) else [ids]):
+                return str(mode["trainer"])
+    raise KeyError(number)
+
+
+def _architecture() -> dict[str, Any]:
+    return {
+        "n_stages": 2,
+        "features_per_stage": [2, 2],
+        "conv_op": "torch.nn.modules.conv.Conv3d",
+        "kernel_sizes": [[1, 1, 1]] * 2,
+        "strides": [[1, 1, 1], [2, 2, 2]],
+        "n_conv_per_stage": [1, 1],
+        "n_conv_per_stage_decoder": [1],
+        "conv_bias": True,
+        "norm_op": None,
+        "norm_op_kwargs": {},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+
+
+def _plans(name: str, spacing: float, architecture: dict[str, Any]) -> dict[str, Any]:
+    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    resample = "resample_data_or_seg_to_shape"
+    configuration = {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": [64, 64, 64],
+        "median_image_size_in_voxels": [100.0] * 3,
+        "spacing": [spacing] * 3,
+        "normalization_schemes": ["CTNormalization"],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": resample,
+        "resampling_fn_data_kwargs": resampling,
+        "resampling_fn_seg": resample,
+        "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
+        "resampling_fn_probabilities": resample,
+        "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
+        "architecture": {
+            "network_class_name": NET,
+            "arch_kwargs": architecture,
+            "_kw_requires_import": ["conv_op", "nonlin"],
+        },
+        "batch_dice": False,
+    }
+    intensities = {
+        "max": 3071.0,
+        "mean": 0.0,
+        "median": 0.0,
+        "min": -1024.0,
+        "percentile_00_5": -1024.0,
+        "percentile_99_5": 1500.0,
+        "std": SCALE_HU,
+    }
+    return {
+        "dataset_name": name,
+        "plans_name": "nnUNetPlans",
+        "original_median_spacing_after_transp": [spacing] * 3,
+        "original_median_shape_after_transp": [100] * 3,
+        "image_reader_writer": "NibabelIOWithReorient",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {"3d_fullres": configuration},
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {"0": intensities},
+    }
+
+
+def _set_bands(net: Any, centres: Mapping[int, float]) -> None:
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+        first = net.encoder.stages[0][0].convs[0].conv
+        first.weight[0, 0, 0, 0, 0], first.bias[0] = 1.0, PASS_THROUGH
+        last = net.decoder.stages[-1].convs[0].conv
+        # Its input is the upsampled second stage, then the first stage.
+        last.weight[0, last.weight.shape[1] // 2, 0, 0, 0] = 1.0
+        head = net.decoder.seg_layers[-1]
+        for label in range(head.bias.shape[0]):
+            # Finite: nnU-Net sums logits in half precision.
+            head.bias[label] = -200.0
+            if label in centres:
+                centre = centres[label]
+                head.weight[label, 0, 0, 0, 0] = 20 * centre
+                head.bias[label] = -20 * centre * PASS_THROUGH - 10 * centre**2
