@@ -151,8 +151,9 @@ def _why_lost(future: Any, workers: Workers, n_workers: int) -> str:
     share = f" of {workers.mem_mb // n_workers} MB" if workers.mem_mb else ""
     return (
         f"its worker processes were lost again and again ({reason}), most often because it needed more "
-        f"memory than its share{share}; one participant was estimated to need {workers.item_mb:.0f} MB. Give more memory "
-        "(--mem-mb) or fewer processes (--nprocs), then run the same command again; finished steps are kept."
+        f"memory than its share{share}; one participant was estimated to need {workers.item_mb:.0f} MB. Give "
+        "more memory (--mem-mb) or fewer processes (--nprocs), then run the same command again; finished "
+        "steps are kept."
     )
 
 
