@@ -1,33 +1,42 @@
 """The input dataset: which participants there are and which of their images play which part.
 
-pybids does the indexing. It knows no CT, so it gets an edited copy of its own
-configuration; only the folders of the participants asked for are read.
+pybids does the indexing of the file names. It knows no CT, so it gets an edited copy
+of its own configuration; only the folders of the participants asked for are read.
+Sidecars are read here, and only those of the images that are used: one that is broken
+or of an absurd size then concerns no other image.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
+import os
 import re
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import nibabel as nib
-from nibabel.filebasedimages import ImageFileError
 
 from hedypet_bids import bids_names as names
 from hedypet_bids.bids_names import Source
 from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
+from hedypet_bids.io.dataset_files import participant_rows, read_json, read_tsv, sidecars_of
+from hedypet_bids.io.frames import FrameReader
+from hedypet_bids.io.plausibility import check_overlap, check_voxel_sizes
 from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS, Task
 from hedypet_bids.settings import Selection
 
 IMAGE_EXTENSIONS = (".nii.gz", ".nii")
+_LABEL = re.compile("[a-zA-Z0-9+]+")
+
 READY_SEGMENTATIONS = ("totalsegmentator", "synthseg")
+
+# What the names of PET, CT and MR images have; each further one costs pybids a millisecond a participant.
+_ENTITIES = (
+    *("subject", "session", "task", "tracer", "acquisition", "ceagent", "reconstruction", "direction", "run"),
+    *("suffix", "datatype", "extension"),
+)
 
 # Short entity keys of file names, as people write them in filters, to pybids' long ones.
 _LONG_ENTITY = {
@@ -109,35 +118,54 @@ class Dataset:
         self.root = _existing_dataset(root)
         self.labels = _selected_labels(self.root, participant_labels)
         self.derivatives = _ready_derivatives(self.root, derivatives or {})
+        _check_sessions(self.root, session_labels)
         self._sessions = tuple(session_labels)
         self._filters = dict(filters or {})
         self._selection = selection or Selection()
-        self.participants_columns = _read_json(self.root / "participants.json")
-        self._participants = _participant_rows(self.root / "participants.tsv")
-
-    @cached_property
-    def _layout(self) -> Any:
-        # Made when first asked for: a broken sidecar of one participant is no concern of the others.
-        return _index(self.root, self.labels)
+        self.participants_columns = read_json(self.root / "participants.json")
+        self._participants = participant_rows(self.root / "participants.tsv", self.labels)
+        self._sidecars: dict[Path, dict[str, Any]] = {}
 
     def participant_row(self, label: str) -> Mapping[str, str]:
-        """The participants.tsv row of a participant; empty when there is none."""
-        return self._participants.get(label, {})
+        """The participants.tsv row of a participant; empty when there is none.
+
+        Raises
+        ------
+        BadDataError
+            There are several rows, and they differ.
+        """
+        rows = self._participants.get(label, [])
+        if len(rows) > 1:
+            raise BadDataError(
+                f"{self.root / 'participants.tsv'} has rows of sub-{label} that differ; expected one. Remove "
+                "the others, or move what changes between sessions to a sessions table."
+            )
+        return rows[0] if rows else {}
 
     def session_rows(self, label: str) -> Mapping[str, Mapping[str, str]]:
         """The rows of ``sub-<L>_sessions.tsv`` by session label; empty without the file."""
         path = self.root / f"sub-{label}" / f"sub-{label}_sessions.tsv"
-        rows = _read_tsv(path) if path.is_file() else []
+        rows = read_tsv(path) if path.is_file() else iter(())
         return {row.get("session_id", "").removeprefix("ses-"): row for row in rows}
 
     def session_columns(self, label: str) -> Mapping[str, Any]:
         """What ``sub-<L>_sessions.json`` says on the columns of the session table."""
-        return _read_json(self.root / f"sub-{label}" / f"sub-{label}_sessions.json")
+        return read_json(self.root / f"sub-{label}" / f"sub-{label}_sessions.json")
 
     def metadata(self, source: Source) -> dict[str, Any]:
-        """The sidecar of an image, with what it inherits from sidecars above it."""
-        metadata: dict[str, Any] = dict(self._layout.get_metadata(str(source.path)))
-        return metadata
+        """The sidecar of an image, with what it inherits from sidecars above it.
+
+        Raises
+        ------
+        BadDataError
+            A sidecar that applies to the image is no JSON object, or of an absurd size.
+        """
+        if source.path not in self._sidecars:
+            content: dict[str, Any] = {}
+            for path in sidecars_of(source):
+                content |= read_json(path)
+            self._sidecars[source.path] = content
+        return dict(self._sidecars[source.path])
 
     def inputs(self, label: str) -> ParticipantInputs:
         """The images of one participant by the part they play.
@@ -145,9 +173,15 @@ class Dataset:
         Raises
         ------
         BadDataError
-            Several images could play the same part; the message lists them and
-            says which option chooses.
+            Several images could play the same part (the message lists them and
+            says which option chooses), a PET image or its sidecar cannot be read,
+            PET and CT lie apart, or the label is none that BIDS allows.
         """
+        if not _LABEL.fullmatch(label):
+            raise BadDataError(
+                f"The folder {self.root / f'sub-{label}'} has a label that BIDS does not allow: expected "
+                f"letters and digits only, found {label!r}. Rename the folder and its files."
+            )
         sources = self._sources(label)
         pets = self._in_sessions([s for s in sources if s.suffix == names.PET_SUFFIX], required=True)
         cts = self._in_sessions([s for s in sources if s.suffix == names.CT_SUFFIX], required=True)
@@ -156,8 +190,13 @@ class Dataset:
         )
         mrs = self._in_sessions([s for s in sources if s.suffix == names.MR_SUFFIX], required=False)
 
+        for pet in pets:
+            self.metadata(pet)
+            check_voxel_sizes(pet.path)
         dynamics = [s for s in pets if n_frames(s.path) > 1]
         statics = [s for s in pets if s not in dynamics]
+        self._check_kind(dynamics, "static", self._selection.static_rec, "a 3D image")
+        self._check_kind(statics, "dynamic", self._selection.dynamic_rec, "a 4D image")
         static = self._choose(statics, "static", "reconstruction", self._selection.static_rec)
         ct = self._choose(cts, "ct", "reconstruction", self._selection.ct_rec)
         head_group = [m for m in mrs if _acquisition(m).startswith(names.HEAD_MR_GROUP)]
@@ -183,11 +222,16 @@ class Dataset:
             body_mr=body,
             body_mr_group=tuple(m for m in body_group if m != body),
         )
+        if inputs.ct is not None:
+            for pet in filter(None, (inputs.static, inputs.dynamic)):
+                check_overlap(pet.path, inputs.ct.path)
         return _with_derivatives(inputs, self.derivatives)
 
     def _sources(self, label: str) -> list[Source]:
-        files = self._layout.get(
-            subject=label, datatype=list(names.INPUT_DATATYPES), extension=list(IMAGE_EXTENSIONS)
+        if label not in self.labels:
+            return []
+        files = _index(self.root, label).get(
+            datatype=list(names.INPUT_DATATYPES), extension=list(IMAGE_EXTENSIONS)
         )
         sources = []
         for file in sorted(files, key=lambda f: str(f.path)):
@@ -209,6 +253,17 @@ class Dataset:
             return sources
         chosen = [s for s in sources if s.entities.get("session") in self._sessions]
         return chosen if chosen or required else sources
+
+    def _check_kind(self, pets: Sequence[Source], role: str, wanted_rec: str, expected: str) -> None:
+        """Raise BadDataError when the reconstruction that plays a part cannot play it."""
+        both = self._selection.static_rec == self._selection.dynamic_rec
+        for pet in pets:
+            if pet.entities.get("reconstruction") == wanted_rec and not (both or self._filters.get(role)):
+                raise BadDataError(
+                    f"{pet.path} has {_counted(n_frames(pet.path))}; its reconstruction {wanted_rec} is the "
+                    f"{role} one (selection.{role}_rec of --settings), so {expected} was expected. Restore "
+                    f"the image, or choose another with --bids-filter-file."
+                )
 
     def _choose(self, candidates: Sequence[Source], role: str, entity: str, preferred: str) -> Source | None:
         """The one image that plays a part: by filter, by the preferred label, or the only one."""
@@ -233,7 +288,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     parts = ("dynamic", "static", "ct", "topogram", "head_mr", "body_mr")
     if not path.is_file():
         raise MissingInputError(f"The BIDS filter file {path} does not exist.")
-    filters = _read_json(path)
+    filters = read_json(path)
     for part, wanted in filters.items():
         if part not in parts or not isinstance(wanted, dict):
             raise UsageError(
@@ -248,16 +303,16 @@ def n_frames(path: Path) -> int:
 
     Raises
     ------
+    MissingInputError
+        There is no such file.
     BadDataError
-        The header cannot be read, or has neither three nor four dimensions.
+        The header cannot be read or cannot be right.
     """
-    try:
-        shape = nib.load(path).shape
-    except (ImageFileError, OSError, EOFError, ValueError, nib.spatialimages.HeaderDataError) as fault:
-        raise BadDataError(f"{path} cannot be read as NIfTI: {fault}. Restore or remove the file.") from fault
-    if len(shape) not in (3, 4):
-        raise BadDataError(f"{path} has {len(shape)} dimensions {shape}; expected a 3D or 4D image.")
-    return int(shape[3]) if len(shape) == 4 else 1
+    return FrameReader(path).n_frames
+
+
+def _counted(n: int) -> str:
+    return f"{n} frame" if n == 1 else f"{n} frames"
 
 
 def _acquisition(source: Source) -> str:
@@ -275,12 +330,23 @@ def _passes(source: Source, wanted: Mapping[str, Any]) -> bool:
 def _existing_dataset(root: Path) -> Path:
     if not root.is_dir():
         raise MissingInputError(f"The BIDS dataset {root} does not exist or is no folder.")
-    if not (root / "dataset_description.json").is_file():
+    description = root / "dataset_description.json"
+    if not description.is_file():
         raise MissingInputError(
             f"{root} holds no dataset_description.json, so it is no BIDS dataset. "
             "Give the top folder of the dataset (the one that holds the sub-* folders)."
         )
+    read_json(description)
     return root.resolve()
+
+
+def _check_sessions(root: Path, wanted: Collection[str]) -> None:
+    """Raise NothingSelectedError for a session that no participant has."""
+    unknown = [label for label in wanted if next(root.glob(f"sub-*/ses-{label}"), None) is None]
+    if unknown:
+        raise NothingSelectedError(
+            f"No participant of {root} has a folder ses-{names.listed(unknown)}. Check --session-label."
+        )
 
 
 def _selected_labels(root: Path, wanted: Collection[str]) -> tuple[str, ...]:
@@ -313,29 +379,58 @@ def _ready_derivatives(root: Path, given: Mapping[str, Path]) -> dict[str, Path]
     return found
 
 
-def _index(root: Path, labels: Sequence[str]) -> Any:
+def _index(root: Path, label: str) -> Any:
+    """A pybids layout of one participant's folder."""
     # Imported here: pybids takes half a second, which --help and --version do not have.
-    import bids
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
-    config = json.loads((Path(bids.__file__).parent / "layout" / "config" / "bids.json").read_text())
-    for entity in config["entities"]:
-        if entity["name"] == "datatype":
-            entity["pattern"] = entity["pattern"].replace("(anat|", "(anat|ct|", 1)
-    keep = "|".join(re.escape(label) for label in labels)
-    ignore = [re.compile(rf"^/sub-(?!({keep})(/|$))"), re.compile(r"^/(derivatives|sourcedata|code|\.)")]
     with tempfile.TemporaryDirectory(prefix="hedypet-") as folder:
-        config_file = Path(folder) / "bids_with_ct.json"
-        config_file.write_text(json.dumps(config))
+        config = Path(folder) / "bids_with_ct.json"
+        config.write_text(json.dumps(_pybids_config(root)))
         try:
             return BIDSLayout(
-                root,
+                root / f"sub-{label}",
                 validate=False,
-                config=str(config_file),
-                indexer=BIDSLayoutIndexer(validate=False, index_metadata=True, ignore=ignore),
+                config=str(config),
+                indexer=BIDSLayoutIndexer(
+                    validate=False, index_metadata=False, ignore=[_Circles(root / f"sub-{label}")]
+                ),
             )
-        except (OSError, ValueError, json.JSONDecodeError) as fault:
-            raise BadDataError(f"{root} cannot be indexed: {fault}") from fault
+        except (OSError, ValueError) as fault:
+            raise BadDataError(f"{root / f'sub-{label}'} cannot be indexed: {fault}") from fault
+
+
+def _pybids_config(root: Path) -> dict[str, Any]:
+    """pybids' configuration with the datatype ct, and without the entities of other modalities."""
+    import bids
+
+    path = Path(bids.__file__).parent / "layout" / "config" / "bids.json"
+    config: dict[str, Any] = json.loads(path.read_text())
+    config["entities"] = [entity for entity in config["entities"] if entity["name"] in _ENTITIES]
+    for entity in config["entities"]:
+        # pybids searches the whole path, in which folders above the dataset may be called pet or sub-1.
+        pattern = entity["pattern"].replace("(anat|", "(anat|ct|", 1)
+        entity["pattern"] = f"^{re.escape(str(root))}.*?{pattern}"
+    return config
+
+
+class _Circles:
+    """What pybids passes by: links that lead in a circle, and what is not for programs."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def search(self, path: str) -> bool:
+        """Whether to pass by a path (from the folder indexed), as a compiled expression would say it."""
+        return path.startswith("/.") or _leads_back(self._root / path.lstrip("/"))
+
+
+def _leads_back(path: Path) -> bool:
+    """Whether a path is a link to one of the folders that lead to it."""
+    if not path.is_symlink():
+        return False
+    target = os.path.realpath(path)
+    return any(os.path.realpath(folder) == target for folder in path.parents)
 
 
 def _with_derivatives(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> ParticipantInputs:
@@ -402,32 +497,3 @@ def _task_of(label: str) -> Task | None:
     """The task whose name is the longest beginning of a ``seg-`` label (``synthsegparcV2``)."""
     known = [t for t in CT_TASKS + MR_TASKS if label.startswith(t.name)]
     return max(known, key=lambda t: len(t.name), default=None)
-
-
-def _participant_rows(path: Path) -> dict[str, dict[str, str]]:
-    if not path.is_file():
-        return {}
-    rows = _read_tsv(path)
-    if rows and "participant_id" not in rows[0]:
-        raise BadDataError(f"{path} has no column participant_id; found {names.listed(rows[0])}.")
-    return {names.participant_label(row["participant_id"] or ""): row for row in rows}
-
-
-def _read_tsv(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [dict(row) for row in csv.DictReader(file, delimiter="\t")]
-    except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise BadDataError(f"{path} cannot be read as a table: {fault}.") from fault
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as fault:
-        raise BadDataError(f"{path} cannot be read as JSON: {fault}.") from fault
-    if not isinstance(content, dict):
-        raise BadDataError(f"{path} must hold a JSON object; found a {type(content).__name__}.")
-    return content

@@ -7,6 +7,8 @@ and byte order.
 
 from __future__ import annotations
 
+import logging
+import struct
 import threading
 import zlib
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from typing import IO, Any
 import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
-from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, ReadWriteError
@@ -28,6 +30,12 @@ from hedypet_bids.model import FloatArray, Grid, IntArray
 READ_BUFFER_BYTES = 1 << 20
 # What of a frame is in memory at a time where no whole frame is needed: a few megabytes.
 CHUNK_VOXELS = 1 << 20
+# That of NIfTI-2.
+_LONGEST_HEADER_BYTES = 540
+# What nibabel says on a header that it refuses is in the error.
+_UNHEARD = logging.Logger("nifti headers", logging.CRITICAL + 1)
+# A stream may go on after the last frame, but not for ever.
+_MOST_PADDING_BYTES = 1 << 20
 # What a damaged gzip stream raises.
 _DAMAGED: Any = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
 
@@ -132,9 +140,11 @@ class FrameReader:
             return stored.astype(wanted, copy=False)
         # Scaled in float64 and rounded once.
         scaled = stored.astype(np.float64)
-        scaled *= header.slope
-        scaled += header.inter
-        return scaled.astype(wanted, copy=False)
+        # What is too large becomes infinite, and is then counted as such where voxels are measured.
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled *= header.slope
+            scaled += header.inter
+            return scaled.astype(wanted, copy=False)
 
     def _decode_labels(self, buffer: NDArray[np.uint8]) -> NDArray[Any]:
         header = self._header
@@ -183,6 +193,28 @@ def read_labels(path: Path) -> tuple[IntArray, Grid]:
     if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
         raise BadDataError(f"{path} holds the negative label {labels.min()}; expected labels from 0.")
     return labels, reader.grid
+
+
+def header_extensions(path: Path, *, most_bytes: int) -> list[bytes]:
+    """The contents of the extensions in an image's header, of which the first ``most_bytes`` are read.
+
+    Raises
+    ------
+    BadDataError
+        As :class:`FrameReader`.
+    """
+    header = _nifti_header(path)
+    start, end = header.sizeof_hdr + 4, int(min(header.get_data_offset(), most_bytes))
+    with _opened(path) as file:
+        block = file.read(end)[start:]
+    found, order = [], ">" if header.endianness == ">" else "<"
+    while len(block) >= 8:
+        (size,) = struct.unpack(f"{order}i", block[:4])
+        if not 8 < size <= len(block):
+            break
+        found.append(block[8:size])
+        block = block[size:]
+    return found
 
 
 def _single_frame(path: Path) -> FrameReader:
@@ -262,7 +294,7 @@ class _ReadingThread:
             _fill(file, buffer[:size], self._reader.path, index)
             # Before the last piece goes out, so that no consumer ends well on a damaged file.
             if index == self._reader.n_frames - 1 and position + size == self._reader.frame_bytes:
-                _check_end(file)
+                _check_end(file, self._reader.path)
             self._filled.put(buffer)
         return True
 
@@ -303,10 +335,13 @@ def _fill(file: IO[bytes], buffer: NDArray[np.uint8], path: Path, index: int) ->
         done += got
 
 
-def _check_end(file: IO[bytes]) -> None:
-    """Read what follows the last frame, so that gzip checks its sum."""
-    while file.read(READ_BUFFER_BYTES):
-        pass
+def _check_end(file: IO[bytes], path: Path) -> None:
+    """Read what follows the last frame, so that gzip checks its sum; raises when that is no mere padding."""
+    surplus = 0
+    while got := len(file.read(READ_BUFFER_BYTES)):
+        surplus += got
+        if surplus > _MOST_PADDING_BYTES:
+            raise _corrupt(path, "it goes on after the last voxel that its header declares")
 
 
 def _corrupt(path: Path, what: str) -> BadDataError:
@@ -314,24 +349,52 @@ def _corrupt(path: Path, what: str) -> BadDataError:
 
 
 def _read_header(path: Path) -> _Header:
+    header = _nifti_header(path)
     try:
-        image = nib.load(path)
-        shape = tuple(int(n) for n in image.shape)
-    except FileNotFoundError:
-        raise MissingInputError(f"The image {path} does not exist.") from None
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as fault:
+        shape = tuple(int(n) for n in header.get_data_shape())
+        affine = np.array(header.get_best_affine(), dtype=np.float64)
+        dtype = header.get_data_dtype()
+        offset = int(header.get_data_offset())
+        slope, inter = header.get_slope_inter()
+    except (HeaderDataError, ValueError, OverflowError) as fault:
         raise BadDataError(f"{path} cannot be read as NIfTI: {fault}. Restore the file.") from fault
-    if not isinstance(image, nib.Nifti1Image):
-        raise BadDataError(f"{path} is a {type(image).__name__}; expected a single-file NIfTI image.")
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise BadDataError(f"{path} has the dimensions {shape}; expected a 3D or 4D image with voxels.")
-    dtype = image.header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise BadDataError(f"{path} holds {dtype}; expected integers or floats of up to 64 bits.")
-    # The header of a loaded image has no scaling any more; the proxy keeps it.
-    slope, inter = float(image.dataobj.slope), float(image.dataobj.inter)
-    _check_size(path, shape, dtype, int(image.dataobj.offset))
-    return _Header(shape, image.affine, dtype, int(image.dataobj.offset), slope, inter)
+    if np.isinf(header["scl_slope"]):
+        raise BadDataError(f"{path} has an infinite slope (scl_slope); expected a number. Restore the file.")
+    _check_size(path, shape, dtype, offset)
+    # A slope of 0 or NaN means that the values are not scaled.
+    return _Header(shape, affine, dtype, offset, 1.0 if slope is None else slope, inter or 0.0)
+
+
+def _nifti_header(path: Path) -> Any:
+    """The header alone: an extension behind it may declare any size, so none is read."""
+    try:
+        with _opened(path) as file:
+            content = file.read(_LONGEST_HEADER_BYTES)
+        kinds = [k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(content)]
+        if not kinds:
+            raise HeaderDataError(f"it begins with none of the headers ({len(content)} bytes read)")
+        header = kinds[0](content[: kinds[0].sizeof_hdr], check=False)
+        header.check_fix(_UNHEARD)
+    except FileNotFoundError:
+        raise MissingInputError(_not_there(path)) from None
+    except (*_DAMAGED, OSError, HeaderDataError, ValueError, OverflowError) as fault:
+        raise BadDataError(f"{path} cannot be read as NIfTI: {fault}. Restore the file.") from fault
+    if not bytes(header["magic"]).startswith(b"n+"):
+        raise BadDataError(f"{path} is the header of a pair of files; expected a single-file NIfTI image.")
+    return header
+
+
+def _not_there(path: Path) -> str:
+    if path.is_symlink():
+        return (
+            f"The image {path} is a link to {path.readlink()}, which is not there. Fetch its content "
+            "(datalad get, git annex get) or restore it."
+        )
+    return f"The image {path} does not exist."
 
 
 def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int) -> None:

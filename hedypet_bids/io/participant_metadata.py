@@ -136,7 +136,7 @@ def number(value: object) -> float:
         return math.nan
     try:
         found = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.nan
     return found if math.isfinite(found) else math.nan
 

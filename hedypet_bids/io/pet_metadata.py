@@ -63,6 +63,12 @@ _DOSE_BQ = {
 # From a mouse's dose to several times the largest clinical one (Rb-82, O-15 water: 2 GBq).
 DOSE_RANGE_BQ = (1e5, 1e10)
 
+# Beyond so many half-lives (a factor of a million) nothing is left to be measured: times are wrong or in ms.
+_MOST_HALF_LIVES = 20.0
+# Where the nuclide is not known: longer than any PET study.
+_LONGEST_S = 30 * 86400.0
+_SHOWN_CHARACTERS = 80
+
 # Sidecars round times to milliseconds or to whole seconds.
 _SAME_TIME_S = 1.0
 _SAME_FACTOR = 0.01
@@ -139,11 +145,14 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
     units, units_factor = _units(sidecar, where)
     nuclide = _radionuclide(sidecar.get("TracerRadionuclide"))
     half_life_s = HALF_LIFE_S.get(nuclide, math.nan)
+    _check_time("FrameTimesStart", float(frames.start_s[0]), nuclide, half_life_s, where)
+    _check_time("FrameTimesStart + FrameDuration", float(frames.end_s[-1]), nuclide, half_life_s, where)
     scan_start_s = _scan_start(sidecar, frames, injection_s, where, notes)
     corrected = _decay_corrected(sidecar, where)
     reference_s = math.nan
     if corrected:
         reference_s = _decay_reference(sidecar, injection_s, scan_start_s, where, notes)
+        _check_time("ImageDecayCorrectionTime", reference_s, nuclide, half_life_s, where)
     decay_factor = _decay_factors(frames, half_life_s, reference_s, sidecar, where)
     dose_bq, dose_reason = _dose(sidecar)
     notes += _decay_notes(sidecar, frames, half_life_s, reference_s)
@@ -190,7 +199,20 @@ def _required_number(sidecar: Mapping[str, Any], key: str, where: str) -> float:
 
 
 def _shown(sidecar: Mapping[str, Any], key: str) -> str:
-    return repr(sidecar[key]) if key in sidecar else "nothing"
+    text = repr(sidecar[key]) if key in sidecar else "nothing"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _check_time(key: str, time_s: float, nuclide: str, half_life_s: float, where: str) -> None:
+    """Raise BadDataError for a time, s from injection, at which nothing can have been measured."""
+    known = not math.isnan(half_life_s)
+    limit_s = _MOST_HALF_LIVES * half_life_s if known else _LONGEST_S
+    if abs(time_s) > limit_s:
+        limit = f"{_MOST_HALF_LIVES:g} half-lives of {nuclide}" if known else f"{_LONGEST_S / 86400:g} days"
+        raise BadDataError(
+            f"{where}: {key} is {time_s:g} s from the injection, more than {limit} ({limit_s:g} s). "
+            "Are the times in milliseconds, or InjectionStart not relative to TimeZero? BIDS wants seconds."
+        )
 
 
 def _frames(sidecar: Mapping[str, Any], injection_s: float, n_frames: int, where: str) -> FrameTimes:
@@ -214,7 +236,7 @@ def _numbers(sidecar: Mapping[str, Any], key: str, n_frames: int, where: str) ->
     found = np.array([number(value) for value in values], dtype=np.float64)
     if np.isnan(found).any():
         raise BadDataError(
-            f"{where}: {key} must be a list of seconds, one per frame; found {_shown(sidecar, key)[:80]}."
+            f"{where}: {key} must be a list of seconds, one per frame; found {_shown(sidecar, key)}."
         )
     if found.size != n_frames:
         raise BadDataError(

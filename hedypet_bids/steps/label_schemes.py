@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
-import nibabel as nib
 import numpy as np
 
 from hedypet_bids import bids_names as names
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.frames import header_extensions
 from hedypet_bids.labels import CT_TASKS, OTHER_NAMES, Task, former_regions
 from hedypet_bids.model import IntArray
 
@@ -96,13 +96,10 @@ def _from_table(path: Path) -> dict[int, str]:
 
 def _from_extension(segmentation: Path) -> dict[int, str]:
     """The label table that TotalSegmentator writes into the header as XML."""
-    for extension in getattr(nib.load(segmentation).header, "extensions", []):
-        content = extension.get_content()
-        if not isinstance(content, bytes) or len(content) > _LARGEST_TABLE_BYTES:
-            continue
+    for content in header_extensions(segmentation, most_bytes=_LARGEST_TABLE_BYTES):
         try:
             root = ElementTree.fromstring(content.rstrip(b"\0 \n").decode("utf-8"))
-        except (ElementTree.ParseError, UnicodeDecodeError):
+            return {int(label.attrib["Key"]): (label.text or "").strip() for label in root.iter("Label")}
+        except (ElementTree.ParseError, UnicodeDecodeError, KeyError, ValueError):
             continue  # an extension of another program
-        return {int(label.attrib["Key"]): (label.text or "").strip() for label in root.iter("Label")}
     return {}

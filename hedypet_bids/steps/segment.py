@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 
 from hedypet_bids import bids_names as names
 from hedypet_bids.bids_names import Source
 from hedypet_bids.errors import BadDataError, OutputError
-from hedypet_bids.io.frames import read_labels, read_volume
+from hedypet_bids.io.frames import FrameReader, read_labels, read_volume
 from hedypet_bids.io.gzip_nifti import write_nifti
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.quality import QualityCheck, check
@@ -342,11 +341,7 @@ def _work_folder(subject: Subject) -> Iterator[Path]:
 
 def grid_of(path: Path) -> Grid:
     """The voxel grid of an image, from its header."""
-    header = nib.load(path)
-    try:
-        return Grid(header.shape[:3], header.affine)
-    except BadDataError as fault:
-        raise BadDataError(f"{path}: {fault}") from fault
+    return FrameReader(path).grid
 
 
 def check_labels(labels: IntArray, task: Task, path: Path) -> None:
