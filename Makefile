@@ -35,6 +35,7 @@ lint: $(INSTALLED) ## ruff and the layers of the design
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	if command -v shellcheck >/dev/null; then shellcheck .ci/run deploy/slurm/*.s* scripts/*.sh; fi
 
 types: $(INSTALLED) ## mypy, strict on the package
 	$(BIN)/mypy
