@@ -26,8 +26,9 @@ from hedypet_bids.errors import (
     OutputError,
     StoppedBySignal,
 )
-from hedypet_bids.io.dataset import Dataset, read_filters
+from hedypet_bids.io.dataset import Dataset, Request, read_filters
 from hedypet_bids.io.lock import exclusive
+from hedypet_bids.io.participant_inputs import ParticipantInputs
 from hedypet_bids.io.store import Store
 from hedypet_bids.options import Options
 from hedypet_bids.participant import Job, inputs_of, lost, process
@@ -64,13 +65,13 @@ def run(options: Options) -> int:
 
 
 def _participants(options: Options, settings: Settings) -> int:
-    filters = read_filters(options.bids_filter_file) if options.bids_filter_file else {}
-    dataset = Dataset(
-        options.bids_dir, participant_labels=options.participant_labels, derivatives=options.derivatives
-    )
+    request = _request(options)
+    dataset = Dataset(options.bids_dir, request)
+    corrections = {"corrections": dataset.corrections.root} if dataset.corrections.root else {}
+    links = {"raw": dataset.root, **dataset.derivatives, **corrections}
+    store = Store(options.output_dir.resolve(), links)
     if not options.skip_bids_validation:
-        _validate(dataset.root)
-    store = Store(options.output_dir.resolve(), {"raw": dataset.root, **dataset.derivatives})
+        _validate(dataset, None if options.dry_run else store.path(names.VALIDATOR_LOG))
     nprocs = options.nprocs or available_cpus()
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
     jobs = [
@@ -80,17 +81,16 @@ def _participants(options: Options, settings: Settings) -> int:
             store=store,
             settings=settings,
             run_id=run_id,
-            session_labels=options.session_labels,
-            filters=filters,
-            derivatives=options.derivatives,
+            request=request,
             threads=max(1, nprocs // len(dataset.labels)),
             dry=options.dry_run,
             steps=options.steps,
         )
         for label in dataset.labels
     ]
-    tools = segmentation_tools(options, settings.segment, [partial(inputs_of, job) for job in jobs])
-    jobs = [replace(job, tools=tools) for job in jobs]
+    found: dict[str, ParticipantInputs] = {}
+    tools = segmentation_tools(options, settings.segment, [partial(_inputs, job, found) for job in jobs])
+    jobs = [replace(job, tools=tools, inputs=found.get(job.label)) for job in jobs]
     console = Console(verbose=options.verbosity > 0)
     if options.dry_run:
         results = [process(job, _silent) for job in jobs]
@@ -115,6 +115,25 @@ def _participants(options: Options, settings: Settings) -> int:
     return code
 
 
+def _request(options: Options) -> Request:
+    return Request(
+        participant_labels=options.participant_labels,
+        excluded_labels=options.excluded_labels,
+        session_labels=options.session_labels,
+        pet_labels=options.pet_labels,
+        filters=read_filters(options.bids_filter_file) if options.bids_filter_file else {},
+        derivatives=options.derivatives,
+        corrections=options.corrections,
+        database_dir=options.database_dir,
+    )
+
+
+def _inputs(job: Job, found: dict[str, ParticipantInputs]) -> ParticipantInputs:
+    """The inputs of a participant, which are kept for its run."""
+    found[job.label] = inputs_of(job)
+    return found[job.label]
+
+
 def _needed_mb(jobs: Sequence[Job], options: Options) -> float:
     """The most that any participant is estimated to need; 0 where nobody limits the memory."""
     if options.mem_mb is None:
@@ -122,7 +141,7 @@ def _needed_mb(jobs: Sequence[Job], options: Options) -> float:
     estimates = [0.0]
     for job in jobs:
         try:
-            estimates.append(participant_mb(inputs_of(job)))
+            estimates.append(participant_mb(job.inputs or inputs_of(job)))
         except HedypetError:
             continue  # its own run will say so, and must not stop the others
     needed = max(estimates)
@@ -162,9 +181,9 @@ def exit_code_of(results: Sequence[ParticipantResult]) -> int:
     return next(iter(codes)) if len(codes) == 1 else HedypetError.exit_code
 
 
-def _validate(root: Path) -> None:
+def _validate(dataset: Dataset, log: Path | None) -> None:
     try:
-        validate_dataset(root)
+        validate_dataset(dataset.root, dataset.labels, log)
     except MissingProgramError as error:
         _log.warning("The dataset is not validated: %s", error)
 

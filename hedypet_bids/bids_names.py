@@ -127,6 +127,19 @@ def constants(pet: Source) -> str:
     return _name(pet, "pet", "norm", ".tsv", {})
 
 
+def static_mean(dynamic: Source) -> str:
+    """The mean of a dynamic PET over a window, for scans without a static image: ``rec-<X>mean``."""
+    stem = dynamic.stem
+    rec = dynamic.entities.get("reconstruction")
+    if rec:
+        stem = stem.replace(f"_rec-{rec}", f"_rec-{rec}mean")
+    else:
+        # The order of BIDS: a run comes after the reconstruction.
+        before, run, after = stem.partition("_run-")
+        stem = f"{before}_rec-mean{run}{after}"
+    return str(dynamic.folder / "pet" / f"{stem}_{PET_SUFFIX}.nii.gz")
+
+
 def suv_image(static: Source) -> str:
     """The static PET in SUV."""
     return _name(static, "pet", "pet", ".nii.gz", {"desc": "suv"})
@@ -196,6 +209,7 @@ def readout(table: str, extension: str) -> str:
 
 
 GROUP_REPORT = "group.html"
+VALIDATOR_LOG = "logs/bids-validator.json"
 
 
 def _space(space: Space | None) -> dict[str, str]:

@@ -97,6 +97,8 @@ def _input(action: argparse.Action, parser: argparse.ArgumentParser) -> dict[str
         described["command-line-flag"] = _flag(action)
     if action.nargs in ("+", "*"):
         described |= {"list": True, "min-list-entries": int(action.nargs == "+")}
+    elif isinstance(action.nargs, int) and action.nargs > 1:
+        described |= {"list": True, "min-list-entries": action.nargs, "max-list-entries": action.nargs}
     return described
 
 

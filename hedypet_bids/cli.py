@@ -80,11 +80,23 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         mri_synthseg=given.mri_synthseg,
         split=given.split,
         splits_file=given.splits,
+        excluded_labels=tuple(label.removeprefix("sub-") for label in given.exclude_participant_label),
+        pet_labels={
+            "tracer": tuple(label.removeprefix("trc-") for label in given.tracer_label),
+            "reconstruction": tuple(label.removeprefix("rec-") for label in given.rec_label),
+            "run": tuple(label.removeprefix("run-") for label in given.run_label),
+        },
+        corrections=given.corrections,
+        database_dir=given.bids_database_dir,
     )
 
 
 # Flags that set a parameter of the study: flag -> section and parameter.
 _SETTING_FLAGS = {
+    "static_rec": ("selection", "static_rec"),
+    "dynamic_rec": ("selection", "dynamic_rec"),
+    "ct_rec": ("selection", "ct_rec"),
+    "static_window": ("static", "window_min"),
     "aorta_method": ("aorta", "method"),
     "register": ("register", "method"),
     "patlak_rule": ("patlak", "rule"),
@@ -141,12 +153,23 @@ def _parser() -> argparse.ArgumentParser:
 def _add_input(group: argparse._ArgumentGroup) -> None:
     several: dict[str, Any] = {"nargs": "+", "default": [], "metavar": "LABEL"}
     _add(group, "--participant-label", help="only these participants", **several)
+    _add(group, "--exclude-participant-label", help="all but these participants", **several)
     _add(
         group,
         "--session-label",
         help="only PET and CT of these sessions; MR of other sessions is used where these have none",
         **several,
     )
+    _add(group, "--tracer-label", help="only PET images with these trc labels", **several)
+    _add(group, "--rec-label", help="only PET images with these rec labels", **several)
+    _add(group, "--run-label", help="only PET images with these run labels", **several)
+    for part, image, default in (
+        ("static", "static PET", "acstatPSF"),
+        ("dynamic", "dynamic PET", "acdynPSF"),
+        ("ct", "CT", "br38f"),
+    ):
+        text = f"the {image} reconstruction to use where there are several (default: {default})"
+        _add(group, f"--{part}-rec", metavar="LABEL", help=text)
     _add(
         group,
         "-d",
@@ -165,6 +188,21 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         help='JSON that chooses images, e.g. {"dynamic": {"reconstruction": "acdynPSF"}}; parts: dynamic, '
         "static, ct, topogram, head_mr, body_mr",
     )
+    _add(
+        group,
+        "--corrections",
+        type=Path,
+        metavar="DIR",
+        help="folder with corrected masks, matrices and sidecar entries of single participants, named as in "
+        "BIDS (docs/inputs.md)",
+    )
+    _add(
+        group,
+        "--bids-database-dir",
+        type=Path,
+        metavar="DIR",
+        help="keep the index of each participant here; it is made anew when files come or go",
+    )
     _add(group, "--skip-bids-validation", action="store_true", help="do not run the BIDS validator first")
 
 
@@ -175,6 +213,15 @@ def _add_study(group: argparse._ArgumentGroup) -> None:
         "--register",
         choices=("rigid", "identity"),
         help="register the MR to the CT (default), or take them as aligned",
+    )
+    _add(
+        group,
+        "--static-window",
+        nargs=2,
+        type=float,
+        metavar=("FROM", "TO"),
+        help="minutes after injection of which a static image is made where there is only a dynamic one "
+        "(default: 50 70)",
     )
     _add(
         group,

@@ -56,15 +56,21 @@ class Console:
         bar.refresh()
 
     def show_plan(self, results: Sequence[ParticipantResult]) -> None:
-        """Print per participant which steps would run, which not and why."""
+        """Print per participant what was found, what is wrong, and which steps would run or why not."""
         for result in results:
             print(f"sub-{result.label}")
+            widest = max((len(check.part) for check in result.checks), default=0)
+            for check in result.checks:
+                text = check.text.replace("\n", "\n" + (widest + 14) * " ")
+                print(f"  {check.part:<{widest}}  {check.state:<9} {text}".rstrip())
+            if result.checks and result.records:
+                print("  steps")
             width = max((len(record.step) for record in result.records), default=0)
             for record in result.records:
-                print(f"  {record.step:<{width}}  {record.state:<8} {record.reason}")
+                print(f"    {record.step:<{width}}  {record.state:<8} {record.reason}")
                 for part, reason in record.missing:
-                    print(f"  {'':<{width}}  without  {part}: {reason}")
-            if not result.records:
+                    print(f"    {'':<{width}}  without  {part}: {reason}")
+            if not result.records and not any(check.state == "problem" for check in result.checks):
                 print(f"  problem: {result.error}")
 
     def summarise(self, results: Sequence[ParticipantResult], output: Path, code: int) -> None:

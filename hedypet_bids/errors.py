@@ -19,6 +19,11 @@ Only ``cli.main`` turns an error into an exit status. A message says what was
 expected, what was found, where, and what to do.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class HedypetError(Exception):
     """Base of all errors that hedypet raises on purpose."""
@@ -90,3 +95,25 @@ class StoppedBySignal(BaseException):
     """The system asked the program to end, as SLURM does before it kills."""
 
     exit_code = 75
+
+
+class Problems:
+    """Gathers errors that do not depend on each other, so that all of them are told at once."""
+
+    def __init__(self) -> None:
+        self._found: list[HedypetError] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note an error raised inside, and go on."""
+        try:
+            yield
+        except HedypetError as error:
+            self._found.append(error)
+
+    def raise_any(self) -> None:
+        """Raise the error that was noted; several as one of the first one's kind, a paragraph each."""
+        if len(self._found) == 1:
+            raise self._found[0]
+        if self._found:
+            raise type(self._found[0])("\n\n".join(str(error) for error in self._found))

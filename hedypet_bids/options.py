@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,3 +52,7 @@ class Options:
     mri_synthseg: Path | None = None
     split: str | None = None
     splits_file: Path | None = None
+    excluded_labels: tuple[str, ...] = ()
+    pet_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    corrections: Path | None = None
+    database_dir: Path | None = None

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
-from hedypet_bids.errors import BadDataError, HedypetError
+from hedypet_bids.errors import HedypetError
 from hedypet_bids.io.atomic import write_error, write_text
-from hedypet_bids.io.dataset import Dataset, ParticipantInputs, n_frames
+from hedypet_bids.io.dataset import Dataset, Request
+from hedypet_bids.io.input_checks import check_inputs, participant_metadata, pet_metadata
 from hedypet_bids.io.lock import exclusive
-from hedypet_bids.io.participant_metadata import ParticipantMetadata, read_participant
-from hedypet_bids.io.pet_metadata import PetMetadata, read_pet_metadata
+from hedypet_bids.io.participant_inputs import ParticipantInputs
+from hedypet_bids.io.participant_metadata import ParticipantMetadata
+from hedypet_bids.io.plausibility import not_hounsfield
 from hedypet_bids.io.store import Store
 from hedypet_bids.io.tables import write_table
 from hedypet_bids.pipeline import run_participant
@@ -38,11 +38,10 @@ class Job:
     store: Store
     settings: Settings
     run_id: str
-    session_labels: tuple[str, ...] = ()
-    filters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
-    derivatives: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    request: Request = field(default_factory=Request)
     tools: Tools = field(default_factory=Tools)
     threads: int = 1
+    inputs: ParticipantInputs | None = None
     dry: bool = False
     steps: tuple[str, ...] = ()
 
@@ -53,17 +52,16 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
     study = StepRunner(job.label, job.store, log_folder, dry=job.dry, steps=job.steps, notify=notify)
     try:
         if job.dry:
-            run_participant(open_subject(job), study)
-        else:
-            lock = job.store.path(names.lock(job.label))
-            with exclusive(lock, wait=False, what=f"sub-{job.label}"), _log_file(log_folder):
-                write_text(log_folder / "settings.toml", job.settings.to_toml())
-                try:
-                    subject = open_subject(job)
-                    _log_notes(subject)
-                    run_participant(subject, study)
-                finally:
-                    _write_records(log_folder, study.records)
+            return _plan(job, study)
+        lock = job.store.path(names.lock(job.label))
+        with exclusive(lock, wait=False, what=f"sub-{job.label}"), _log_file(log_folder):
+            write_text(log_folder / "settings.toml", job.settings.to_toml())
+            try:
+                subject = open_subject(job)
+                _log_notes(subject)
+                run_participant(subject, study)
+            finally:
+                _write_records(log_folder, study.records)
     except HedypetError as error:
         _log.info("sub-%s FAILED: %s", job.label, error)
         return ParticipantResult(job.label, tuple(study.records), error.exit_code, str(error))
@@ -72,6 +70,16 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
         return ParticipantResult(job.label, tuple(study.records), HedypetError.exit_code, reason)
     errors = "\n".join(f"{r.step}: {r.reason}" for r in study.records if r.state == "failed")
     return ParticipantResult(job.label, tuple(study.records), study.exit_code, errors)
+
+
+def _plan(job: Job, study: StepRunner) -> ParticipantResult:
+    """What was found and which steps would run, without running any."""
+    checks = tuple(check_inputs(_dataset(job), job.label, job.inputs))
+    try:
+        run_participant(open_subject(job), study)
+    except HedypetError as error:
+        return ParticipantResult(job.label, tuple(study.records), error.exit_code, str(error), checks)
+    return ParticipantResult(job.label, tuple(study.records), study.exit_code, "", checks)
 
 
 def lost(job: Job, reason: str) -> ParticipantResult:
@@ -88,18 +96,27 @@ def open_subject(job: Job) -> Subject:
         An image, a sidecar or a table cannot be right; the message names the file.
     """
     dataset = _dataset(job)
-    inputs = dataset.inputs(job.label)
+    inputs = job.inputs or dataset.inputs(job.label)
     pets = [*inputs.statics, *([inputs.dynamic] if inputs.dynamic else [])]
-    metadata = {pet.path: _pet_metadata(dataset, pet) for pet in pets}
     return Subject(
         inputs=inputs,
         facts=_facts(dataset, inputs),
-        pet=metadata,
+        pet={pet.path: pet_metadata(dataset, pet) for pet in pets},
         settings=job.settings,
         store=job.store,
         threads=job.threads,
         tools=replace(job.tools, log_folder=job.store.path(names.log_folder(job.label, job.run_id))),
     )
+
+
+def _facts(dataset: Dataset, inputs: ParticipantInputs) -> ParticipantMetadata:
+    """Who was scanned, with notes on inputs that a person should look at."""
+    facts = participant_metadata(dataset, inputs)
+    wrong = not_hounsfield(inputs.ct.path) if inputs.ct else ""
+    unused = [
+        f"{path} corrects nothing: no input has that name" for path in dataset.unused_corrections(inputs)
+    ]
+    return replace(facts, notes=(*facts.notes, *filter(None, [wrong]), *unused))
 
 
 def inputs_of(job: Job) -> ParticipantInputs:
@@ -108,14 +125,8 @@ def inputs_of(job: Job) -> ParticipantInputs:
 
 
 def _dataset(job: Job) -> Dataset:
-    return Dataset(
-        job.bids_dir,
-        participant_labels=[job.label],
-        session_labels=job.session_labels,
-        derivatives=job.derivatives,
-        filters=job.filters,
-        selection=job.settings.selection,
-    )
+    request = replace(job.request, participant_labels=(job.label,), excluded_labels=())
+    return Dataset(job.bids_dir, request, selection=job.settings.selection)
 
 
 def _write_records(folder: Path, records: Sequence[StepRecord]) -> None:
@@ -132,30 +143,6 @@ def _log_notes(subject: Subject) -> None:
     for path, metadata in subject.pet.items():
         for note in metadata.notes:
             _log.info("sub-%s %s: %s", subject.label, path.name, note)
-
-
-def _pet_metadata(dataset: Dataset, pet: Source) -> PetMetadata:
-    sidecar = dataset.metadata(pet)
-    if not sidecar:
-        raise BadDataError(
-            f"{pet.path} has no sidecar; expected {pet.sidecar.name} with FrameTimesStart, FrameDuration, "
-            "Units and InjectedRadioactivity."
-        )
-    return read_pet_metadata(sidecar, n_frames=n_frames(pet.path), where=str(pet.sidecar))
-
-
-def _facts(dataset: Dataset, inputs: ParticipantInputs) -> ParticipantMetadata:
-    """Weight, height, sex and age from participants.tsv, the session's row or the PET's sidecar."""
-    pet = inputs.pet
-    sessions = dataset.session_rows(inputs.label)
-    return read_participant(
-        inputs.label,
-        dataset.participant_row(inputs.label),
-        columns=dataset.participants_columns,
-        session=sessions.get(pet.entities.get("session", "")) if pet else None,
-        session_columns=dataset.session_columns(inputs.label) or None,
-        sidecar=dataset.metadata(pet) if pet else None,
-    )
 
 
 @contextmanager

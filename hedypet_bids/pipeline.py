@@ -18,6 +18,7 @@ from hedypet_bids.steps.report import Findings, write_report
 from hedypet_bids.steps.resample import Resample, Transforms
 from hedypet_bids.steps.segment import SEGMENTATION_ORDER, segment
 from hedypet_bids.steps.splits import Splits
+from hedypet_bids.steps.static_image import AverageFrames
 from hedypet_bids.steps.static_means import MeasureStatic
 from hedypet_bids.steps.step import Subject
 from hedypet_bids.steps.tacs import MeasureCurves
@@ -38,6 +39,8 @@ def run_participant(subject: Subject, study: StepRunner) -> None:
         body=study.do(Register(subject, "body", total)),
     )
 
+    if subject.inputs.dynamic and not subject.inputs.static:
+        subject = study.do(AverageFrames(subject))
     static_space = study.do(Resample(subject, "bodystat", labels, transforms))
     dynamic_space = study.do(Resample(subject, "bodydyn", labels, transforms))
     head_space = study.do(Resample(subject, "head", labels, transforms))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from hedypet_bids.errors import HedypetError
-from hedypet_bids.io.dataset import ParticipantInputs
+from hedypet_bids.io.participant_inputs import ParticipantInputs
 from hedypet_bids.labels import CT_TASKS
 from hedypet_bids.options import Options
 from hedypet_bids.settings import SegmentSettings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hedypet_bids.io.dataset import ParticipantInputs
 from hedypet_bids.io.frames import FrameReader
+from hedypet_bids.io.participant_inputs import ParticipantInputs
 
 # Measured (docs/engine.md): interpreter, libraries and compiled kernels, and bytes a voxel on top.
 BASE_MB = 600.0

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.io.atomic import write_text
+from hedypet_bids.io.input_checks import InputCheck
 from hedypet_bids.io.store import Stamp, Store, Writer
 from hedypet_bids.peak_memory import PeakMemory
 from hedypet_bids.steps.step import CannotRun, State, Step, StepRecord
@@ -29,6 +30,7 @@ class ParticipantResult:
     records: tuple[StepRecord, ...] = ()
     exit_code: int = 0
     error: str = ""
+    checks: tuple[InputCheck, ...] = ()
 
     @property
     def failed(self) -> bool:

@@ -46,6 +46,13 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class StaticSettings:
+    """Minutes after injection of a dynamic scan that stand for a static image where there is none."""
+
+    window_min: tuple[float, ...] = (50.0, 70.0)
+
+
+@dataclass(frozen=True)
 class SegmentSettings:
     """How TotalSegmentator and SynthSeg run where there is no ready segmentation.
 
@@ -103,7 +110,12 @@ class CurveSettings:
 
 @dataclass(frozen=True)
 class PatlakSettings:
-    """Patlak fits: integration rule, windows, and what the voxel maps use."""
+    """Patlak fits: integration rule, windows, and what the voxel maps use.
+
+    ``tracers`` are parts of the names of tracers that are trapped, which Patlak's model assumes; for
+    others nothing is fitted. A scan that starts later than ``latest_start_s`` after injection has missed
+    blood that the integral needs.
+    """
 
     rule: Rule = "simpson"
     last_frames: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
@@ -111,6 +123,8 @@ class PatlakSettings:
     map_last_frames: int = 4
     map_fwhm_mm: float = 0.0
     map_input_function: str = "aortavoi1ml3pxdescendingupper"
+    tracers: tuple[str, ...] = ("FDG", "deoxyglucose")
+    latest_start_s: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +132,7 @@ class Settings:
     """All settings of a run; ``Settings()`` holds the defaults."""
 
     selection: Selection = field(default_factory=Selection)
+    static: StaticSettings = field(default_factory=StaticSettings)
     segment: SegmentSettings = field(default_factory=SegmentSettings)
     register: RegisterSettings = field(default_factory=RegisterSettings)
     resample: ResampleSettings = field(default_factory=ResampleSettings)

@@ -208,7 +208,8 @@ def _value(given: dict[str, Any], chance: random.Random) -> Any:
     if given["type"] == "Flag":
         return True
     if given.get("list"):
-        return [_item(given, chance) for _ in range(chance.randint(given.get("min-list-entries", 0), 3))]
+        least, most = given.get("min-list-entries", 0), given.get("max-list-entries", 3)
+        return [_item(given, chance) for _ in range(chance.randint(least, most))]
     return _item(given, chance)
 
 

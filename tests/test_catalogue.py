@@ -342,7 +342,7 @@ FRAME_TIMES = [
         "a static image that counts from its own start",
         sidecar(STATIC, FrameTimesStart=[0.0], DecayCorrectionFactor=[1.46]),
         0,
-        ("DecayCorrectionFactor of frame 0 is 1.46", "check them"),
+        ("DecayCorrectionFactor of frame 0 is 1.46", "counted from the scan instead of TimeZero"),
         READ_STATIC,
     ),
 ]
@@ -724,11 +724,11 @@ SELECTION = [
             file("sub-001/ses-baseline/pet/sub-001_ses-baseline_recording-manual_blood.json", "{}"),
         ),
         0,
-        ("sub-001_ses-baseline_acq-MPRAGE_seg-synthseg", "no CT was found", "no static PET was found"),
+        ("sub-001_ses-baseline_acq-MPRAGE_seg-synthseg", "no CT was found", "rec-mean_pet"),
     ),
     Case("no CT", without("sub-001/*/ct", "derivatives/totalsegmentator/sub-001"), 0, ("no CT was found",)),
     Case("no MR", without("sub-001/ses-vida", "derivatives/synthseg/sub-001"), 0, ("no T1w image",)),
-    Case("dynamic only", without(f"{STATIC}.*"), 0, ("no static PET was found",)),
+    Case("dynamic only", without(f"{STATIC}.*"), 0, ("static image", "rec-acdynPSFmean")),
     Case("static only", without(f"{DYNAMIC}.*"), 0, ("no dynamic PET was found",)),
     Case("no PET", without("sub-001/*/pet"), 0, ("no PET was found",)),
     Case("an empty participant", without("sub-001/*"), 0, ("no CT was found", "no PET was found")),
@@ -981,7 +981,7 @@ def test_every_input_gets_an_answer(
         assert "sub-002 FAILED" not in together.printed
         assert case.steps == READ_DYNAMIC or any((tmp_path / "together/sub-002").rglob("sub-002*.json"))
     else:
-        assert re.search(r"sub-002\n  segment total +to run", together.printed), together.printed
+        assert re.search(r"sub-002\n(  .*\n)*    segment total +to run", together.printed), together.printed
 
 
 def _check_clean(answer: Answer, output: Path, tmp_path: Path) -> None:
@@ -1010,7 +1010,7 @@ def test_folders_above_the_dataset_may_be_called_anything(
     )
     plan = capsys.readouterr().out
     assert "sub-001_ses-quadra_rec-br38f_seg-total_dseg.nii.gz" in plan
-    assert re.search("sub-001\n(  .*\n)*  tacs +to run", plan)
+    assert re.search("sub-001\n(  .*\n)*    tacs +to run", plan)
 
 
 @pytest.mark.parametrize(

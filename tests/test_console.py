@@ -28,7 +28,7 @@ def test_the_number_of_steps_is_that_of_the_pipeline(phantom_run: Run) -> None:
         check=True,
     ).stdout
     first = plan.split("sub-002")[0]
-    states = re.findall(r"^  \S.*?  +(?:to run|done|skipped|failed) ", first, flags=re.MULTILINE)
+    states = re.findall(r"^    \S.*?  +(?:to run|done|skipped|failed) ", first, flags=re.MULTILINE)
     assert len(states) == N_STEPS
 
 

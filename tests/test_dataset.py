@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
-from hedypet_bids.io.dataset import Dataset, read_filters
+from hedypet_bids.io.dataset import Dataset, Request, read_filters
 
 
 def image(path: Path, *, frames: int = 1) -> None:
@@ -56,7 +56,7 @@ def test_every_image_of_a_full_participant_plays_its_part(tmp_path: Path) -> Non
 
 
 def test_a_session_filter_for_pet_keeps_the_mr_of_another_session(tmp_path: Path) -> None:
-    inputs = Dataset(dataset(tmp_path, *FULL), session_labels=["a"]).inputs("01")
+    inputs = Dataset(dataset(tmp_path, *FULL), Request(session_labels=("a",))).inputs("01")
     assert inputs.static is not None
     assert inputs.head_mr is not None
 
@@ -74,15 +74,15 @@ def test_ambiguity_lists_the_candidates_and_the_way_out(tmp_path: Path) -> None:
     root = dataset(tmp_path, "sub-1/pet/sub-1_rec-x_pet.nii.gz", "sub-1/pet/sub-1_rec-y_pet.nii.gz")
     with pytest.raises(BadDataError, match=r"(?s)rec-x.*rec-y.*--bids-filter-file"):
         Dataset(root).inputs("1")
-    chosen = Dataset(root, filters={"static": {"rec": "y"}}).inputs("1")
+    chosen = Dataset(root, Request(filters={"static": {"rec": "y"}})).inputs("1")
     assert chosen.static is not None and chosen.static.entities["reconstruction"] == "y"
     both = {"static": {"reconstruction": ["y", "z"]}}
-    assert Dataset(root, filters=both).inputs("1").static == chosen.static
+    assert Dataset(root, Request(filters=both)).inputs("1").static == chosen.static
 
 
 def test_only_the_participants_asked_for_are_indexed(tmp_path: Path) -> None:
     root = dataset(tmp_path, *(f"sub-{n}/pet/sub-{n}_pet.nii.gz" for n in ("1", "10", "2")))
-    some = Dataset(root, participant_labels=["1"])
+    some = Dataset(root, Request(participant_labels=("1",)))
     assert some.labels == ("1",)
     assert some.inputs("1").static is not None
     assert some.inputs("10").static is None
@@ -98,7 +98,7 @@ def test_ready_segmentations_are_found_by_task_and_image(tmp_path: Path) -> None
     brain = tmp_path / "ss"
     for name in ("synthseg", "synthsegparc"):
         image(brain / f"sub-01/ses-b/anat/sub-01_ses-b_acq-MPRAGE_seg-{name}_dseg.nii.gz")
-    inputs = Dataset(root, derivatives={"totalsegmentator": ready, "synthseg": brain}).inputs("01")
+    inputs = Dataset(root, Request(derivatives={"totalsegmentator": ready, "synthseg": brain})).inputs("01")
     found = {task: path.name for task, path in inputs.ready_segmentations.items()}
     assert found == {
         "total": "sub-01_ses-a_rec-br38f_seg-total_dseg.nii.gz",
@@ -153,9 +153,9 @@ def test_missing_and_empty_datasets(tmp_path: Path) -> None:
     with pytest.raises(NothingSelectedError, match="no sub-"):
         Dataset(dataset(tmp_path / "empty"))
     with pytest.raises(NothingSelectedError, match=r"participant 9 .* It has: 1"):
-        Dataset(dataset(tmp_path / "one", "sub-1/pet/sub-1_pet.nii.gz"), participant_labels=["9"])
+        Dataset(dataset(tmp_path / "one", "sub-1/pet/sub-1_pet.nii.gz"), Request(participant_labels=("9",)))
     with pytest.raises(MissingInputError, match="totalsegmentator="):
-        Dataset(tmp_path / "one", derivatives={"totalsegmentator": tmp_path / "no"})
+        Dataset(tmp_path / "one", Request(derivatives={"totalsegmentator": tmp_path / "no"}))
 
 
 def test_an_image_that_is_no_image_is_bad_data(tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ def test_quality_checks_are_what_the_images_say(phantom_run: Run) -> None:
     seen = [check["name"] for check in content["Checks"]]
     assert seen[0] == "activity_fraction" and len(seen) == len(set(seen))
     assert set(seen[1:]) == {
+        "static_negative_fraction",
+        "static_not_finite_voxels",
         "total_brain_volume_ml",
         "total_liver_volume_ml",
         "total_aorta_volume_ml",
@@ -264,7 +266,8 @@ def test_bad_input_gets_one_paragraph_and_its_exit_code(
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
-    assert not output.exists()
+    left = [path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()]
+    assert left == (["logs/bids-validator.json"] if code == 16 else [])
 
 
 def test_output_inside_the_raw_data_is_refused(phantom: Path) -> None:

@@ -1,42 +1,31 @@
 """The input dataset: which participants there are and which of their images play which part.
 
-pybids does the indexing of the file names. It knows no CT, so it gets an edited copy
-of its own configuration; only the folders of the participants asked for are read.
-Sidecars are read here, and only those of the images that are used: one that is broken
-or of an absurd size then concerns no other image.
+Only the folders of the participants asked for are read, and only the sidecars of the
+images that are used: one that is broken or of an absurd size then concerns no other image.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
 import re
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hedypet_bids import bids_names as names
 from hedypet_bids.bids_names import Source
-from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
+from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, Problems, UsageError
+from hedypet_bids.io.corrections import Corrections
 from hedypet_bids.io.dataset_files import participant_rows, read_json, read_tsv, sidecars_of
+from hedypet_bids.io.derivatives import ready_derivatives, with_derivatives
 from hedypet_bids.io.frames import FrameReader
+from hedypet_bids.io.index import images_of
+from hedypet_bids.io.participant_inputs import ParticipantInputs
 from hedypet_bids.io.plausibility import check_overlap, check_voxel_sizes
-from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS, Task
 from hedypet_bids.settings import Selection
 
-IMAGE_EXTENSIONS = (".nii.gz", ".nii")
 _LABEL = re.compile("[a-zA-Z0-9+]+")
-
-READY_SEGMENTATIONS = ("totalsegmentator", "synthseg")
-
-# What the names of PET, CT and MR images have; each further one costs pybids a millisecond a participant.
-_ENTITIES = (
-    *("subject", "session", "task", "tracer", "acquisition", "ceagent", "reconstruction", "direction", "run"),
-    *("suffix", "datatype", "extension"),
-)
 
 # Short entity keys of file names, as people write them in filters, to pybids' long ones.
 _LONG_ENTITY = {
@@ -47,51 +36,37 @@ _LONG_ENTITY = {
     "trc": "tracer",
     "ce": "ceagent",
 }
+_CHOICE_FLAGS = {"static": "--static-rec", "dynamic": "--dynamic-rec", "ct": "--ct-rec"}
 
 
 @dataclass(frozen=True)
-class ParticipantInputs:
-    """The images of one participant by the part they play; None or empty where there is none."""
+class Request:
+    """Which participants, sessions and images of a dataset are asked for; empty asks for all.
 
-    label: str
-    dynamic: Source | None = None
-    static: Source | None = None
-    other_statics: tuple[Source, ...] = ()
-    ct: Source | None = None
-    other_cts: tuple[Source, ...] = ()
-    topogram: Source | None = None
-    head_mr: Source | None = None
-    head_mr_group: tuple[Source, ...] = ()
-    body_mr: Source | None = None
-    body_mr_group: tuple[Source, ...] = ()
-    ready_segmentations: Mapping[str, Path] = field(default_factory=dict, hash=False)
-    aorta_correction: Path | None = None
-    given_transforms: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    Parameters
+    ----------
+    participant_labels, excluded_labels, session_labels
+        Labels without ``sub-`` and ``ses-``.
+    pet_labels
+        Labels that a PET image may have, by entity (``tracer``, ``reconstruction``, ``run``).
+    filters
+        Part -> entity -> value or values, see :func:`read_filters`.
+    derivatives
+        Folders of what was made ready, by name.
+    corrections
+        A folder of corrected masks, matrices and sidecar entries.
+    database_dir
+        Where the index of each participant is kept for the next run.
+    """
 
-    @property
-    def statics(self) -> tuple[Source, ...]:
-        """Every static PET reconstruction, the one that is measured first."""
-        return ((self.static,) if self.static else ()) + self.other_statics
-
-    @property
-    def cts(self) -> tuple[Source, ...]:
-        """Every CT reconstruction, the segmented one first."""
-        return ((self.ct,) if self.ct else ()) + self.other_cts
-
-    @property
-    def head_mrs(self) -> tuple[Source, ...]:
-        """Every MR image that moves with the head registration."""
-        return ((self.head_mr,) if self.head_mr else ()) + self.head_mr_group
-
-    @property
-    def body_mrs(self) -> tuple[Source, ...]:
-        """Every MR image that moves with the body registration."""
-        return ((self.body_mr,) if self.body_mr else ()) + self.body_mr_group
-
-    @property
-    def pet(self) -> Source | None:
-        """The image that stands for the scan: the static one, else the dynamic one."""
-        return self.static or self.dynamic
+    participant_labels: tuple[str, ...] = ()
+    excluded_labels: tuple[str, ...] = ()
+    session_labels: tuple[str, ...] = ()
+    pet_labels: Mapping[str, Collection[str]] = field(default_factory=dict, hash=False)
+    filters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    derivatives: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    corrections: Path | None = None
+    database_dir: Path | None = None
 
 
 class Dataset:
@@ -106,21 +81,15 @@ class Dataset:
     """
 
     def __init__(
-        self,
-        root: Path,
-        *,
-        participant_labels: Collection[str] = (),
-        session_labels: Collection[str] = (),
-        derivatives: Mapping[str, Path] | None = None,
-        filters: Mapping[str, Mapping[str, Any]] | None = None,
-        selection: Selection | None = None,
+        self, root: Path, request: Request | None = None, *, selection: Selection | None = None
     ) -> None:
+        request = request or Request()
         self.root = _existing_dataset(root)
-        self.labels = _selected_labels(self.root, participant_labels)
-        self.derivatives = _ready_derivatives(self.root, derivatives or {})
-        _check_sessions(self.root, session_labels)
-        self._sessions = tuple(session_labels)
-        self._filters = dict(filters or {})
+        self.labels = _selected_labels(self.root, request.participant_labels, request.excluded_labels)
+        self.derivatives = ready_derivatives(self.root, request.derivatives)
+        self.corrections = Corrections(request.corrections)
+        _check_sessions(self.root, request.session_labels)
+        self._request = request
         self._selection = selection or Selection()
         self.participants_columns = read_json(self.root / "participants.json")
         self._participants = participant_rows(self.root / "participants.tsv", self.labels)
@@ -153,19 +122,30 @@ class Dataset:
         return read_json(self.root / f"sub-{label}" / f"sub-{label}_sessions.json")
 
     def metadata(self, source: Source) -> dict[str, Any]:
-        """The sidecar of an image, with what it inherits from sidecars above it.
+        """The sidecar of an image, with what it inherits from sidecars above it, and corrected.
 
         Raises
         ------
         BadDataError
             A sidecar that applies to the image is no JSON object, or of an absurd size.
         """
+        return self._raw_metadata(source) | self.corrections.sidecar(source)
+
+    def corrected(self, source: Source) -> tuple[str, ...]:
+        """What ``--corrections`` changes in the sidecar of an image, a sentence each."""
+        return tuple(self.corrections.notes(source, self._raw_metadata(source)))
+
+    def unused_corrections(self, inputs: ParticipantInputs) -> list[Path]:
+        """Files of ``--corrections`` for a participant that correct nothing."""
+        return self.corrections.unused(inputs, [*inputs.statics, *filter(None, [inputs.dynamic])])
+
+    def _raw_metadata(self, source: Source) -> dict[str, Any]:
         if source.path not in self._sidecars:
             content: dict[str, Any] = {}
             for path in sidecars_of(source):
                 content |= read_json(path)
             self._sidecars[source.path] = content
-        return dict(self._sidecars[source.path])
+        return self._sidecars[source.path]
 
     def inputs(self, label: str) -> ParticipantInputs:
         """The images of one participant by the part they play.
@@ -183,91 +163,94 @@ class Dataset:
                 f"letters and digits only, found {label!r}. Rename the folder and its files."
             )
         sources = self._sources(label)
-        pets = self._in_sessions([s for s in sources if s.suffix == names.PET_SUFFIX], required=True)
+        pets = self._in_sessions([s for s in sources if self._is_wanted_pet(s)], required=True)
         cts = self._in_sessions([s for s in sources if s.suffix == names.CT_SUFFIX], required=True)
         topograms = self._in_sessions(
             [s for s in sources if s.suffix == names.TOPOGRAM_SUFFIX], required=True
         )
         mrs = self._in_sessions([s for s in sources if s.suffix == names.MR_SUFFIX], required=False)
 
+        problems = Problems()
+        choose = partial(self._choose, problems)
+        frames: dict[Source, int] = {}
         for pet in pets:
-            self.metadata(pet)
-            check_voxel_sizes(pet.path)
-        dynamics = [s for s in pets if n_frames(s.path) > 1]
-        statics = [s for s in pets if s not in dynamics]
-        self._check_kind(dynamics, "static", self._selection.static_rec, "a 3D image")
-        self._check_kind(statics, "dynamic", self._selection.dynamic_rec, "a 4D image")
-        static = self._choose(statics, "static", "reconstruction", self._selection.static_rec)
-        ct = self._choose(cts, "ct", "reconstruction", self._selection.ct_rec)
+            with problems.noted():
+                self.metadata(pet)
+                check_voxel_sizes(pet.path)
+                frames[pet] = n_frames(pet.path)
+        dynamics = [pet for pet, n in frames.items() if n > 1]
+        statics = [pet for pet, n in frames.items() if n == 1]
+        with problems.noted():
+            self._check_kind(dynamics, "static", self._selection.static_rec, "a 3D image")
+        with problems.noted():
+            self._check_kind(statics, "dynamic", self._selection.dynamic_rec, "a 4D image")
+        static = choose(statics, "static", "reconstruction", self._selection.static_rec)
+        ct = choose(cts, "ct", "reconstruction", self._selection.ct_rec)
         head_group = [m for m in mrs if _acquisition(m).startswith(names.HEAD_MR_GROUP)]
         body_group = [m for m in mrs if _acquisition(m).startswith(names.BODY_MR_GROUPS)]
         plain = [m for m in mrs if m not in head_group and m not in body_group]
-        head = self._choose(plain, "head_mr", "acquisition", self._selection.head_mr_acq)
-        body = self._choose(
-            [m for m in body_group if _acquisition(m) == self._selection.body_mr_acq],
-            "body_mr",
-            "acquisition",
-            self._selection.body_mr_acq,
-        )
+        in_phase = [m for m in body_group if _acquisition(m) == self._selection.body_mr_acq]
+        body = choose(in_phase, "body_mr", "acquisition", self._selection.body_mr_acq)
         inputs = ParticipantInputs(
             label=label,
-            dynamic=self._choose(dynamics, "dynamic", "reconstruction", self._selection.dynamic_rec),
+            dynamic=choose(dynamics, "dynamic", "reconstruction", self._selection.dynamic_rec),
             static=static,
             other_statics=tuple(s for s in statics if s != static),
             ct=ct,
             other_cts=tuple(c for c in cts if c != ct),
-            topogram=self._choose(topograms, "topogram", "reconstruction", ""),
-            head_mr=head,
+            topogram=choose(topograms, "topogram", "reconstruction", ""),
+            head_mr=choose(plain, "head_mr", "acquisition", self._selection.head_mr_acq),
             head_mr_group=tuple(head_group),
             body_mr=body,
             body_mr_group=tuple(m for m in body_group if m != body),
         )
-        if inputs.ct is not None:
-            for pet in filter(None, (inputs.static, inputs.dynamic)):
-                check_overlap(pet.path, inputs.ct.path)
-        return _with_derivatives(inputs, self.derivatives)
+        for pet in filter(None, (inputs.static, inputs.dynamic)):
+            if inputs.ct is not None:
+                with problems.noted():
+                    check_overlap(pet.path, inputs.ct.path)
+        with problems.noted():
+            inputs = with_derivatives(inputs, self.derivatives)
+        with problems.noted():
+            inputs = self.corrections.applied_to(inputs)
+        problems.raise_any()
+        return inputs
 
     def _sources(self, label: str) -> list[Source]:
         if label not in self.labels:
             return []
-        files = _index(self.root, label).get(
-            datatype=list(names.INPUT_DATATYPES), extension=list(IMAGE_EXTENSIONS)
+        return images_of(self.root, label, database_dir=self._request.database_dir)
+
+    def _is_wanted_pet(self, source: Source) -> bool:
+        wanted = self._request.pet_labels.items()
+        return source.suffix == names.PET_SUFFIX and all(
+            source.entities.get(entity) in labels for entity, labels in wanted if labels
         )
-        sources = []
-        for file in sorted(files, key=lambda f: str(f.path)):
-            entities = {key: str(value) for key, value in file.get_entities().items()}
-            sources.append(
-                Source(
-                    path=Path(file.path),
-                    root=self.root,
-                    entities=entities,
-                    suffix=entities["suffix"],
-                    datatype=entities["datatype"],
-                )
-            )
-        return sources
 
     def _in_sessions(self, sources: list[Source], *, required: bool) -> list[Source]:
         """Sources of the sessions asked for; MR of another session stays when those have none."""
-        if not self._sessions:
+        if not self._request.session_labels:
             return sources
-        chosen = [s for s in sources if s.entities.get("session") in self._sessions]
+        chosen = [s for s in sources if s.entities.get("session") in self._request.session_labels]
         return chosen if chosen or required else sources
 
     def _check_kind(self, pets: Sequence[Source], role: str, wanted_rec: str, expected: str) -> None:
         """Raise BadDataError when the reconstruction that plays a part cannot play it."""
         both = self._selection.static_rec == self._selection.dynamic_rec
         for pet in pets:
-            if pet.entities.get("reconstruction") == wanted_rec and not (both or self._filters.get(role)):
+            if pet.entities.get("reconstruction") == wanted_rec and not (
+                both or self._request.filters.get(role)
+            ):
                 raise BadDataError(
                     f"{pet.path} has {_counted(n_frames(pet.path))}; its reconstruction {wanted_rec} is the "
-                    f"{role} one (selection.{role}_rec of --settings), so {expected} was expected. Restore "
-                    f"the image, or choose another with --bids-filter-file."
+                    f"{role} one, so {expected} was expected. Restore the image, or choose another with "
+                    f"{_CHOICE_FLAGS[role]}."
                 )
 
-    def _choose(self, candidates: Sequence[Source], role: str, entity: str, preferred: str) -> Source | None:
+    def _choose(
+        self, problems: Problems, candidates: Sequence[Source], role: str, entity: str, preferred: str
+    ) -> Source | None:
         """The one image that plays a part: by filter, by the preferred label, or the only one."""
-        wanted = self._filters.get(role)
+        wanted = self._request.filters.get(role)
         if wanted:
             candidates = [c for c in candidates if _passes(c, wanted)]
         elif preferred:
@@ -275,11 +258,13 @@ class Dataset:
             candidates = exact or candidates
         if len(candidates) > 1:
             listed = "\n  ".join(str(c.path.relative_to(self.root)) for c in candidates)
-            raise BadDataError(
-                f"Expected one image for the part {role!r}; found {len(candidates)}:\n  {listed}\n"
-                f"Choose one with --bids-filter-file, for example "
-                f'{{"{role}": {{"{entity}": "LABEL"}}}}, or restrict the sessions with --session-label.'
-            )
+            flag = f"{_CHOICE_FLAGS[role]} LABEL, or with " if role in _CHOICE_FLAGS else ""
+            with problems.noted():
+                raise BadDataError(
+                    f"Expected one image for the part {role!r}; found {len(candidates)}:\n  {listed}\n"
+                    f"Choose one with {flag}--bids-filter-file, for example "
+                    f'{{"{role}": {{"{entity}": "LABEL"}}}}, or restrict the sessions with --session-label.'
+                )
         return candidates[0] if candidates else None
 
 
@@ -349,151 +334,20 @@ def _check_sessions(root: Path, wanted: Collection[str]) -> None:
         )
 
 
-def _selected_labels(root: Path, wanted: Collection[str]) -> tuple[str, ...]:
+def _selected_labels(root: Path, wanted: Collection[str], excluded: Collection[str]) -> tuple[str, ...]:
     present = sorted(p.name.removeprefix("sub-") for p in root.glob("sub-*") if p.is_dir())
     if not present:
         raise NothingSelectedError(f"{root} has no sub-* folder: there is no participant to process.")
-    if not wanted:
-        return tuple(present)
-    unknown = sorted(set(wanted) - set(present))
+    unknown = sorted(({*wanted} | {*excluded}) - {*present})
     if unknown:
         raise NothingSelectedError(
             f"No folder for participant {names.listed(unknown)} in {root}. "
             f"It has: {names.listed(present[:20])}{' ...' if len(present) > 20 else ''}. "
-            "Check --participant-label."
+            "Check --participant-label and --exclude-participant-label."
         )
-    return tuple(label for label in present if label in wanted)
-
-
-def _ready_derivatives(root: Path, given: Mapping[str, Path]) -> dict[str, Path]:
-    """Datasets of ready segmentations: those given, else those inside the raw dataset."""
-    found = {
-        name: root / "derivatives" / name
-        for name in READY_SEGMENTATIONS
-        if (root / "derivatives" / name).is_dir()
-    }
-    for name, path in given.items():
-        if not path.is_dir():
-            raise MissingInputError(f"--derivatives {name}={path}: the folder does not exist.")
-        found[name] = path.resolve()
-    return found
-
-
-def _index(root: Path, label: str) -> Any:
-    """A pybids layout of one participant's folder."""
-    # Imported here: pybids takes half a second, which --help and --version do not have.
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer
-
-    with tempfile.TemporaryDirectory(prefix="hedypet-") as folder:
-        config = Path(folder) / "bids_with_ct.json"
-        config.write_text(json.dumps(_pybids_config(root)))
-        try:
-            return BIDSLayout(
-                root / f"sub-{label}",
-                validate=False,
-                config=str(config),
-                indexer=BIDSLayoutIndexer(
-                    validate=False, index_metadata=False, ignore=[_Circles(root / f"sub-{label}")]
-                ),
-            )
-        except (OSError, ValueError) as fault:
-            raise BadDataError(f"{root / f'sub-{label}'} cannot be indexed: {fault}") from fault
-
-
-def _pybids_config(root: Path) -> dict[str, Any]:
-    """pybids' configuration with the datatype ct, and without the entities of other modalities."""
-    import bids
-
-    path = Path(bids.__file__).parent / "layout" / "config" / "bids.json"
-    config: dict[str, Any] = json.loads(path.read_text())
-    config["entities"] = [entity for entity in config["entities"] if entity["name"] in _ENTITIES]
-    for entity in config["entities"]:
-        # pybids searches the whole path, in which folders above the dataset may be called pet or sub-1.
-        pattern = entity["pattern"].replace("(anat|", "(anat|ct|", 1)
-        entity["pattern"] = f"^{re.escape(str(root))}.*?{pattern}"
-    return config
-
-
-class _Circles:
-    """What pybids passes by: links that lead in a circle, and what is not for programs."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def search(self, path: str) -> bool:
-        """Whether to pass by a path (from the folder indexed), as a compiled expression would say it."""
-        return path.startswith("/.") or _leads_back(self._root / path.lstrip("/"))
-
-
-def _leads_back(path: Path) -> bool:
-    """Whether a path is a link to one of the folders that lead to it."""
-    if not path.is_symlink():
-        return False
-    target = os.path.realpath(path)
-    return any(os.path.realpath(folder) == target for folder in path.parents)
-
-
-def _with_derivatives(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> ParticipantInputs:
-    """The inputs with ready segmentations, a correction of the aorta and given transforms."""
-    transforms = {
-        part: _only(derivatives.get("xfm"), inputs.label, f"*from-{moving}_to-CT*xfm.txt")
-        for part, moving in (("head", "T1w"), ("body", "DIXON"))
-    }
-    return dataclasses.replace(
-        inputs,
-        ready_segmentations=_ready_segmentations(inputs, derivatives),
-        aorta_correction=_only(derivatives.get("aorta"), inputs.label, "*aorta*.nii*"),
-        given_transforms={part: path for part, path in transforms.items() if path},
-    )
-
-
-def _only(folder: Path | None, label: str, pattern: str) -> Path | None:
-    """The one file of a participant that matches, in ``sub-<L>/`` or named after it; None without one."""
-    if folder is None:
-        return None
-    beside = [p for p in folder.glob(f"sub-{label}{pattern}") if p.name[len(label) + 4] in "_-"]
-    found = sorted({*(folder / f"sub-{label}").rglob(pattern), *beside})
-    if len(found) > 1:
-        listed = "\n  ".join(map(str, found))
-        raise BadDataError(
-            f"Expected one file {pattern} of sub-{label} in {folder}; found {len(found)}:\n  {listed}\n"
-            "Remove or rename all but one."
+    left = tuple(label for label in present if (not wanted or label in wanted) and label not in excluded)
+    if not left:
+        raise NothingSelectedError(
+            f"--exclude-participant-label leaves no participant of {root} to process. Name fewer."
         )
-    return found[0] if found else None
-
-
-def _ready_segmentations(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for task in SEGMENTATION_TASKS:
-        image = inputs.ct if task in CT_TASKS else inputs.head_mr
-        folder = derivatives.get("totalsegmentator" if task in CT_TASKS else "synthseg")
-        if image is None or folder is None:
-            continue
-        candidates = _segmentation_files(folder / f"sub-{inputs.label}", image, task)
-        if len(candidates) > 1:
-            listed = "\n  ".join(map(str, candidates))
-            raise BadDataError(
-                f"Expected one {task.name} segmentation of {image.path.name}; found {len(candidates)}:\n"
-                f"  {listed}\nRemove or rename all but one."
-            )
-        if candidates:
-            found[task.name] = candidates[0]
-    return found
-
-
-def _segmentation_files(folder: Path, image: Source, task: Task) -> list[Path]:
-    """Ready label images of one task that are named after an image (its session, rec and acq)."""
-    of_image = names.entities_of(image.path.name)
-    matches = []
-    for path in sorted(folder.rglob(f"*_seg-{task.name}*_dseg.nii*")):
-        entities = names.entities_of(path.name)
-        same = all(entities.get(key, value) == value for key, value in of_image.items())
-        if same and "space" not in entities and _task_of(entities["seg"]) is task:
-            matches.append(path)
-    return matches
-
-
-def _task_of(label: str) -> Task | None:
-    """The task whose name is the longest beginning of a ``seg-`` label (``synthsegparcV2``)."""
-    known = [t for t in CT_TASKS + MR_TASKS if label.startswith(t.name)]
-    return max(known, key=lambda t: len(t.name), default=None)
+    return left

@@ -11,7 +11,7 @@ import logging
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ class FrameReader:
 
     def chunks(
         self, start: int = 0, stop: int | None = None, *, n_voxels: int = CHUNK_VOXELS, int16: bool = False
-    ) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    ) -> Generator[tuple[int, int, NDArray[Any]]]:
         """Index of the frame, position in it and values of every piece of the frames, in file order.
 
         Like :meth:`frames` for what needs no whole frame in memory: values are flat, position

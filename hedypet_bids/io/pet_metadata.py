@@ -72,6 +72,7 @@ _SHOWN_CHARACTERS = 80
 # Sidecars round times to milliseconds or to whole seconds.
 _SAME_TIME_S = 1.0
 _SAME_FACTOR = 0.01
+_SAME_START_S = 60.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,10 @@ class PetMetadata:
         Start of the scan, s from injection.
     notes
         Assumptions and oddities, for the log and the report.
+    problems
+        Those of the notes that a person should look at.
+    tracer
+        As the sidecar writes it; empty when it does not say.
     """
 
     frames: FrameTimes
@@ -113,6 +118,8 @@ class PetMetadata:
     decay_factor: NDArray[np.float64]
     scan_start_s: float
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    tracer: str = ""
 
     @property
     def scale(self) -> NDArray[np.float64]:
@@ -155,10 +162,9 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
         _check_time("ImageDecayCorrectionTime", reference_s, nuclide, half_life_s, where)
     decay_factor = _decay_factors(frames, half_life_s, reference_s, sidecar, where)
     dose_bq, dose_reason = _dose(sidecar)
-    notes += _decay_notes(sidecar, frames, half_life_s, reference_s)
+    notes += _conversions(reference_s, units_factor, units)
     notes += _other_notes(sidecar)
-    if dose_reason:
-        notes.append(dose_reason)
+    problems = [*_stated_factors(sidecar, frames, half_life_s, reference_s), *filter(None, [dose_reason])]
     return PetMetadata(
         frames=frames,
         units=units,
@@ -171,7 +177,9 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
         decay_reference_s=reference_s,
         decay_factor=decay_factor,
         scan_start_s=scan_start_s,
-        notes=tuple(notes),
+        notes=(*notes, *problems),
+        problems=tuple(problems),
+        tracer=str(sidecar.get("TracerName") or "").strip(),
     )
 
 
@@ -354,15 +362,21 @@ def _dose(sidecar: Mapping[str, Any]) -> tuple[float, str]:
     return dose_bq, ""
 
 
-def _decay_notes(
-    sidecar: Mapping[str, Any], frames: FrameTimes, half_life_s: float, reference_s: float
-) -> Iterator[str]:
+def _conversions(reference_s: float, units_factor: float, units: str) -> Iterator[str]:
+    if units_factor != 1:
+        yield f"the image is in {units}; it was converted to Bq/mL"
     if math.isnan(reference_s):
         yield "the image is not decay-corrected; its frames were corrected to the time of injection"
     elif reference_s:
         yield (
             f"the image is decay-corrected to {reference_s:g} s after injection; it was shifted to injection"
         )
+
+
+def _stated_factors(
+    sidecar: Mapping[str, Any], frames: FrameTimes, half_life_s: float, reference_s: float
+) -> Iterator[str]:
+    """What is wrong when the scanner's own decay factors disagree with the times in the sidecar."""
     stated = sidecar.get("DecayCorrectionFactor")
     if math.isnan(half_life_s) or math.isnan(reference_s) or not isinstance(stated, list):
         return
@@ -375,8 +389,24 @@ def _decay_notes(
         frame = int(np.argmax(wrong))
         yield (
             f"DecayCorrectionFactor of frame {frame} is {factors[frame]:g}; ImageDecayCorrectionTime and "
-            f"the frame times give {expected[frame]:g}: check them"
+            f"the frame times give {expected[frame]:g}: "
+            f"{_what_to_check(factors * 2.0 ** (reference_s / half_life_s), frames, half_life_s)}"
         )
+
+
+def _what_to_check(factors: NDArray[np.float64], frames: FrameTimes, half_life_s: float) -> str:
+    """The delay that the factors would fit: times are often counted from the scan, not the injection."""
+    rate = math.log(2.0) / half_life_s
+    with np.errstate(invalid="ignore", divide="ignore"):
+        decay = rate * frames.duration_s
+        start_s = np.log(factors * -np.expm1(-decay) / decay) / rate
+    later_s = start_s - frames.start_s
+    if np.isfinite(later_s).all() and np.ptp(later_s) <= _SAME_START_S and later_s[0] > _SAME_START_S:
+        return (
+            f"they fit frames that start {later_s.mean():.0f} s later. Are FrameTimesStart and ScanStart "
+            "counted from the scan instead of TimeZero? Correct them in the sidecar or with --corrections"
+        )
+    return "check them"
 
 
 def _other_notes(sidecar: Mapping[str, Any]) -> Iterator[str]:

@@ -13,6 +13,10 @@ from hedypet_bids.model import Grid
 
 # From small-animal scanners to coarse brain images; metres and micrometres are far outside.
 VOXEL_RANGE_MM = (0.05, 50.0)
+# Air is -1000 HU; tables and blankets around a patient leave most of it in place.
+_AIR_HU = -500.0
+_HIGHEST_HU = 32767.0
+_LOOKED_AT_VOXELS = 1 << 20
 
 
 def check_voxel_sizes(path: Path) -> None:
@@ -43,6 +47,29 @@ def check_overlap(image: Path, other: Path) -> None:
             f"{_shown(other_low, other_high)} (x, y, z in mm). Both must be in the coordinates of one scan; "
             "check the sform and qform of their headers."
         )
+
+
+def not_hounsfield(path: Path) -> str:
+    """Why the first slices of a CT cannot be in Hounsfield units; empty when they can, or cannot be read.
+
+    Air is around every patient, so some voxels are near -1000 HU, and no metal is beyond 12 bits by much.
+    """
+    reader = FrameReader(path)
+    pieces = reader.chunks(n_voxels=min(_LOOKED_AT_VOXELS, reader.grid.n_voxels))
+    try:
+        _, _, values = next(pieces)
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    except HedypetError:
+        return ""
+    finally:
+        pieces.close()
+    if low <= _AIR_HU and high <= _HIGHEST_HU:
+        return ""
+    return (
+        f"{path} begins with values from {low:g} to {high:g}; in Hounsfield units there would be air (below "
+        f"{_AIR_HU:g}) and nothing above {_HIGHEST_HU:g}. Rescale the CT with its DICOM's RescaleSlope and "
+        "RescaleIntercept."
+    )
 
 
 def _box_mm(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -82,6 +82,20 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
         "part of the voxels that are negative",
         "check the reconstruction and the scaling of the image",
     ),
+    "static_negative_fraction": NormalRange(
+        0.0,
+        0.05,
+        "1",
+        "part of the static PET's voxels that are negative",
+        "check the reconstruction and the scaling of the image",
+    ),
+    "static_not_finite_voxels": NormalRange(
+        0.0,
+        0.0,
+        "voxels",
+        "voxels of the static PET that are NaN or infinite",
+        "check the reconstruction; these voxels are left out of all means",
+    ),
     # The same participants: brain 1132 to 1617, liver 1044 to 2120, aorta 115 to 435 mL.
     "brain_volume_ml": NormalRange(
         900.0, 1900.0, "mL", "volume of the brain", "look whether the brain is in the CT and segmented as one"

@@ -41,9 +41,7 @@ class FitPatlak(Step[dict[RegionKey, Path]]):
 
     def skip_reason(self) -> str:
         """Why there are no kinetics."""
-        if self.subject.inputs.dynamic is None:
-            return "no dynamic PET was found"
-        return "" if self.blood.paths else "there is no input function"
+        return _why_not(self.subject, self.blood)
 
     def sources(self) -> Iterable[Path]:
         """Curve tables and blood tables."""
@@ -111,10 +109,9 @@ class MapPatlak(Step[dict[str, Path]]):
 
     def skip_reason(self) -> str:
         """Why there are no maps."""
-        if self.subject.inputs.dynamic is None:
-            return "no dynamic PET was found"
-        if not self.blood.paths:
-            return "there is no input function"
+        why_not = _why_not(self.subject, self.blood)
+        if why_not:
+            return why_not
         wanted = self.subject.settings.patlak.map_input_function
         known = names.listed(self.blood.paths)
         return "" if wanted in self.blood.paths else f"there is no input function {wanted}; there is {known}"
@@ -189,6 +186,26 @@ class MapPatlak(Step[dict[str, Path]]):
     @property
     def _blood_path(self) -> Path:
         return self.blood.paths[self.subject.settings.patlak.map_input_function]
+
+
+def _why_not(subject: Subject, blood: InputFunctions) -> str:
+    """Why Patlak's model does not apply to a scan; empty when it does."""
+    if subject.inputs.dynamic is None:
+        return "no dynamic PET was found"
+    metadata, settings = subject.metadata(subject.dynamic), subject.settings.patlak
+    tracer = metadata.tracer or subject.dynamic.entities.get("tracer", "")
+    if tracer and not any(known.lower() in tracer.lower() for known in settings.tracers):
+        return (
+            f"Patlak's model needs a tracer that is trapped, and {tracer} is none of "
+            f"{names.listed(settings.tracers)}; name it in patlak.tracers of --settings if it is"
+        )
+    start_s = float(metadata.frames.start_s[0])
+    if start_s > settings.latest_start_s:
+        return (
+            f"the dynamic PET starts {start_s / 60:.1f} min after injection, so the integral of the input "
+            "function is unknown"
+        )
+    return "" if blood.paths else "there is no input function"
 
 
 _KINETICS_COLUMNS: Mapping[str, Any] = {

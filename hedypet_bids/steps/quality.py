@@ -153,6 +153,7 @@ class CheckQuality(Step[Path | None]):
         checks = [
             *self._dose_check(),
             *self._agreement_check(),
+            *self._static_checks(),
             *self._frame_checks(),
             *self._segmentation_checks(),
         ]
@@ -196,6 +197,15 @@ class CheckQuality(Step[Path | None]):
         )
         known = ratios[np.isfinite(ratios)]
         yield check("static_over_dynamic", float(np.median(known)) if known.size else float("nan"))
+
+    def _static_checks(self) -> Iterator[QualityCheck]:
+        """Odd voxels of the static image."""
+        if IMAGE_KEY not in self.means:
+            return
+        row = read_table(self.means[IMAGE_KEY]).iloc[0]
+        negative = read_sidecar(self.means[IMAGE_KEY])["NegativeVoxels"]
+        yield check("static_negative_fraction", negative / row["n_voxels"])
+        yield check("static_not_finite_voxels", float(row["n_voxels"] - row["n_valid"]))
 
     def _frame_checks(self) -> Iterator[QualityCheck]:
         """Motion and odd voxels of the late frames."""

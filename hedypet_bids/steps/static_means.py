@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hedypet_bids import bids_names as names
@@ -14,6 +15,7 @@ from hedypet_bids.io.frames import FrameReader
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.region_stats import JointLabels, RegionKey, region_statistics
 from hedypet_bids.labels import task
+from hedypet_bids.model import FloatArray
 from hedypet_bids.settings import plain
 from hedypet_bids.steps.step import Step, Subject, pet_facts
 from hedypet_bids.steps.tacs import curve_keys, region_sets
@@ -68,7 +70,15 @@ class MeasureStatic(Step[dict[RegionKey, Path]]):
         reader = FrameReader(self.subject.static.path)
         scale = float(self.subject.metadata(self.subject.static).scale[0])
         joint = JointLabels.combine(region_sets(self._keys(), self.labels, reader.grid))
-        for key, stats in region_statistics((frame for _, frame in reader.frames()), joint).items():
+        negative = 0
+
+        def frames() -> Iterator[FloatArray]:
+            nonlocal negative
+            for _, frame in reader.frames():
+                negative += sum(int(np.count_nonzero(plane < 0)) for plane in frame.T)
+                yield frame
+
+        for key, stats in region_statistics(frames(), joint).items():
             table = task(key[0]).table
             image = self.labels.get(key[0])
             writer.table(
@@ -89,6 +99,7 @@ class MeasureStatic(Step[dict[RegionKey, Path]]):
                 std={"Description": "Population standard deviation over the voxels", "Units": "Bq/mL"},
                 volume={"Description": "Volume of the region", "Units": "mL"},
                 ErosionIterations=key[1],
+                NegativeVoxels=negative,
             )
 
     def _keys(self) -> list[RegionKey]:

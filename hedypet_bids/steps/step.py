@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from hedypet_bids.bids_names import Source
-from hedypet_bids.io.dataset import ParticipantInputs
+from hedypet_bids.io.participant_inputs import ParticipantInputs
 from hedypet_bids.io.participant_metadata import ParticipantMetadata
 from hedypet_bids.io.pet_metadata import PetMetadata
 from hedypet_bids.io.store import Store, Writer
