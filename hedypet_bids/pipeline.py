@@ -69,5 +69,5 @@ def run_group(
 ) -> GroupTables:
     """The readout tables and the group page, from the outputs of the participants."""
     tables = write_readouts(output, settings, splits=splits, nprocs=nprocs)
-    write_group_page(output, tables)
+    write_group_page(output, tables, settings.patlak)
     return tables
