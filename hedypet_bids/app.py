@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import signal
-import tempfile
 import threading
 import time
 import uuid
@@ -17,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from hedypet_bids import bids_names as names
+from hedypet_bids import work_dir
 from hedypet_bids.console import Console
 from hedypet_bids.engine import Workers, available_cpus, run_all
 from hedypet_bids.errors import (
@@ -54,14 +52,14 @@ def run(options: Options) -> int:
     """
     _set_up_logging(options.verbosity)
     _stop_on_sigterm()
-    work_dir = _prepare_caches(options.work_dir)
+    folder = work_dir.prepare(options.work_dir)
     settings = Settings.from_toml(options.settings_file) if options.settings_file else Settings()
     settings = settings.with_values(options.values)
     try:
         return _group(options, settings) if options.level == "group" else _participants(options, settings)
     finally:
         if options.clean_workdir:
-            _empty(work_dir)
+            work_dir.empty(folder)
 
 
 def _participants(options: Options, settings: Settings) -> int:
@@ -82,7 +80,7 @@ def _participants(options: Options, settings: Settings) -> int:
             settings=settings,
             run_id=run_id,
             request=request,
-            threads=max(1, nprocs // len(dataset.labels)),
+            threads=None if options.dask_scheduler else max(1, nprocs // len(dataset.labels)),
             dry=options.dry_run,
             steps=options.steps,
         )
@@ -216,28 +214,6 @@ def _stop_on_sigterm() -> None:
     # Only the main thread may set handlers; elsewhere (tests, notebooks) the caller decides.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
-
-
-def _empty(folder: Path) -> None:
-    """Remove what hedypet keeps in the work folder: caches, and temporary files of runs that were killed."""
-    for path in [folder / "numba", folder / "matplotlib", *folder.glob("hedypet-*")]:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _prepare_caches(work_dir: Path | None) -> Path:
-    """Point the caches of numba and matplotlib to the work folder, as HOME may be read-only; returns it."""
-    work = work_dir or Path(tempfile.gettempdir()) / f"hedypet-{os.getuid()}"
-    for variable, folder in (("NUMBA_CACHE_DIR", "numba"), ("MPLCONFIGDIR", "matplotlib")):
-        if variable not in os.environ:
-            path = work / folder
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-            except OSError as fault:
-                raise OutputError(
-                    f"The work folder {work} cannot be written: {fault.strerror}. Choose one with --work-dir."
-                ) from fault
-            os.environ[variable] = str(path)
-    return work
 
 
 def _silent(_label: str, _step: str, _state: str) -> None:

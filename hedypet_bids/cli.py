@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hedypet_bids import work_dir
 from hedypet_bids.boutiques import PrintDescriptor
 from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
 from hedypet_bids.options import STEP_NAMES, Options
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run hedypet for a command line; returns the exit status."""
     try:
         options = parse(argv)
+        work_dir.prepare(options.work_dir)
         # Imported here: the study's modules take seconds, which --help and --version do not have.
         from hedypet_bids.app import run
 

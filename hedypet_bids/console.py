@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from hedypet_bids.pipeline import N_STEPS
-from hedypet_bids.runner import ParticipantResult
+from hedypet_bids.runner import NOT_CHOSEN, ParticipantResult
 from hedypet_bids.steps.readouts import GroupTables
 
 FINAL_STATES = ("ran", "done", "skipped", "failed")
@@ -105,7 +105,11 @@ def _left_out(result: ParticipantResult) -> list[str]:
     lines = []
     if result.error:
         lines.append(f"sub-{result.label} FAILED: {result.error}")
-    skipped = [f"{r.step} ({r.reason})" for r in result.records if r.state == "skipped"]
-    if skipped:
-        lines.append(f"sub-{result.label}: left out: {'; '.join(skipped)}")
+    skipped = [r for r in result.records if r.state == "skipped"]
+    chosen = [r for r in skipped if r.reason.startswith(NOT_CHOSEN)]
+    others = [f"{r.step} ({r.reason})" for r in skipped if r not in chosen]
+    if others:
+        lines.append(f"sub-{result.label}: left out: {'; '.join(others)}")
+    if chosen:
+        lines.append(f"sub-{result.label}: {NOT_CHOSEN}: {', '.join(r.step for r in chosen)}")
     return lines

@@ -141,7 +141,8 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
         threads_per_worker=1,
         processes=True,
         memory_limit=f"{workers.mem_mb // n_workers}MB" if workers.mem_mb else "auto",
-        dashboard_address=None,
+        # On no fixed port, which another run may have, and not open to the network.
+        dashboard_address="127.0.0.1:0",
     )
     return stack.enter_context(Client(stack.enter_context(cluster)))
 

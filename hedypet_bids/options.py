@@ -21,6 +21,9 @@ STEP_NAMES = (
 )
 """What --steps can choose; a step's ``group`` is one of these."""
 
+THREADS_VARIABLE = "HEDYPET_THREADS"
+"""Set by hedypet-worker: the threads of each of its participants."""
+
 
 @dataclass(frozen=True)
 class Options:

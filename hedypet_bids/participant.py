@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from hedypet_bids.io.participant_metadata import ParticipantMetadata
 from hedypet_bids.io.plausibility import not_hounsfield
 from hedypet_bids.io.store import Store
 from hedypet_bids.io.tables import write_table
+from hedypet_bids.options import THREADS_VARIABLE
 from hedypet_bids.pipeline import run_participant
 from hedypet_bids.runner import ParticipantResult, StepRunner
 from hedypet_bids.settings import Settings
@@ -31,7 +33,10 @@ _log = logging.getLogger("hedypet")
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to process one participant; picklable."""
+    """All that a worker needs to process one participant; picklable.
+
+    ``threads`` None leaves their number to the machine that processes it.
+    """
 
     label: str
     bids_dir: Path
@@ -40,7 +45,7 @@ class Job:
     run_id: str
     request: Request = field(default_factory=Request)
     tools: Tools = field(default_factory=Tools)
-    threads: int = 1
+    threads: int | None = 1
     inputs: ParticipantInputs | None = None
     dry: bool = False
     steps: tuple[str, ...] = ()
@@ -104,7 +109,7 @@ def open_subject(job: Job) -> Subject:
         pet={pet.path: pet_metadata(dataset, pet) for pet in pets},
         settings=job.settings,
         store=job.store,
-        threads=job.threads,
+        threads=job.threads or int(os.environ.get(THREADS_VARIABLE, 1)),
         tools=replace(job.tools, log_folder=job.store.path(names.log_folder(job.label, job.run_id))),
     )
 

@@ -47,7 +47,10 @@ def segmentation_tools(
         return Tools(synthseg=mr_tool, without=without, work_dir=options.work_dir)
     licence = totalsegmentator.find_licence(options.totalseg_license)
     weights = totalsegmentator.weights_folder(options.totalseg_weights)
-    _check(weights, _models(settings, licensed=bool(licence)), options.device, inputs)
+    if not options.steps or "segment" in options.steps:
+        # A dry run may be on a machine without the GPU that the run will have.
+        device = "auto" if options.dry_run else options.device
+        _check(weights, _models(settings, licensed=bool(licence)), device, inputs)
     return Tools(
         TotalSegmentator(weights, licence, options.device),
         mr_tool,

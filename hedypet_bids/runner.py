@@ -19,6 +19,8 @@ from hedypet_bids.steps.step import CannotRun, State, Step, StepRecord
 
 ResultT = TypeVar("ResultT")
 
+NOT_CHOSEN = "--steps leaves it out"
+
 _log = logging.getLogger("hedypet")
 
 
@@ -85,13 +87,15 @@ class StepRunner:
             return "skipped", reason
         try:
             if not all(path.exists() for path in step.sources()) and (self.dry or not self.wants(step.group)):
-                return ("to run" if self.wants(step.group) else "skipped"), "its inputs are still to be made"
+                if self.wants(step.group):
+                    return "to run", "its inputs are still to be made"
+                return "skipped", f"{NOT_CHOSEN}, and its inputs are still to be made"
             stamp = Stamp.of(step.name, step.sources(), step.settings(), self.store)
             why = stamp.reason_to_run(step.outputs())
             if not why:
                 return "done", "the results are there and up to date"
             if not self.wants(step.group):
-                return "skipped", f"--steps leaves it out, and {why}"
+                return "skipped", f"{NOT_CHOSEN}, and {why}"
             if not self.dry:
                 _log.info("sub-%s %s: runs because %s", self.label, step.name, why)
                 with Writer(self.store, stamp) as writer:

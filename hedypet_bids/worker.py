@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from hedypet_bids import work_dir
+from hedypet_bids.engine import available_cpus
+from hedypet_bids.errors import OutputError
+from hedypet_bids.options import THREADS_VARIABLE
 from hedypet_bids.version import __version__
 
 
@@ -17,9 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("scheduler", metavar="ADDRESS", help="of the scheduler, such as tcp://node1:8786")
     parser.add_argument("--nthreads", type=int, default=1, help="participants at a time (default: 1)")
     parser.add_argument("--memory-limit", default="auto", help="such as 16GB (default: of the machine)")
+    parser.add_argument("-w", "--work-dir", type=Path, help="folder for temporary files and caches")
     parser.add_argument("--version", action="version", version=f"hedypet-worker {__version__}")
     given = parser.parse_args(argv)
+    os.environ.setdefault(THREADS_VARIABLE, str(max(1, available_cpus() // given.nthreads)))
     try:
+        work_dir.prepare(given.work_dir)
         asyncio.run(_work(given.scheduler, given.nthreads, given.memory_limit))
     except (OSError, TimeoutError, ValueError) as fault:
         print(
@@ -28,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 75
+    except OutputError as error:
+        print(f"hedypet-worker: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 

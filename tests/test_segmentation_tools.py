@@ -33,6 +33,7 @@ from hedypet_bids.labels import label_table
 from hedypet_bids.steps.segment import check_ct
 from hedypet_bids.tools import synthseg, totalsegmentator
 from hedypet_bids.tools.external import run_program
+from hedypet_bids.tools.gpu import gpu_of
 from hedypet_bids.tools.totalsegmentator import MODELS, TASKS, TotalSegmentator, models_of
 
 LICENCE = "aca_ABCDEFGHIJKLMN"
@@ -378,6 +379,146 @@ def test_a_bad_ct_fails_its_participant_and_not_the_other(phantom: Path, toy: Pa
     assert "rescale intercept" in done.stdout + done.stderr
     assert only(output / "sub-001", "*model-Patlak_meas-Ki_mimap.nii.gz")
     assert not list(output.glob("sub-002/**/*br38f_seg-total_dseg.nii.gz"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turned", ["oblique", "permuted"])
+def test_a_ct_of_any_orientation_is_segmented_in_its_own_grid(
+    turned: str, phantom: Path, toy: Path, tmp_path: Path
+) -> None:
+    """The same voxels at another place in the world get the labels that their HU ask for."""
+    from toy_weights import BANDS
+
+    raw = tmp_path / "raw"
+    shutil.copytree(phantom, raw)
+    shutil.rmtree(raw / "derivatives" / "totalsegmentator")
+    path = only(raw / "sub-002", "*rec-br38f_ct.nii.gz")
+    image = nib.load(path)
+    hu, affine = np.asanyarray(image.dataobj), image.affine
+    if turned == "oblique":
+        angle = np.deg2rad(18.0)
+        about_x = np.eye(4)
+        about_x[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        affine = about_x @ affine
+    else:  # stored as superior, left, posterior
+        hu = hu.transpose(2, 0, 1)[:, ::-1, ::-1]
+        flip = np.zeros((4, 4))
+        flip[0, 1], flip[1, 2], flip[2, 0], flip[3, 3] = -1, -1, 1, 1
+        flip[0, 3], flip[1, 3] = hu.shape[1] - 1, hu.shape[2] - 1
+        affine = affine @ flip
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(hu), affine), path)
+    output = tmp_path / "out"
+    done = hedypet(
+        *(raw, output, "participant", "--participant-label", "002", "--steps", "segment"),
+        *("--totalseg-weights", toy, "--totalseg-fast", "--device", "cpu", "--skip-bids-validation"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = nib.load(only(output, "*br38f_seg-total_dseg.nii.gz"))
+    np.testing.assert_allclose(found.affine, affine, atol=1e-4)
+    table = dict(zip(label_table("total").names, label_table("total").indices, strict=True))
+    expected = expected_from_hu(hu, dict(BANDS[297]), table)
+    labels = np.asanyarray(found.dataobj)
+    inside = homogeneous(expected, 1)
+    assert labels.shape == hu.shape
+    assert (labels[inside] == expected[inside]).mean() > 0.995
+    for label in np.unique(expected[inside & (expected > 0)]):
+        assert (labels[inside & (expected == label)] == label).mean() > 0.95, label
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda hu: hu[:, :, 0], "expected a 3D or 4D image"),
+        (lambda hu: np.stack([hu, hu], axis=3), "has 2 frames; expected a 3D image"),
+    ],
+    ids=["2D", "4D"],
+)
+def test_a_ct_of_other_dimensions_fails_its_participant_only(
+    make, words: str, phantom: Path, toy: Path, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(phantom, raw, copy_function=os.link)
+    path = only(raw / "sub-002", "*rec-br38f_ct.nii.gz")
+    shutil.rmtree(raw / "derivatives" / "totalsegmentator" / "sub-002")
+    image = nib.load(path)
+    hu = make(np.asanyarray(image.dataobj))
+    path.unlink()
+    nib.save(nib.Nifti1Image(hu, image.affine), path)
+    done = hedypet(
+        *(raw, tmp_path / "out", "participant", "--steps", "segment", "--skip-bids-validation"),
+        *("--totalseg-weights", toy, "--totalseg-fast", "--device", "cpu"),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("sub-002 FAILED")]
+    assert told and words in told[0] and "br38f_ct.nii.gz" in told[0], done.stderr
+    assert not list((tmp_path / "out").glob("sub-002/**/*_dseg.nii.gz"))
+    assert only(tmp_path / "out" / "sub-001", "*br38f_seg-total_dseg.nii.gz")
+
+
+# One GPU, one program
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from hedypet_bids.tools.gpu import reserved
+with reserved(sys.argv[1], Path(sys.argv[2])):
+    start = time.monotonic()
+    time.sleep(1)
+print(start, time.monotonic())
+"""
+
+
+@pytest.mark.parametrize(
+    ("devices", "at_once"),
+    [(("gpu", "gpu:0"), False), (("auto", "gpu"), False), (("gpu:0", "gpu:1"), True), (("cpu", "cpu"), True)],
+)
+def test_one_gpu_has_one_program_at_a_time(devices: tuple[str, str], at_once: bool, tmp_path: Path) -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "GPU-7a,GPU-7b"}
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOLD, device, tmp_path], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for device in devices
+    ]
+    (start, end), (other_start, other_end) = (
+        tuple(map(float, program.communicate()[0].split())) for program in programs
+    )
+    assert (max(start, other_start) < min(end, other_end)) is at_once
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "gpu"),
+    [
+        ("cpu", "0", None),
+        ("auto", "", None),
+        ("auto", "-1", None),
+        ("auto", "3", "3"),
+        ("gpu", "3,1", "3"),
+        ("gpu:1", "3,1", "1"),
+    ],
+)
+def test_a_gpu_is_known_by_the_number_of_the_driver(
+    device: str, visible: str, gpu: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_of(device) == gpu
+
+
+def test_a_run_without_segmentation_needs_no_weights_and_no_gpu(raw: Path, tmp_path: Path) -> None:
+    arguments = (
+        raw,
+        tmp_path / "out",
+        "participant",
+        "--totalseg-weights",
+        tmp_path,
+        "--skip-bids-validation",
+    )
+    refused = hedypet(*arguments, "--device", "gpu:7")
+    assert refused.returncode == 66, refused.stderr
+    done = hedypet(*arguments, "--device", "gpu:7", "--steps", "normalise")
+    assert done.returncode == 0, done.stderr
+    assert "--steps leaves it out: segment total" in done.stderr
 
 
 # External programs

@@ -28,7 +28,7 @@ from hedypet_bids.model import Grid, IntArray
 from hedypet_bids.settings import plain
 from hedypet_bids.steps.label_schemes import in_task_numbers, names_of_labels, table_beside
 from hedypet_bids.steps.step import Step, Subject
-from hedypet_bids.tools import synthseg, totalsegmentator
+from hedypet_bids.tools import gpu, synthseg, totalsegmentator
 
 PARCELS, CORTEX = task("synthsegparc"), task("synthseg")
 SEGMENTATION_ORDER = (*CT_TASKS, PARCELS, CORTEX)
@@ -166,22 +166,23 @@ class SegmentCt(Segment):
 
     def run(self, writer: Writer) -> None:
         """Segment the CT and check what came out."""
-        settings = self.subject.settings.segment
-        assert self.subject.tools.totalsegmentator is not None
+        settings, tool = self.subject.settings.segment, self.subject.tools.totalsegmentator
+        assert tool is not None
         with _work_folder(self.subject) as folder:
             image, result = folder / "ct.nii", folder / "segmentation.nii.gz"
             grid = self._write_ct(image)
-            made = totalsegmentator.segment(
-                self.subject.tools.totalsegmentator,
-                self.task.name,
-                image,
-                result,
-                fast=settings.totalseg_fast,
-                roi_subset=settings.totalseg_roi_subset,
-                threads=self.subject.threads,
-                timeout_s=settings.timeout_s,
-                log=_log_of(self.subject, f"totalsegmentator-{self.task.name}"),
-            )
+            with gpu.reserved(tool.device, folder.parent):
+                made = totalsegmentator.segment(
+                    tool,
+                    self.task.name,
+                    image,
+                    result,
+                    fast=settings.totalseg_fast,
+                    roi_subset=settings.totalseg_roi_subset,
+                    threads=self.subject.threads,
+                    timeout_s=settings.timeout_s,
+                    log=_log_of(self.subject, f"totalsegmentator-{self.task.name}"),
+                )
             labels, found = read_labels(result)
         check_labels(labels, self.task, result)
         labels = on_image_grid(labels, found, grid, segmentation=result, image=self._source.path)
@@ -240,21 +241,22 @@ class SegmentMr(Segment):
 
     def run(self, writer: Writer) -> None:
         """Segment the image; keep SynthSeg's volumes and its own quality scores."""
-        settings = self.subject.settings.segment
-        assert self.subject.tools.synthseg is not None
+        settings, tool = self.subject.settings.segment, self.subject.tools.synthseg
+        assert tool is not None
         with _work_folder(self.subject) as folder:
             image, result = folder / "t1w.nii.gz", folder / "segmentation.nii.gz"
             voxels, grid = read_volume(self._source.path, int16=True)
             write_nifti(image, voxels, grid)
-            made = synthseg.segment(
-                self.subject.tools.synthseg,
-                image,
-                result,
-                robust=settings.synthseg_robust,
-                threads=self.subject.threads,
-                timeout_s=settings.timeout_s,
-                log=_log_of(self.subject, "synthseg"),
-            )
+            with gpu.reserved(tool.device, folder.parent):
+                made = synthseg.segment(
+                    tool,
+                    image,
+                    result,
+                    robust=settings.synthseg_robust,
+                    threads=self.subject.threads,
+                    timeout_s=settings.timeout_s,
+                    log=_log_of(self.subject, "synthseg"),
+                )
             labels, found = read_labels(result)
         check_labels(labels, self.task, result)
         labels = on_image_grid(labels, found, grid, segmentation=result, image=self._source.path)

@@ -1,0 +1,56 @@
+"""The work folder: temporary files, and the caches of libraries that would write into HOME."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from hedypet_bids.errors import OutputError
+
+_CACHES = (("NUMBA_CACHE_DIR", "numba"), ("MPLCONFIGDIR", "matplotlib"))
+
+
+def prepare(given: Path | None) -> Path:
+    """The work folder, made and named to numba and matplotlib, as HOME and the package may be read-only.
+
+    To be called before anything imports them: they look for their folders when they are imported.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written, or none was given and there is no folder for temporary files.
+    """
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except FileNotFoundError as fault:
+        if given is None:
+            raise OutputError(
+                "There is no folder for temporary files (TMPDIR, /tmp). Choose one with --work-dir."
+            ) from fault
+        temporary = given
+    work = given or temporary / f"hedypet-{os.getuid()}"
+    for variable, folder in _CACHES:
+        if variable not in os.environ:
+            path = work / folder
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as fault:
+                raise OutputError(
+                    f"The work folder {work} cannot be written: {fault.strerror}. Choose one with --work-dir."
+                ) from fault
+            os.environ[variable] = str(path)
+    if temporary is given:
+        # A read-only container without /tmp: what Python and its children put there goes here.
+        tempfile.tempdir = os.environ["TMPDIR"] = str(work)
+    return work
+
+
+def empty(folder: Path) -> None:
+    """Remove what hedypet keeps in the work folder: caches, and temporary files of runs that were killed."""
+    for path in [*(folder / name for _, name in _CACHES), *folder.glob("hedypet-*")]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
