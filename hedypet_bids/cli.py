@@ -71,7 +71,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         mem_mb=given.mem_mb,
         dry_run=given.dry_run,
         verbosity=given.verbose,
-        steps=tuple(given.steps),
+        steps=("report",) if given.reports_only else tuple(given.steps),
         stop_on_first_crash=given.stop_on_first_crash,
         clean_workdir=given.clean_workdir,
         dask_scheduler=given.dask_scheduler,
@@ -338,6 +338,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         metavar="STEP",
         help=f"run only these steps, others count if they are done: {', '.join(STEP_NAMES)}",
     )
+    _add(group, "--reports-only", action="store_true", help="make the reports anew: --steps report")
     _add(
         group,
         "--stop-on-first-crash",

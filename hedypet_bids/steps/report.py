@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from hedypet_bids import bids_names as names
-from hedypet_bids.io.atomic import write_bytes
-from hedypet_bids.io.frames import read_labels, read_volume
+from hedypet_bids.bids_names import Source
+from hedypet_bids.errors import HedypetError
+from hedypet_bids.io.atomic import write_bytes, write_text
+from hedypet_bids.io.frames import FrameReader
 from hedypet_bids.io.store import read_sidecar
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.region_stats import RegionKey
-from hedypet_bids.report.figures import (
-    draw_alignment,
-    draw_curves,
-    draw_input_functions,
-    draw_labels,
-    draw_projections,
-)
+from hedypet_bids.labels import SEGMENTATION_TASKS
+from hedypet_bids.model import Grid
+from hedypet_bids.report.history import PastStep, crash_text, past_steps
+from hedypet_bids.report.methods import MADE, READY, Parts, methods_of, methods_of_dataset
+from hedypet_bids.report.organs import CONSTANTS, REPORTED_ORGANS, organ_values
 from hedypet_bids.report.page import Picture, write_page
+from hedypet_bids.report.planes import world_shape, world_sizes_mm
+from hedypet_bids.report.rasters import ABOVE_COLOUR, BELOW_COLOUR
 from hedypet_bids.steps.aorta import AortaImages
 from hedypet_bids.steps.input_functions import InputFunctions
+from hedypet_bids.steps.report_kinetics import Kinetics
+from hedypet_bids.steps.report_pictures import Gallery
 from hedypet_bids.steps.resample import ImagesInSpace
 from hedypet_bids.steps.step import StepRecord, Subject
 from hedypet_bids.steps.tacs import Curves
 
-MAIN_ORGANS = (
-    "brain",
-    "heart",
-    "liver",
-    "spleen",
-    "kidney_left",
-    "kidney_right",
-    "pancreas",
-    "colon",
-    "urinary_bladder",
-    "aorta",
-    "gluteus_maximus_left",
-    "gluteus_maximus_right",
-)
-CURVE_ORGANS = ("aorta", "brain", "heart", "liver", "spleen", "kidney_left", "colon", "gluteus_maximus_left")
-REPORTED_KEY: RegionKey = ("total", 1)
+PartT = TypeVar("PartT")
+
+MAIN_ORGANS = tuple(region for organ in REPORTED_ORGANS if organ.task == "total" for region in organ.regions)
+"""The regions of the CT in the table of organs; the group's page shows them first."""
+
+CITATION = "logs/CITATION"
+_PACKAGES = ("numpy", "scipy", "pandas", "nibabel", "matplotlib")
+_STATES: Mapping[str, str] = {"normal": "pass", "outside": "FLAG", "unknown": "not known"}
+_DONE = ("ran", "done")
 
 
 @dataclass(frozen=True)
@@ -65,49 +64,201 @@ class Findings:
 
 
 def write_report(subject: Subject, records: Sequence[StepRecord], findings: Findings) -> None:
-    """Write ``sub-<L>.html`` and its pictures; the page tells of this run, so it is always made anew."""
-    pictures = dict(_pictures(subject, findings))
-    for name, picture in pictures.items():
-        if name != "aorta":
-            write_bytes(subject.store.path(names.figure(subject.label, name)), picture.svg)
-    organs = _organs(subject, findings)
+    """Write ``sub-<L>.html``, its pictures and ``logs/CITATION``; always anew, as the page is of this run."""
+    sections = _Sections()
+    kinetics = Kinetics(subject, findings.constants, findings.curves, findings.blood, findings.kinetics)
+    gallery = Gallery(subject, findings.static_space, findings.head_space, findings.constants, findings.maps)
+    methods = methods_of(subject.settings, parts_of(subject, records, findings))
+    organs = sections.get("the table of organs", lambda: _organs(findings, kinetics))
+    content: dict[str, Any] = {
+        "organs": organs,
+        "constants": sections.get("the normalisation constants", lambda: _constants(findings.constants)),
+        "organs_note": kinetics.note(),
+        "patlak": sections.get("the Patlak plots", kinetics.patlak_pictures),
+        "input_functions": sections.get("the input functions", kinetics.input_function_pictures),
+        "curves": sections.get("the curves", kinetics.curve_pictures),
+        "uptake": sections.get("the projections of the PET", gallery.uptake),
+        "ki_map": sections.get("the projections of the Ki map", gallery.ki_map),
+        "segmentations": sections.get("the segmentations", gallery.segmentations),
+        "alignments": sections.get("the alignment", gallery.alignments),
+        "aorta": _aorta(findings.aorta),
+        "spaces": sections.get("the spaces", lambda: list(_spaces(subject, findings))),
+    }
+    _write_pictures(subject, content)
     write_page(
         subject.store.path(names.report(subject.label)),
         "participant.html",
         label=subject.label,
-        found=list(_found(subject)),
-        missing=[
-            *((r.step, r.reason) for r in records if r.state == "skipped"),
-            *dict.fromkeys(part for r in records for part in r.missing),
-        ],
-        errors=[(r.step, r.reason) for r in records if r.state == "failed"],
-        constants=_rows(read_table(findings.constants)) if findings.constants else [],
-        checks=read_sidecar(findings.quality).get("Checks", []) if findings.quality else [],
-        flags=_flags(subject),
-        organs=organs,
-        organs_note=_organs_note(subject, findings),
-        pictures=list(pictures.values()),
-        records=records,
+        **content,
+        problems=sections.problems,
+        **_summary(subject, records, findings),
+        methods=methods,
+        outline_colours=(BELOW_COLOUR, ABOVE_COLOUR),
+        reason={r.step: r.reason for r in records if r.state in ("skipped", "failed")},
+        settings=subject.settings.to_toml(),
+    )
+    _write_citation(subject)
+
+
+class _Sections:
+    """Makes the parts of the page one by one: one that cannot be shown does not keep the rest out."""
+
+    def __init__(self) -> None:
+        self.problems: list[tuple[str, str]] = []
+
+    def get(self, what: str, make: Callable[[], PartT]) -> PartT | None:
+        """What is to be shown; None, with the reason among the problems, where that failed."""
+        try:
+            return make()
+        except HedypetError as error:
+            self.problems.append((what, str(error)))
+            return None
+
+
+def parts_of(subject: Subject, records: Sequence[StepRecord], findings: Findings) -> Parts:
+    """What took place, for the methods text."""
+    done = {record.step for record in records if record.state in _DONE}
+    inputs = subject.inputs
+    method = subject.settings.register.method
+    return Parts(
+        segmented={
+            task.name: READY if task.name in inputs.ready_segmentations else MADE
+            for task in SEGMENTATION_TASKS
+            if f"segment {task.name}" in done
+        },
+        registered={
+            part: "given" if part in inputs.given_transforms else method
+            for part in ("head", "body")
+            if f"register {part}" in done
+        },
+        static=inputs.static is not None,
+        static_from_frames="static image" in done,
+        dynamic=inputs.dynamic is not None,
+        head_space="resample head" in done,
+        constants=findings.constants is not None,
+        aorta=bool(findings.aorta.vois),
+        kinetics=bool(findings.kinetics),
+        maps=bool(findings.maps),
     )
 
 
-def _found(subject: Subject) -> Iterator[tuple[str, str]]:
-    inputs = subject.inputs
-    for part, source in (
-        ("dynamic PET", inputs.dynamic),
-        ("static PET", inputs.static),
-        ("CT", inputs.ct),
-        ("topogram", inputs.topogram),
-        ("head MR", inputs.head_mr),
-        ("body MR", inputs.body_mr),
+def _summary(subject: Subject, records: Sequence[StepRecord], findings: Findings) -> dict[str, Any]:
+    logs = subject.tools.log_folder
+    past = past_steps(logs.parent, but=logs)
+    errors = list(_errors(records, past, logs))
+    checks = read_sidecar(findings.quality).get("Checks", []) if findings.quality else []
+    return {
+        "files": list(_files(subject)),
+        "facts": list(_facts(subject)),
+        "notes": list(_notes(subject)),
+        "missing": [
+            *((r.step, r.reason) for r in records if r.state == "skipped"),
+            *dict.fromkeys(part for r in records for part in r.missing),
+        ],
+        "errors": errors,
+        "checks": [{**check, "word": _STATES.get(check["state"], check["state"])} for check in checks],
+        "flags": _flags(subject),
+        "steps": [_timing(record, past) for record in records],
+        "total_s": sum(record.seconds for record in records),
+        "most_mb": max((record.peak_mb for record in records), default=0.0),
+        "versions": list(_versions(subject)),
+        "run": logs.name,
+    }
+
+
+def _files(subject: Subject) -> Iterator[tuple[str, list[str]]]:
+    """The files of every part, the one that is measured first; none for a part that was not found."""
+    inputs, uri = subject.inputs, subject.store.uri
+    for part, sources in (
+        ("dynamic PET", [inputs.dynamic]),
+        ("static PET", list(inputs.statics)),
+        ("CT", list(inputs.cts)),
+        ("topogram", [inputs.topogram]),
+        ("head MR", list(inputs.head_mrs)),
+        ("body MR", list(inputs.body_mrs)),
     ):
-        yield part, source.path.name if source else "not found"
+        yield part, [uri(source.path) for source in sources if source]
+    ready = [(f"ready segmentation {task}", path) for task, path in inputs.ready_segmentations.items()]
+    given = [(f"given transform of the {part} MR", path) for part, path in inputs.given_transforms.items()]
+    correction = [("given aorta", inputs.aorta_correction)] if inputs.aorta_correction else []
+    yield from ((part, [uri(path)]) for part, path in [*ready, *given, *correction])
+
+
+def _facts(subject: Subject) -> Iterator[tuple[str, str]]:
     facts = subject.facts
-    yield "weight, height, sex", f"{facts.weight_kg} kg, {facts.height_m} m, {facts.sex}"
-    yield from (("note", note) for note in facts.notes)
-    for source in (inputs.static, inputs.dynamic):
+    yield "sex", str(facts.sex or "not known")
+    yield "age", _with_unit(facts.age, "years")
+    yield "weight", _with_unit(facts.weight_kg, "kg")
+    yield "height", _with_unit(facts.height_m, "m")
+    pet = subject.inputs.pet
+    if pet:
+        metadata = subject.metadata(pet)
+        dose_mbq = None if metadata.dose_bq is None else metadata.dose_bq / 1e6
+        yield "injected activity", _with_unit(dose_mbq, "MBq")
+    if subject.inputs.dynamic:
+        frames = subject.metadata(subject.inputs.dynamic).frames
+        span = f"{frames.start_s[0] / 60:g} to {frames.end_s[-1] / 60:g} min after injection"
+        yield "dynamic PET", f"{len(frames)} frames, {span}"
+    if subject.inputs.static:
+        frames = subject.metadata(subject.inputs.static).frames
+        yield "static PET", f"{frames.start_s[0] / 60:g} to {frames.end_s[-1] / 60:g} min after injection"
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    return "not known" if value is None or pd.isna(value) else f"{value:.5g} {unit}"
+
+
+def _notes(subject: Subject) -> Iterator[str]:
+    yield from subject.facts.notes
+    for source in (subject.inputs.static, subject.inputs.dynamic):
         if source:
-            yield from (("note", note) for note in subject.metadata(source).notes)
+            yield from (f"{source.path.name}: {note}" for note in subject.metadata(source).notes)
+
+
+def _versions(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Programs and libraries; TotalSegmentator and SynthSeg where they made a segmentation."""
+    yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield from ((package, version(package)) for package in _PACKAGES)
+    for task in SEGMENTATION_TASKS:
+        source = subject.inputs.ct if task.modality == "ct" else subject.inputs.head_mr
+        if source is None:
+            continue
+        tool = read_sidecar(subject.store.path(names.segmentation(source, task.name))).get("Tool")
+        if isinstance(tool, dict):
+            yield (
+                f"{tool.get('Name')} ({task.name})",
+                f"{tool.get('Version', '')} on {tool.get('Device')}".strip(),
+            )
+
+
+def _timing(record: StepRecord, past: Mapping[str, PastStep]) -> dict[str, Any]:
+    """Time and memory of a step: of the run that did the work."""
+    before = past.get(record.step)
+    if record.state == "done" and before and before.state == "ran":
+        seconds, peak_mb, run = before.seconds, before.peak_mb, before.run
+    else:
+        seconds, peak_mb, run = record.seconds, record.peak_mb, ""
+    shown = record.state != "skipped"
+    return {
+        "step": record.step,
+        "state": record.state,
+        "seconds": seconds if shown else None,
+        "peak_mb": peak_mb if shown and peak_mb else None,
+        "remark": record.reason if not run else f"made in run {run}",
+    }
+
+
+def _errors(
+    records: Sequence[StepRecord], past: Mapping[str, PastStep], logs: Path
+) -> Iterator[tuple[str, str, str]]:
+    """Step, message and crash text of what failed, in this run or in an earlier one and not tried since."""
+    for record in records:
+        before = past.get(record.step)
+        if record.state == "failed":
+            yield record.step, record.reason, crash_text(logs, record.step)
+        elif record.state == "skipped" and before and before.state == "failed":
+            message = f"{before.reason} (in run {before.run})"
+            yield record.step, message, crash_text(logs.parent / before.run, record.step)
 
 
 def _flags(subject: Subject) -> dict[str, str]:
@@ -122,149 +273,96 @@ def _flags(subject: Subject) -> dict[str, str]:
     return found
 
 
-def _suv_constant(findings: Findings) -> float:
-    if findings.constants is None:
-        return float("nan")
-    values = read_table(findings.constants).set_index("name")["value"]
-    return float(values.get("suv", float("nan")))
+def _organs(findings: Findings, kinetics: Kinetics) -> list[dict[str, Any]]:
+    rows = []
+    for organ in organ_values(findings.means, findings.constants):
+        ki, ki_se = kinetics.ki(organ.title)
+        uptake = dict(zip(CONSTANTS, organ.uptake, strict=True))
+        rows.append(
+            {
+                "name": organ.title,
+                "erosion": organ.erosion,
+                "volume": organ.volume_ml,
+                "mean": organ.mean,
+                "ki": ki,
+                "ki_se": ki_se,
+                **uptake,
+            }
+        )
+    return rows
 
 
-def _organs(subject: Subject, findings: Findings) -> list[dict[str, Any]]:
-    """Volume, uptake and Ki of the main organs, as far as they were measured."""
-    if REPORTED_KEY not in findings.means:
-        return []
-    means = read_table(findings.means[REPORTED_KEY]).set_index("name")
-    ki = _reported_ki(subject, findings)
-    suv = _suv_constant(findings)
-    return [
-        {
-            "name": organ,
-            "volume": means.loc[organ, "volume"],
-            "mean": means.loc[organ, "mean"],
-            "suv": means.loc[organ, "mean"] / suv,
-            "ki": ki["Ki"].get(organ),
-            "ki_se": ki["Ki_se"].get(organ),
-        }
-        for organ in MAIN_ORGANS
-        if means.loc[organ, "n_voxels"] > 0
-    ]
-
-
-def _reported_ki(subject: Subject, findings: Findings) -> pd.DataFrame:
-    """Ki by organ for the input function and window of the maps."""
-    if REPORTED_KEY not in findings.kinetics:
-        return pd.DataFrame({"Ki": {}, "Ki_se": {}})
-    settings = subject.settings.patlak
-    table = read_table(findings.kinetics[REPORTED_KEY])
-    chosen = (table["input_function"] == settings.map_input_function) & (
-        table["last_frames"] == settings.map_last_frames
+def _aorta(aorta: AortaImages) -> Picture | None:
+    if aorta.picture is None or not aorta.picture.is_file():
+        return None
+    return Picture(
+        "aorta",
+        "Segments and volumes of interest on the early PET, seen from the front and from the side, "
+        "and the PET along the straightened centreline.",
+        "Coronal and sagittal projection of the aorta's segments and volumes of interest",
+        aorta.picture.read_bytes(),
     )
-    return table[chosen].set_index("name")
 
 
-def _organs_note(subject: Subject, findings: Findings) -> str:
-    note = "Regions eroded by one voxel; mean of the static PET."
-    if REPORTED_KEY in findings.kinetics:
-        settings = subject.settings.patlak
-        note += (
-            f" Ki: Patlak, last {settings.map_last_frames} frames, input function "
-            f"{settings.map_input_function}, integration rule {settings.rule}."
-        )
-    return note
-
-
-def _pictures(subject: Subject, findings: Findings) -> Iterator[tuple[str, Picture]]:
-    suv = _suv_constant(findings)
-    static, ct = subject.inputs.static, subject.inputs.ct
-    if static:
-        image, grid = read_volume(static.path)
-        scaled = image * subject.metadata(static).scale[0]
-        yield (
-            "mip",
-            Picture.of(
-                draw_projections(scaled, grid, suv_constant=suv),
-                "Static PET, maximum intensity projections",
-                "Coronal and sagittal maximum intensity projection of the static PET",
-            ),
-        )
-    yield from _label_pictures(findings, ct.path.name if ct else "")
-    yield from _alignment_pictures(subject, findings)
-    if findings.aorta.picture:
-        yield (
-            "aorta",
-            Picture(
-                "Aorta: segments and volumes of interest on the early PET, and unrolled along the centreline",
-                "Coronal and sagittal projection of the aorta's segments and volumes of interest",
-                findings.aorta.picture.read_bytes(),
-            ),
-        )
-    if findings.blood.paths:
-        tables = {name: read_table(path) for name, path in findings.blood.paths.items()}
-        yield (
-            "inputfunctions",
-            Picture.of(
-                draw_input_functions(tables),
-                "Image-derived input functions",
-                "Whole-blood activity over time of every aorta volume of interest",
-            ),
-        )
-    if REPORTED_KEY in findings.curves.paths:
-        known = np.isfinite(suv)
-        table = read_table(findings.curves.paths[REPORTED_KEY])
-        figure = draw_curves(
-            table,
-            CURVE_ORGANS,
-            scale=suv if known else 1000.0,
-            units="SUV [g/mL]" if known else "activity concentration [kBq/mL]",
-        )
-        yield (
-            "tacs",
-            Picture.of(
-                figure, "Time-activity curves (regions eroded by one voxel)", "Curves of the main organs"
-            ),
-        )
-
-
-def _label_pictures(findings: Findings, ct_name: str) -> Iterator[tuple[str, Picture]]:
-    space = findings.static_space
-    if ct_name not in space.images:
-        return
-    ct, grid = read_volume(space.images[ct_name])
-    for task in ("total", "tissue"):
-        if task in space.labels:
-            labels, _ = read_labels(space.labels[task])
-            yield (
-                f"seg{task}",
-                Picture.of(
-                    draw_labels(ct, labels, grid, title=task),
-                    f"Segmentation {task} on the CT, in the static PET's space",
-                    f"Coronal and sagittal slice of the CT with the labels of {task} in colours",
-                ),
-            )
-
-
-def _alignment_pictures(subject: Subject, findings: Findings) -> Iterator[tuple[str, Picture]]:
-    ct = subject.inputs.ct
-    if ct is None:
-        return
-    for part, mr, space in (
-        ("head", subject.inputs.head_mr, findings.head_space),
-        ("body", subject.inputs.body_mr, findings.static_space),
+def _spaces(subject: Subject, findings: Findings) -> Iterator[dict[str, Any]]:
+    """Grids of the spaces and of the images that they come from."""
+    inputs = subject.inputs
+    head = next(iter([*findings.head_space.labels.values(), *findings.head_space.images.values()]), None)
+    for name, path, what in (
+        ("bodystat", _path(inputs.static), "the grid of the static PET"),
+        ("bodydyn", _path(inputs.dynamic), "the grid of the dynamic PET"),
+        ("head", head, "made around the brain"),
+        ("CT", _path(inputs.ct), "as scanned"),
+        ("head MR", _path(inputs.head_mr), "as scanned"),
+        ("body MR", _path(inputs.body_mr), "as scanned"),
     ):
-        if mr is None or mr.path.name not in space.images:
-            continue
-        fixed, grid = read_volume(space.images[ct.path.name])
-        moved, _ = read_volume(space.images[mr.path.name])
-        yield (
-            f"align{part}",
-            Picture.of(
-                draw_alignment(fixed, moved, grid, title=f"MR contour on CT, {part}"),
-                f"Registration of the {part} MR to the CT",
-                f"Contour of the registered {part} MR image on three slices of the CT",
-            ),
-        )
+        if path is not None:
+            yield {"name": name, "what": what, **_grid(FrameReader(path).grid)}
 
 
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _path(source: Source | None) -> Path | None:
+    return source.path if source else None
+
+
+def _grid(grid: Grid) -> dict[str, str]:
+    shape, sizes_mm = world_shape(grid), world_sizes_mm(grid)
+    extent = (n * mm for n, mm in zip(shape, sizes_mm, strict=True))
+    return {
+        "shape": " x ".join(str(n) for n in shape),
+        "voxel": " x ".join(f"{mm:.4g}" for mm in sizes_mm),
+        "extent": " x ".join(f"{mm:.0f}" for mm in extent),
+    }
+
+
+def _constants(path: Path | None) -> list[dict[str, Any]]:
+    if path is None:
+        return []
+    table = read_table(path)
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{**row, "reason": row["reason"] or ""} for row in rows]
+
+
+def _write_pictures(subject: Subject, content: Mapping[str, Any]) -> None:
+    """The pictures of the page, but that of the aorta, which its step has written, also as files."""
+    for picture in _pictures_in([value for key, value in content.items() if key != "aorta"]):
+        path = subject.store.path(names.figure(subject.label, picture.name)).with_suffix(picture.extension)
+        write_bytes(path, picture.content)
+
+
+def _pictures_in(content: Any) -> Iterator[Picture]:
+    if isinstance(content, Picture):
+        yield content
+    elif dataclasses.is_dataclass(content):
+        yield from _pictures_in([getattr(content, field.name) for field in dataclasses.fields(content)])
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from _pictures_in(value)
+
+
+def _write_citation(subject: Subject) -> None:
+    """The methods text of the dataset and its references, unless they are there as they should be."""
+    methods = methods_of_dataset(subject.settings)
+    for extension, text in ((".md", methods.markdown()), (".bib", methods.bibtex())):
+        path = subject.store.path(CITATION + extension)
+        if not path.is_file() or path.read_text("utf-8") != text:
+            write_text(path, text)
