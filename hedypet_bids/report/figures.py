@@ -14,9 +14,8 @@ from hedypet_bids.bids_names import recording
 from hedypet_bids.io.tables import FRAME_END, FRAME_START
 from hedypet_bids.labels import VOI_TASKS, label_table
 from hedypet_bids.report.aorta_picture import SEGMENT_COLOURS, SEGMENT_TITLES
+from hedypet_bids.report.looks import COLOURS
 
-# Okabe and Ito's palette, told apart with every common colour blindness; its yellow is too faint on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
 EARLY_S = 180.0
 SETTLED_MIN = 5.0

@@ -18,9 +18,6 @@ from hedypet_bids.labels import color
 from hedypet_bids.report.page import Blend, Picture
 from hedypet_bids.report.planes import CORONAL, SAGITTAL, View
 
-HU_WINDOW = (-200.0, 300.0)
-SUV_WINDOW = (0.0, 10.0)
-KI_WINDOW = (0.0, 0.05)
 # The skin, and the lungs: half-way between air and soft tissue.
 SKIN_HU = -400.0
 BELOW_COLOUR, ABOVE_COLOUR = "#56B4E9", "#E69F00"

@@ -12,6 +12,7 @@ import numpy as np
 from hedypet_bids.bids_names import Source
 from hedypet_bids.io.frames import FrameReader
 from hedypet_bids.labels import task
+from hedypet_bids.report.looks import HU_WINDOW, KI_WINDOW, SUV_WINDOW
 from hedypet_bids.report.organs import suv_constant
 from hedypet_bids.report.page import Blend, Picture
 from hedypet_bids.report.planes import (
@@ -29,10 +30,7 @@ from hedypet_bids.report.planes import (
     world_sizes_mm,
 )
 from hedypet_bids.report.rasters import (
-    HU_WINDOW,
-    KI_WINDOW,
     SKIN_HU,
-    SUV_WINDOW,
     Shade,
     blend,
     draw_labels,
