@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := demo
 
-.PHONY: help demo test quick lint types bench lock clean
+.PHONY: help demo test quick lint types bench docs container-test locks lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -26,7 +26,7 @@ demo: $(INSTALLED) ## write a phantom dataset and run both levels on it
 	@echo "Tables:  $(DEMO)/derivatives/readouts/"
 
 test: $(INSTALLED) ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 quick: $(INSTALLED) ## run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
@@ -35,7 +35,7 @@ lint: $(INSTALLED) ## ruff and the layers of the design
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	if command -v shellcheck >/dev/null; then shellcheck .ci/run deploy/slurm/*.s* scripts/*.sh; fi
+	if command -v shellcheck >/dev/null; then shellcheck .ci/run deploy/*.sh deploy/slurm/*.s* deploy/brainlife/main scripts/*.sh; fi
 
 types: $(INSTALLED) ## mypy, strict on the package
 	$(BIN)/mypy
@@ -44,6 +44,15 @@ bench: $(INSTALLED) ## run every benchmark
 	for name in tacs maps patlak resample registration group report; do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
+
+docs: $(INSTALLED) ## build the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+container-test: $(INSTALLED) ## build the image without Docker and run it; root on Debian 12, 15 minutes
+	scripts/container_test.sh
+
+locks: $(INSTALLED) ## write the packages of the image with their hashes to deploy/locks
+	scripts/lock.sh
 
 lock: $(INSTALLED) ## write the exact versions of this environment to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hedypet_bids.errors import OutputError
 
-_CACHES = (("NUMBA_CACHE_DIR", "numba"), ("MPLCONFIGDIR", "matplotlib"))
+# The validator's runtime, Deno, does not start where it has neither this folder nor a home.
+_CACHES = (("NUMBA_CACHE_DIR", "numba"), ("MPLCONFIGDIR", "matplotlib"), ("DENO_DIR", "deno"))
 
 
 def prepare(given: Path | None) -> Path:
@@ -41,6 +42,11 @@ def prepare(given: Path | None) -> Path:
                     f"The work folder {work} cannot be written: {fault.strerror}. Choose one with --work-dir."
                 ) from fault
             os.environ[variable] = str(path)
+    try:
+        Path.home()
+    except RuntimeError:
+        # A user whom nobody knows, without HOME: pybids asks for the folder when it is imported.
+        os.environ["HOME"] = str(work)
     if temporary is given:
         # A read-only container without /tmp: what Python and its children put there goes here.
         tempfile.tempdir = os.environ["TMPDIR"] = str(work)
