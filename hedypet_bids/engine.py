@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from hedypet_bids.errors import TryAgainError
@@ -81,7 +83,8 @@ def run_all(
     """
     n_workers = workers.number_for(len(items))
     results: Iterator[ResultT]
-    if n_workers == 1 and workers.scheduler is None:
+    # Only a process that is watched can be kept to its memory.
+    if n_workers == 1 and workers.scheduler is None and workers.mem_mb is None:
         results = (work(item, notify) for item in items)
     else:
         results = _run_on_cluster(work, items, n_workers, workers, notify, lost)
@@ -111,18 +114,37 @@ def _run_on_cluster(
                     "distributed.worker.daemon": False,
                     # One for its own repetition, one for having waited on a worker that another item killed.
                     "distributed.scheduler.allowed-failures": 2,
+                    # A worker is stopped at its share, not before; one that only waits for memory that
+                    # Python does not give back would wait for ever, and results are too small to spill.
+                    "distributed.worker.memory.target": False,
+                    "distributed.worker.memory.spill": False,
+                    "distributed.worker.memory.pause": False,
+                    "distributed.worker.memory.terminate": 1.0,
                 }
             )
         )
         client = _client(stack, n_workers, workers)
         client.subscribe_topic(PROGRESS_TOPIC, lambda event: notify(*event[1]))
-        futures = {client.submit(_on_worker, work, item, pure=False, retries=0): item for item in items}
-        stack.callback(client.cancel, list(futures))
-        for future in as_completed(futures):
+        waiting, futures = iter(items), {}
+
+        def submit(number: int) -> list[Any]:
+            new = {
+                client.submit(_on_worker, work, item, pure=False, retries=0): item
+                for item in islice(waiting, number)
+            }
+            futures.update(new)
+            return list(new)
+
+        stack.callback(lambda: client.cancel(list(futures)))
+        # No item waits on a worker here: when an item brings that down, those that wait fall with it.
+        running = as_completed(submit(n_workers if workers.scheduler is None else len(items)))
+        for future in running:
+            item = futures.pop(future)
             if future.status == "finished":
                 yield future.result()
             else:
-                yield lost(futures[future], _why_lost(future, workers, n_workers))
+                yield lost(item, _why_lost(future, workers, n_workers))
+            running.update(submit(1))
 
 
 def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
@@ -136,20 +158,27 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
                 f"--dask-scheduler {workers.scheduler}: there is no scheduler ({fault}). Start one with "
                 "'dask scheduler' and workers with 'hedypet-worker ADDRESS'."
             ) from fault
-    cluster = LocalCluster(
-        n_workers=n_workers,
-        threads_per_worker=1,
-        processes=True,
-        memory_limit=f"{workers.mem_mb // n_workers}MB" if workers.mem_mb else "auto",
-        # On no fixed port, which another run may have, and not open to the network.
-        dashboard_address="127.0.0.1:0",
-    )
+    try:
+        cluster = LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=f"{workers.mem_mb // n_workers}MB" if workers.mem_mb else "auto",
+            # On no fixed port, which another run may have, and not open to the network.
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
+    except (OSError, RuntimeError, TimeoutError) as fault:
+        raise TryAgainError(
+            f"The worker processes cannot be started ({fault}). They need a loopback network device that is "
+            "up (ip link set lo up), and free memory and processes. Without --mem-mb, --nprocs 1 needs none."
+        ) from fault
     return stack.enter_context(Client(stack.enter_context(cluster)))
 
 
 def _why_lost(future: Any, workers: Workers, n_workers: int) -> str:
     reason = str(future.exception()).splitlines()[0]
-    share = f" of {workers.mem_mb // n_workers} MB" if workers.mem_mb else ""
+    share = f" of {workers.mem_mb // n_workers} MB" if workers.mem_mb and not workers.scheduler else ""
     return (
         f"its worker processes were lost again and again ({reason}), most often because it needed more "
         f"memory than its share{share}; one participant was estimated to need {workers.item_mb:.0f} MB. Give "

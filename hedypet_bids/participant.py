@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from hedypet_bids import bids_names as names
-from hedypet_bids.errors import HedypetError
+from hedypet_bids.errors import HedypetError, OutputError
 from hedypet_bids.io.atomic import write_error, write_text
 from hedypet_bids.io.dataset import Dataset, Request
 from hedypet_bids.io.input_checks import check_inputs, participant_metadata, pet_metadata
@@ -65,16 +66,31 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
                 subject = open_subject(job)
                 _log_notes(subject)
                 run_participant(subject, study)
+                _check_still_there(log_folder)
             finally:
                 _write_records(log_folder, study.records)
     except HedypetError as error:
         _log.info("sub-%s FAILED: %s", job.label, error)
-        return ParticipantResult(job.label, tuple(study.records), error.exit_code, str(error))
+        code = study.exit_code or error.exit_code
+        return ParticipantResult(job.label, tuple(study.records), code, _errors(study, str(error)))
     except Exception as fault:  # noqa: BLE001 - a crash outside the steps must not stop other participants
         reason = f"{type(fault).__name__}: {fault} (see {study.write_crash('outside the steps')})"
         return ParticipantResult(job.label, tuple(study.records), HedypetError.exit_code, reason)
-    errors = "\n".join(f"{r.step}: {r.reason}" for r in study.records if r.state == "failed")
-    return ParticipantResult(job.label, tuple(study.records), study.exit_code, errors)
+    return ParticipantResult(job.label, tuple(study.records), study.exit_code, _errors(study))
+
+
+def _check_still_there(log_folder: Path) -> None:
+    """Raise OutputError when what the run wrote first is gone in the end, and with it most results."""
+    if not (log_folder / "settings.toml").is_file():
+        raise OutputError(
+            f"{log_folder} disappeared during the run. Was the output folder moved or removed? Run the same "
+            "command again; what is missing is made anew."
+        )
+
+
+def _errors(study: StepRunner, *more: str) -> str:
+    """What went wrong in the steps, and after them."""
+    return "\n".join([*(f"{r.step}: {r.reason}" for r in study.records if r.state == "failed"), *more])
 
 
 def _plan(job: Job, study: StepRunner) -> ParticipantResult:
@@ -150,12 +166,26 @@ def _log_notes(subject: Subject) -> None:
             _log.info("sub-%s %s: %s", subject.label, path.name, note)
 
 
+class _ParticipantLog(logging.FileHandler):
+    """A log file that may be lost: what a full disc did is told by the steps, not by logging."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
+        """Let faults of the disc pass."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close, also where the last lines cannot be written."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
     """Log lines of this participant also go to ``hedypet.log`` in its log folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / "hedypet.log", encoding="utf-8")
+        handler = _ParticipantLog(folder / "hedypet.log", encoding="utf-8")
     except OSError as fault:
         raise write_error(folder / "hedypet.log", fault) from fault
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from hedypet_bids import work_dir
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.input_checks import InputCheck
@@ -107,7 +108,10 @@ class StepRunner:
             self.exit_code = self.exit_code or error.exit_code
             return "failed", str(error)
         except Exception as fault:  # noqa: BLE001 - the one boundary: a crash must not stop other participants
-            self.exit_code = self.exit_code or HedypetError.exit_code
+            full = work_dir.out_of_space(fault) if isinstance(fault, OSError) else None
+            self.exit_code = self.exit_code or (full or HedypetError).exit_code
+            if full:
+                return "failed", str(full)
             return "failed", f"{type(fault).__name__}: {fault} (see {self.write_crash(step.name)})"
 
     def wants(self, group: str) -> bool:
@@ -121,7 +125,7 @@ class StepRunner:
         try:
             write_text(path, text)
         except HedypetError:
-            _log.exception("the crash file %s cannot be written; the traceback:\n%s", path, text)
+            _log.error("the crash file %s cannot be written; the traceback:\n%s", path, text)
         return path
 
 

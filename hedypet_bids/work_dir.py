@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-from hedypet_bids.errors import OutputError
+from hedypet_bids.errors import OutputError, ReadWriteError
 
 # The validator's runtime, Deno, does not start where it has neither this folder nor a home.
 _CACHES = (("NUMBA_CACHE_DIR", "numba"), ("MPLCONFIGDIR", "matplotlib"), ("DENO_DIR", "deno"))
@@ -37,6 +38,9 @@ def prepare(given: Path | None) -> Path:
             path = work / folder
             try:
                 path.mkdir(parents=True, exist_ok=True)
+                # What numba itself would try, to end with a RuntimeError that tells nobody what to do.
+                with tempfile.TemporaryFile(dir=path):
+                    pass
             except OSError as fault:
                 raise OutputError(
                     f"The work folder {work} cannot be written: {fault.strerror}. Choose one with --work-dir."
@@ -51,6 +55,17 @@ def prepare(given: Path | None) -> Path:
         # A read-only container without /tmp: what Python and its children put there goes here.
         tempfile.tempdir = os.environ["TMPDIR"] = str(work)
     return work
+
+
+def out_of_space(fault: OSError) -> ReadWriteError | None:
+    """The error of a disc that is full elsewhere than in the output; None for other faults."""
+    if fault.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    places = {tempfile.gettempdir(), *(os.environ[name] for name, _ in _CACHES if name in os.environ)}
+    return ReadWriteError(
+        f"{fault}, in the work folder or among the temporary files ({', '.join(sorted(places))}). Free space "
+        "or choose another --work-dir, then run the same command again; finished steps are kept."
+    )
 
 
 def empty(folder: Path) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hedypet_bids.errors import HedypetError, OutputError, ReadWriteError
@@ -53,7 +53,9 @@ def atomic(path: Path) -> Iterator[Path]:
     except OSError as fault:
         raise write_error(path, fault) from fault
     finally:
-        temporary.unlink(missing_ok=True)
+        # A disc that can no longer be written must not hide why.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

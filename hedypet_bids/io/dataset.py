@@ -316,7 +316,13 @@ def _existing_dataset(root: Path) -> Path:
     if not root.is_dir():
         raise MissingInputError(f"The BIDS dataset {root} does not exist or is no folder.")
     description = root / "dataset_description.json"
-    if not description.is_file():
+    try:
+        is_dataset = description.is_file()
+    except PermissionError as fault:
+        raise MissingInputError(
+            f"The BIDS dataset {root} cannot be entered: {fault.strerror}. Ask its owner to let you read it."
+        ) from fault
+    if not is_dataset:
         raise MissingInputError(
             f"{root} holds no dataset_description.json, so it is no BIDS dataset. "
             "Give the top folder of the dataset (the one that holds the sub-* folders)."

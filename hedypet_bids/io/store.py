@@ -11,6 +11,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -22,8 +23,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from hedypet_bids import bids_names
 from hedypet_bids.bids_names import Source, Space
-from hedypet_bids.errors import HedypetError
-from hedypet_bids.io.atomic import atomic, write_bytes, write_text
+from hedypet_bids.errors import HedypetError, OutputError
+from hedypet_bids.io.atomic import atomic, write_bytes, write_error, write_text
 from hedypet_bids.io.gzip_nifti import write_nifti
 from hedypet_bids.io.tables import write_table
 from hedypet_bids.labels import Task, color
@@ -144,7 +145,9 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         for path in self._open:
-            path.unlink(missing_ok=True)
+            # Where it cannot be removed (a disc gone read-only), it stays unfinished: it has no sidecar.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def image(
         self,
@@ -227,7 +230,10 @@ class Writer:
     def _begin(self, name: str) -> Path:
         path = self.store.path(name)
         # An old sidecar must not vouch for the new file while that is being written.
-        bids_names.sidecar_of(path).unlink(missing_ok=True)
+        try:
+            bids_names.sidecar_of(path).unlink(missing_ok=True)
+        except OSError as fault:
+            raise write_error(path, fault) from fault
         self._open.append(path)
         return path
 
@@ -243,7 +249,13 @@ class Writer:
                 "Inputs": list(self.stamp.inputs),
             },
         }
-        write_text(bids_names.sidecar_of(path), json.dumps(_plain(content), indent=2) + "\n")
+        sidecar_path = bids_names.sidecar_of(path)
+        if path != sidecar_path and not path.is_file():
+            raise OutputError(
+                f"{path} disappeared while {self.stamp.step} ran. Was the output folder moved or removed? "
+                "Run the same command again; what is missing is made anew."
+            )
+        write_text(sidecar_path, json.dumps(_plain(content), indent=2) + "\n")
         self._open.remove(path)
 
 
