@@ -67,7 +67,7 @@ def _participants(options: Options, settings: Settings) -> int:
     dataset = Dataset(options.bids_dir, request)
     corrections = {"corrections": dataset.corrections.root} if dataset.corrections.root else {}
     links = {"raw": dataset.root, **dataset.derivatives, **corrections}
-    store = Store(options.output_dir.resolve(), links)
+    store = Store(options.output_dir.resolve(), links, checksums=options.checksums)
     if not options.skip_bids_validation:
         _validate(dataset, None if options.dry_run else store.path(names.VALIDATOR_LOG))
     nprocs = options.nprocs or available_cpus()

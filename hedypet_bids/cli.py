@@ -90,6 +90,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         },
         corrections=given.corrections,
         database_dir=given.bids_database_dir,
+        checksums=given.checksums,
     )
 
 
@@ -337,6 +338,13 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         choices=STEP_NAMES,
         metavar="STEP",
         help=f"run only these steps, others count if they are done: {', '.join(STEP_NAMES)}",
+    )
+    _add(
+        group,
+        "--checksums",
+        action="store_true",
+        help="tell changed inputs by their content, not by size and modification time: for copies and clones "
+        "of a dataset",
     )
     _add(group, "--reports-only", action="store_true", help="make the reports anew: --steps report")
     _add(

@@ -59,3 +59,4 @@ class Options:
     pet_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     corrections: Path | None = None
     database_dir: Path | None = None
+    checksums: bool = False

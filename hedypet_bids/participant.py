@@ -14,7 +14,7 @@ import pandas as pd
 
 from hedypet_bids import bids_names as names
 from hedypet_bids.errors import HedypetError, OutputError
-from hedypet_bids.io.atomic import write_error, write_text
+from hedypet_bids.io.atomic import remove_leftovers, write_error, write_text
 from hedypet_bids.io.dataset import Dataset, Request
 from hedypet_bids.io.input_checks import check_inputs, participant_metadata, pet_metadata
 from hedypet_bids.io.lock import exclusive
@@ -61,6 +61,7 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
             return _plan(job, study)
         lock = job.store.path(names.lock(job.label))
         with exclusive(lock, wait=False, what=f"sub-{job.label}"), _log_file(log_folder):
+            remove_leftovers(job.store.path(f"sub-{job.label}"))
             write_text(log_folder / "settings.toml", job.settings.to_toml())
             try:
                 subject = open_subject(job)

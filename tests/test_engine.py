@@ -216,6 +216,35 @@ def test_what_each_step_took_is_kept(undisturbed: Path) -> None:
 
 
 @pytest.mark.slow
+def test_with_checksums_only_other_content_counts(single: Path, tmp_path: Path) -> None:
+    """A copy of the dataset, with other times, is the same dataset; one other byte makes it another."""
+    raw, output = tmp_path / "raw", tmp_path / "out"
+    shutil.copytree(single, raw)
+    given = (
+        raw,
+        output,
+        "participant",
+        "--skip-bids-validation",
+        "--checksums",
+        "--steps",
+        "segment",
+        "means",
+    )
+    assert hedypet(*given).returncode == 0
+    for path in raw.rglob("*.nii.gz"):
+        os.utime(path, (1e9, 1e9))
+    again = hedypet(*given)
+    assert again.returncode == 0 and ": ran" not in again.stderr, again.stderr
+    changed = only(raw / "sub-001", "*rec-acstatPSF_pet.nii.gz")
+    content = bytearray(changed.read_bytes())
+    content[4] ^= 1  # the time in the header of gzip, which no program looks at
+    changed.write_bytes(content)
+    os.utime(changed, (1e9, 1e9))
+    last = hedypet(*given)
+    assert "static means: ran" in last.stderr and "segment total: done" in last.stderr, last.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["tiny", "small"])
 def test_the_estimate_of_memory_is_no_less_than_what_is_used(size: str, tmp_path: Path) -> None:
     bids = tmp_path / "bids"

@@ -25,6 +25,9 @@ _CANNOT_WRITE = frozenset(
 )
 
 
+_PREFIX = ".tmp-"
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of ``path`` that becomes ``path`` when the block ends well.
@@ -39,7 +42,7 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The extension stays last, since writers of images and tables choose the format by it.
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="".join(path.suffixes[-2:]), dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix="".join(path.suffixes[-2:]), dir=path.parent)
         os.close(handle)
         os.chmod(name, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp files are private; outputs follow the umask
     except OSError as fault:
@@ -56,6 +59,16 @@ def atomic(path: Path) -> Iterator[Path]:
         # A disc that can no longer be written must not hide why.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed runs left half-written below a folder; for who holds its lock.
+
+    What cannot be removed stays: it has no final name, so nothing takes it for a result.
+    """
+    for path in folder.rglob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

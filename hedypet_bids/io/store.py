@@ -7,12 +7,14 @@ record of what has been done.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -50,10 +52,13 @@ class Store:
         The output folder.
     links
         Datasets by the name that BIDS URIs give them: ``raw`` and the ready derivatives.
+    checksums
+        Tell inputs apart by their content instead of their size and modification time.
     """
 
     root: Path
     links: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    checksums: bool = False
 
     def path(self, name: str) -> Path:
         """The absolute path of an output file."""
@@ -283,7 +288,20 @@ def _file_facts(path: Path, store: Store) -> dict[str, Any]:
         facts = path.stat()
     except OSError as fault:
         raise HedypetError(f"The input {path} has disappeared: {fault.strerror}.") from fault
-    return {"URI": store.uri(path), "Size": facts.st_size, "ModifiedNs": facts.st_mtime_ns}
+    known = {"URI": store.uri(path), "Size": facts.st_size}
+    if store.checksums:
+        return {**known, "SHA256": _checksum(path, facts.st_size, facts.st_mtime_ns)}
+    return {**known, "ModifiedNs": facts.st_mtime_ns}
+
+
+@cache
+def _checksum(path: Path, _size: int, _modified_ns: int) -> str:
+    """SHA-256 of a file, read once in a process as long as it does not change."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as fault:
+        raise HedypetError(f"The input {path} cannot be read: {fault.strerror}.") from fault
 
 
 def _generated_by() -> dict[str, Any]:
