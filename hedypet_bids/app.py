@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from hedypet_bids import bids_names as names
 from hedypet_bids import work_dir
@@ -24,6 +23,7 @@ from hedypet_bids.errors import (
     OutputError,
     StoppedBySignal,
 )
+from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.dataset import Dataset, Request, read_filters
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.participant_inputs import ParticipantInputs
@@ -68,8 +68,7 @@ def _participants(options: Options, settings: Settings) -> int:
     corrections = {"corrections": dataset.corrections.root} if dataset.corrections.root else {}
     links = {"raw": dataset.root, **dataset.derivatives, **corrections}
     store = Store(options.output_dir.resolve(), links, checksums=options.checksums)
-    if not options.skip_bids_validation:
-        _validate(dataset, None if options.dry_run else store.path(names.VALIDATOR_LOG))
+    answer = "" if options.skip_bids_validation else _validate(dataset, store, keep=not options.dry_run)
     nprocs = options.nprocs or available_cpus()
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
     jobs = [
@@ -95,6 +94,8 @@ def _participants(options: Options, settings: Settings) -> int:
         console.show_plan(results)
         return exit_code_of(results)
     _make_output(store)
+    if answer:
+        write_text(store.path(names.VALIDATOR_LOG), answer)
     workers = Workers(nprocs, options.mem_mb, _needed_mb(jobs, options), options.dask_scheduler)
     with console:
         results = list(
@@ -179,11 +180,14 @@ def exit_code_of(results: Sequence[ParticipantResult]) -> int:
     return next(iter(codes)) if len(codes) == 1 else HedypetError.exit_code
 
 
-def _validate(dataset: Dataset, log: Path | None) -> None:
+def _validate(dataset: Dataset, store: Store, *, keep: bool) -> str:
+    """The validator's answer on a valid dataset; empty where there is no validator."""
+    log = store.path(names.VALIDATOR_LOG) if keep else None
     try:
-        validate_dataset(dataset.root, dataset.labels, log)
+        return validate_dataset(dataset.root, dataset.labels, log)
     except MissingProgramError as error:
         _log.warning("The dataset is not validated: %s", error)
+        return ""
 
 
 def _make_output(store: Store) -> None:

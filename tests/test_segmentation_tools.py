@@ -465,7 +465,8 @@ from hedypet_bids.tools.gpu import reserved
 with reserved(sys.argv[1], Path(sys.argv[2])):
     start = time.monotonic()
     time.sleep(1)
-print(start, time.monotonic())
+    end = time.monotonic()
+print(start, end)
 """
 
 

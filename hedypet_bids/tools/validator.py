@@ -20,15 +20,15 @@ TIMEOUT_S = 3600
 MESSAGES_SHOWN = 10
 
 
-def validate_dataset(root: Path, labels: Collection[str] | None = None, log: Path | None = None) -> None:
-    """Return when the dataset is valid BIDS.
+def validate_dataset(root: Path, labels: Collection[str] | None = None, log: Path | None = None) -> str:
+    """What the validator answers (JSON) on a dataset that is valid BIDS.
 
     Parameters
     ----------
     labels
         The participants whose files are looked at, besides those of the dataset as a whole; None: all.
     log
-        Where the validator's own answer is kept (JSON).
+        Where the answer is kept when the dataset is not valid.
 
     Raises
     ------
@@ -48,10 +48,10 @@ def validate_dataset(root: Path, labels: Collection[str] | None = None, log: Pat
         raise InvalidDatasetError(
             f"{PROGRAM} did not finish within {TIMEOUT_S} s on {root}; use --skip-bids-validation."
         ) from fault
+    if done.returncode == 0:
+        return done.stdout
     if log is not None:
         write_text(log, done.stdout)
-    if done.returncode == 0:
-        return
     errors = _errors(done.stdout)
     shown = "\n  ".join(errors[:MESSAGES_SHOWN]) or done.stderr.strip() or "no message"
     more = f"\n  ... and {len(errors) - MESSAGES_SHOWN} more" if len(errors) > MESSAGES_SHOWN else ""
