@@ -96,7 +96,9 @@ def _participants(options: Options, settings: Settings) -> int:
     _make_output(store)
     if answer:
         write_text(store.path(names.VALIDATOR_LOG), answer)
-    workers = Workers(nprocs, options.mem_mb, _needed_mb(jobs, options), options.dask_scheduler)
+    workers = Workers(
+        nprocs, options.mem_mb, _needed_mb(jobs, options), options.dask_scheduler, options.work_dir
+    )
     with console:
         results = list(
             run_all(

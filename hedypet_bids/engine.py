@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hedypet_bids.errors import TryAgainError
@@ -34,12 +36,15 @@ class Workers:
         Memory that one item needs; fewer workers are started where more would not fit.
     scheduler
         Address of a Dask scheduler whose workers do the work instead.
+    folder
+        For the temporary files of the workers; None: the system's.
     """
 
     nprocs: int
     mem_mb: int | None = None
     item_mb: float = 0.0
     scheduler: str | None = None
+    folder: Path | None = None
 
     def number_for(self, n_items: int) -> int:
         """Worker processes to start on this machine."""
@@ -107,9 +112,16 @@ def _run_on_cluster(
     from distributed import as_completed
 
     with ExitStack() as stack:
+        # What Dask would choose is shared by all runs of a user, and stays behind.
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(
+                prefix="hedypet-dask-", dir=workers.folder, ignore_cleanup_errors=True
+            )
+        )
         stack.enter_context(
             dask.config.set(
                 {
+                    "temporary-directory": folder,
                     # Non-daemonic workers may fork external tools.
                     "distributed.worker.daemon": False,
                     # One for its own repetition, one for having waited on a worker that another item killed.

@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault(THREADS_VARIABLE, str(max(1, available_cpus() // given.nthreads)))
     try:
         work_dir.prepare(given.work_dir)
-        asyncio.run(_work(given.scheduler, given.nthreads, given.memory_limit))
+        with tempfile.TemporaryDirectory(
+            prefix="hedypet-dask-", dir=given.work_dir, ignore_cleanup_errors=True
+        ) as folder:
+            asyncio.run(_work(given.scheduler, given.nthreads, given.memory_limit, folder))
     except (OSError, TimeoutError, ValueError) as fault:
         print(
             f"hedypet-worker: there is no scheduler at {given.scheduler}: {fault}. Start one with "
@@ -43,14 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _work(scheduler: str, nthreads: int, memory_limit: str) -> None:
+async def _work(scheduler: str, nthreads: int, memory_limit: str, folder: str) -> None:
     # Imported here: --help and --version do not need it.
     import dask
     from distributed import Nanny
 
     # Non-daemonic workers may fork external tools.
     with dask.config.set({"distributed.worker.daemon": False}):
-        async with Nanny(scheduler, nthreads=nthreads, memory_limit=memory_limit) as nanny:
+        async with Nanny(
+            scheduler, nthreads=nthreads, memory_limit=memory_limit, local_directory=folder
+        ) as nanny:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, lambda: asyncio.ensure_future(nanny.close()))

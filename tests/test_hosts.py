@@ -32,7 +32,7 @@ def hosts() -> Iterator[list[Host]]:
     """Two hosts, each with a line to this machine and none to the other."""
     if os.getuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and the program ip (Debian: iproute2)")
-    made = []
+    made: list[tuple[Host, str]] = []
     try:
         for number in range(2):
             name, line = f"hedypet{os.getpid()}{number}", f"hp{os.getpid() % 10000}{number}"
@@ -52,11 +52,12 @@ def hosts() -> Iterator[list[Host]]:
                 if done.returncode:
                     pytest.skip(f"no network namespace can be made here ({command}: {done.stderr.strip()})")
                 if command.startswith("ip netns add"):
-                    made.append(Host(name, ours))
-        yield made
+                    made.append((Host(name, ours), f"{line}a"))
+        yield [host for host, _ in made]
     finally:
-        for host in made:
-            # The line to it goes with it.
+        for host, line in made:
+            # The line would go with the namespace, but later than the next test asks for its name.
+            subprocess.run(["ip", "link", "del", line], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", host.name], check=False)
 
 
