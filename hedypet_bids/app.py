@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,7 +32,7 @@ from hedypet_bids.options import Options
 from hedypet_bids.participant import Job, inputs_of, lost, process
 from hedypet_bids.pipeline import run_group
 from hedypet_bids.preflight import segmentation_tools
-from hedypet_bids.resources import participant_mb
+from hedypet_bids.resources import memory_limit_mb, participant_mb
 from hedypet_bids.runner import ParticipantResult
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.splits import read_splits
@@ -96,17 +96,23 @@ def _participants(options: Options, settings: Settings) -> int:
     _make_output(store)
     if answer:
         write_text(store.path(names.VALIDATOR_LOG), answer)
-    workers = Workers(
-        nprocs, options.mem_mb, _needed_mb(jobs, options), options.dask_scheduler, options.work_dir
-    )
+    needed_mb = _needed_mb(jobs) if options.mem_mb else 0.0
+    if options.mem_mb and needed_mb > options.mem_mb:
+        _log.warning(
+            "A participant is estimated to need %.0f MB, more than --mem-mb %d.", needed_mb, options.mem_mb
+        )
+    workers = Workers(nprocs, options.mem_mb, needed_mb, options.dask_scheduler, options.work_dir)
+    if not options.low_mem and _fit_side_by_side(jobs, workers):
+        jobs = [replace(job, side_by_side=True) for job in jobs]
+    progress = _Progress(console)
     with console:
         results = list(
             run_all(
                 process,
                 jobs,
                 workers=workers,
-                notify=console.step,
-                lost=lost,
+                notify=progress.step,
+                lost=progress.lost,
                 enough=lambda result: options.stop_on_first_crash and result.failed,
             )
         )
@@ -135,22 +141,51 @@ def _inputs(job: Job, found: dict[str, ParticipantInputs]) -> ParticipantInputs:
     return found[job.label]
 
 
-def _needed_mb(jobs: Sequence[Job], options: Options) -> float:
-    """The most that any participant is estimated to need; 0 where nobody limits the memory."""
-    if options.mem_mb is None:
-        return 0.0
+def _needed_mb(jobs: Sequence[Job], *, side_by_side: bool = False) -> float:
+    """The most that any participant is estimated to need."""
     estimates = [0.0]
     for job in jobs:
         try:
-            estimates.append(participant_mb(job.inputs or inputs_of(job)))
+            estimates.append(participant_mb(job.inputs or inputs_of(job), side_by_side=side_by_side))
         except HedypetError:
             continue  # its own run will say so, and must not stop the others
-    needed = max(estimates)
-    if needed > options.mem_mb:
-        _log.warning(
-            "A participant is estimated to need %.0f MB, more than --mem-mb %d.", needed, options.mem_mb
+    return max(estimates)
+
+
+def _fit_side_by_side(jobs: Sequence[Job], workers: Workers) -> bool:
+    """Whether the memory is enough for branches of the study that run at the same time."""
+    if workers.scheduler is not None:
+        return True  # whoever starts the workers gives them their threads and their memory
+    if not jobs or jobs[0].threads == 1:
+        return False
+    limit_mb = workers.mem_mb or memory_limit_mb()
+    return workers.number_for(len(jobs)) * _needed_mb(jobs, side_by_side=True) <= limit_mb
+
+
+class _Progress:
+    """Shows the steps, and keeps which of them are running, for participants that are lost."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._running: dict[str, list[str]] = defaultdict(list)
+
+    def step(self, label: str, step: str, state: str) -> None:
+        """A step of a participant has started or ended."""
+        # A participant that begins again, after its worker was lost, tells of the same steps once more.
+        others = [name for name in self._running[label] if name != step]
+        self._running[label] = [*others, step] if state == "started" else others
+        self._console.step(label, step, state)
+
+    def lost(self, job: Job, reason: str) -> ParticipantResult:
+        """The result of a participant whose worker was lost: while which step, and what it was to need."""
+        needed = _needed_mb([job], side_by_side=job.side_by_side)
+        during = names.listed(self._running[job.label])
+        return lost(
+            job,
+            f"{reason}, while it did: {during}. The participant was estimated to need {needed:.0f} MB. Give "
+            "more memory (--mem-mb), fewer processes (--nprocs) or --low-mem, then run the same command "
+            "again; finished steps are kept.",
         )
-    return needed
 
 
 def _not_begun(jobs: Sequence[Job], results: Sequence[ParticipantResult]) -> list[ParticipantResult]:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from hedypet_bids import work_dir
 from hedypet_bids.boutiques import PrintDescriptor
 from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
-from hedypet_bids.options import STEP_NAMES, Options
+from hedypet_bids.options import LEVELS_OF_PROCESSING, STEP_NAMES, Options
 from hedypet_bids.version import __version__
 
 LEVELS = ("participant", "group")
@@ -71,10 +71,11 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         mem_mb=given.mem_mb,
         dry_run=given.dry_run,
         verbosity=given.verbose,
-        steps=("report",) if given.reports_only else tuple(given.steps),
+        steps=_steps(given),
         stop_on_first_crash=given.stop_on_first_crash,
         clean_workdir=given.clean_workdir,
         dask_scheduler=given.dask_scheduler,
+        low_mem=given.low_mem,
         device=given.device,
         use_totalsegmentator=not given.no_totalsegmentator,
         totalseg_weights=given.totalseg_weights,
@@ -92,6 +93,12 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         database_dir=given.bids_database_dir,
         checksums=given.checksums,
     )
+
+
+def _steps(given: argparse.Namespace) -> tuple[str, ...]:
+    if given.reports_only:
+        return ("report",)
+    return LEVELS_OF_PROCESSING[given.level] if given.level else tuple(given.steps)
 
 
 # Flags that set a parameter of the study: flag -> section and parameter.
@@ -325,13 +332,20 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     _add(group, "--mem-mb", type=_positive, metavar="MB", help="memory that all workers may use together")
     _add(
         group,
+        "--low-mem",
+        action="store_true",
+        help="one step after the other, also where processors and memory allow several of a participant",
+    )
+    _add(
+        group,
         "--dask-scheduler",
         metavar="ADDRESS",
         help="send the participants to the hedypet-worker processes of this Dask scheduler, such as "
         "tcp://node1:8786",
     )
+    which = group.add_mutually_exclusive_group()
     _add(
-        group,
+        which,
         "--steps",
         nargs="+",
         default=[],
@@ -340,13 +354,20 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         help=f"run only these steps, others count if they are done: {', '.join(STEP_NAMES)}",
     )
     _add(
+        which,
+        "--level",
+        choices=tuple(LEVELS_OF_PROCESSING),
+        help="how far to go: minimal (segmentation, registration), resampling (also images in every space "
+        "and SUV constants) or full (default)",
+    )
+    _add(which, "--reports-only", action="store_true", help="make the reports anew: --steps report")
+    _add(
         group,
         "--checksums",
         action="store_true",
         help="tell changed inputs by their content, not by size and modification time: for copies and clones "
         "of a dataset",
     )
-    _add(group, "--reports-only", action="store_true", help="make the reports anew: --steps report")
     _add(
         group,
         "--stop-on-first-crash",

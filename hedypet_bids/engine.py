@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -135,8 +137,13 @@ def _run_on_cluster(
                 }
             )
         )
+        deaths = _Deaths()
+        nannies = logging.getLogger("distributed.nanny")
+        nannies.addHandler(deaths)
+        stack.callback(nannies.removeHandler, deaths)
         client = _client(stack, n_workers, workers)
         client.subscribe_topic(PROGRESS_TOPIC, lambda event: notify(*event[1]))
+        client.subscribe_topic("worker-restart-memory", deaths.stopped)
         waiting, futures = iter(items), {}
 
         def submit(number: int) -> list[Any]:
@@ -155,7 +162,7 @@ def _run_on_cluster(
             if future.status == "finished":
                 yield future.result()
             else:
-                yield lost(item, _why_lost(future, workers, n_workers))
+                yield lost(item, _why_lost(future.exception(), deaths, workers, n_workers))
             running.update(submit(1))
 
 
@@ -188,15 +195,51 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
     return stack.enter_context(Client(stack.enter_context(cluster)))
 
 
-def _why_lost(future: Any, workers: Workers, n_workers: int) -> str:
-    reason = str(future.exception()).splitlines()[0]
-    share = f" of {workers.mem_mb // n_workers} MB" if workers.mem_mb and not workers.scheduler else ""
-    return (
-        f"its worker processes were lost again and again ({reason}), most often because it needed more "
-        f"memory than its share{share}; one participant was estimated to need {workers.item_mb:.0f} MB. Give "
-        "more memory (--mem-mb) or fewer processes (--nprocs), then run the same command again; finished "
-        "steps are kept."
-    )
+class _Deaths(logging.Handler):
+    """How worker processes of this machine ended, by process id, as Dask tells it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._signals: dict[int, int] = {}
+        self._stopped_mb: dict[int, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the signal that ended a process."""
+        told = re.search(r"process (\d+) was killed by signal (\d+)", record.getMessage())
+        if told:
+            self._signals[int(told[1])] = int(told[2])
+
+    def stopped(self, event: tuple[float, dict[str, Any]]) -> None:
+        """Keep how much memory a process had when it was stopped for that."""
+        self._stopped_mb[event[1]["pid"]] = event[1]["rss"] / 1e6
+
+    def of(self, worker: Any, share_mb: int | None) -> str:
+        """How the process of a worker ended."""
+        share = "" if share_mb is None else f" of {share_mb} MB"
+        if worker.pid in self._stopped_mb:
+            return f"was stopped with {self._stopped_mb[worker.pid]:.0f} MB, more than its share{share}"
+        if worker.pid not in self._signals:
+            return "was lost, with its machine or the network to it"
+        number = self._signals[worker.pid]
+        why = ", which the system sends when memory runs out" if number == signal.SIGKILL else ""
+        limit = f"; its share was{share[3:]}" if share else ""
+        return f"was ended by signal {number} ({_signal_name(number)}){why}{limit}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _why_lost(fault: BaseException, deaths: _Deaths, workers: Workers, n_workers: int) -> str:
+    worker = getattr(fault, "last_worker", None)
+    if worker is None:
+        return f"its worker process was lost ({str(fault).splitlines()[0]})"
+    share_mb = workers.mem_mb // n_workers if workers.mem_mb and not workers.scheduler else None
+    how = deaths.of(worker, share_mb)
+    return f"its worker processes were lost again and again; the last one ({worker.address}) {how}"
 
 
 def _on_worker(work: Callable[[ItemT, Notify], ResultT], item: ItemT) -> ResultT:

@@ -21,6 +21,13 @@ STEP_NAMES = (
 )
 """What --steps can choose; a step's ``group`` is one of these."""
 
+LEVELS_OF_PROCESSING = {
+    "minimal": ("segment", "register"),
+    "resampling": ("segment", "register", "resample", "normalise"),
+    "full": (),
+}
+"""What --level stands for, in the words of --steps."""
+
 THREADS_VARIABLE = "HEDYPET_THREADS"
 """Set by hedypet-worker: the threads of each of its participants."""
 
@@ -48,6 +55,7 @@ class Options:
     stop_on_first_crash: bool = False
     clean_workdir: bool = False
     dask_scheduler: str | None = None
+    low_mem: bool = False
     device: str = "auto"
     use_totalsegmentator: bool = True
     totalseg_weights: Path | None = None

@@ -36,7 +36,8 @@ _log = logging.getLogger("hedypet")
 class Job:
     """All that a worker needs to process one participant; picklable.
 
-    ``threads`` None leaves their number to the machine that processes it.
+    ``threads`` None leaves their number to the machine that processes it. ``side_by_side``: where there
+    are several, branches of the study run at the same time.
     """
 
     label: str
@@ -50,12 +51,26 @@ class Job:
     inputs: ParticipantInputs | None = None
     dry: bool = False
     steps: tuple[str, ...] = ()
+    side_by_side: bool = False
+
+    @property
+    def threads_here(self) -> int:
+        """The threads of the job on this machine."""
+        return self.threads or int(os.environ.get(THREADS_VARIABLE, 1))
 
 
 def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
     """Process one participant, or plan it; whatever goes wrong is in the result."""
     log_folder = job.store.path(names.log_folder(job.label, job.run_id))
-    study = StepRunner(job.label, job.store, log_folder, dry=job.dry, steps=job.steps, notify=notify)
+    study = StepRunner(
+        job.label,
+        job.store,
+        log_folder,
+        dry=job.dry,
+        steps=job.steps,
+        notify=notify,
+        parallel=job.side_by_side and job.threads_here > 1,
+    )
     try:
         if job.dry:
             return _plan(job, study)
@@ -126,7 +141,7 @@ def open_subject(job: Job) -> Subject:
         pet={pet.path: pet_metadata(dataset, pet) for pet in pets},
         settings=job.settings,
         store=job.store,
-        threads=job.threads or int(os.environ.get(THREADS_VARIABLE, 1)),
+        threads=job.threads_here,
         tools=replace(job.tools, log_folder=job.store.path(names.log_folder(job.label, job.run_id))),
     )
 

@@ -10,13 +10,20 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """The largest resident memory (MB) since construction, of this process or a child that has ended."""
+    """The largest resident memory (MB) since construction, of this process or a child that has ended.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    begin
+        False: since the last one began, so that what others in this process measure goes on.
+    """
+
+    def __init__(self, *, begin: bool = True) -> None:
         # Linux keeps the peak of the whole life; writing 5 begins a new one. Where that is not
         # allowed the peak so far is an upper bound.
-        with suppress(OSError):
-            _RESET.write_text("5")
+        if begin:
+            with suppress(OSError):
+                _RESET.write_text("5")
         self._children_mb = _ended_children_mb()
 
     def mb(self) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from hedypet_bids.runner import StepRunner
@@ -14,7 +16,7 @@ from hedypet_bids.steps.patlak import FitPatlak, MapPatlak
 from hedypet_bids.steps.quality import CheckQuality
 from hedypet_bids.steps.readouts import GroupTables, write_readouts
 from hedypet_bids.steps.register import Register
-from hedypet_bids.steps.report import Findings, write_report
+from hedypet_bids.steps.report import DynamicFindings, Findings, StaticFindings, write_report
 from hedypet_bids.steps.resample import Resample, Transforms
 from hedypet_bids.steps.segment import SEGMENTATION_ORDER, segment
 from hedypet_bids.steps.splits import Splits
@@ -34,34 +36,51 @@ def run_participant(subject: Subject, study: StepRunner) -> None:
         labels |= study.do(segment(subject, task, labels))
 
     total = labels.get("total")
-    transforms = Transforms(
-        head=study.do(Register(subject, "head", total)),
-        body=study.do(Register(subject, "body", total)),
+    head, body = study.side_by_side(
+        lambda part: part.do(Register(subject, "head", total)),
+        lambda part: part.do(Register(subject, "body", total)),
     )
+    transforms = Transforms(head, body)
 
     if subject.inputs.dynamic and not subject.inputs.static:
         subject = study.do(AverageFrames(subject))
-    static_space = study.do(Resample(subject, "bodystat", labels, transforms))
-    dynamic_space = study.do(Resample(subject, "bodydyn", labels, transforms))
-    head_space = study.do(Resample(subject, "head", labels, transforms))
+    static, dynamic, head_space = study.side_by_side(
+        partial(measure_static, subject, labels, transforms),
+        partial(measure_dynamic, subject, labels, transforms),
+        lambda part: part.do(Resample(subject, "head", labels, transforms)),
+    )
+    curves = dynamic.curves
+    quality = study.do(CheckQuality(subject, static.means, curves.paths, curves.frame_quality, labels))
 
+    if not study.dry and study.wants("report"):
+        write_report(subject, study.records, Findings(static, dynamic, head_space, quality))
+
+
+def measure_static(
+    subject: Subject, labels: Mapping[str, Path], transforms: Transforms, study: StepRunner
+) -> StaticFindings:
+    """Images in the static PET's space, constants of SUV and SUL, and the mean of every region."""
+    space = study.do(Resample(subject, "bodystat", labels, transforms))
     constants = study.do(Normalise(subject, labels))
     if subject.settings.normalise.write_suv:
         study.do(WriteSuv(subject, constants))
-    means = study.do(MeasureStatic(subject, static_space.labels))
+    means = study.do(MeasureStatic(subject, space.labels))
+    return StaticFindings(space, constants, means)
 
-    aorta = study.do(PlaceAortaVois(subject, dynamic_space.labels))
-    curves = study.do(MeasureCurves(subject, dynamic_space.labels, aorta))
+
+def measure_dynamic(
+    subject: Subject, labels: Mapping[str, Path], transforms: Transforms, study: StepRunner
+) -> DynamicFindings:
+    """The aorta's volumes, the curve of every region, input functions, and Patlak's Ki and V0."""
+    space = study.do(Resample(subject, "bodydyn", labels, transforms))
+    aorta = study.do(PlaceAortaVois(subject, space.labels))
+    curves = study.do(MeasureCurves(subject, space.labels, aorta))
     blood = study.do(ExtractInputFunctions(subject, aorta, curves))
-    kinetics = study.do(FitPatlak(subject, curves, blood))
-    maps = study.do(MapPatlak(subject, blood))
-    quality = study.do(CheckQuality(subject, means, curves.paths, curves.frame_quality, labels))
-
-    if not study.dry and study.wants("report"):
-        findings = Findings(
-            static_space, head_space, constants, means, aorta, curves, blood, kinetics, maps, quality
-        )
-        write_report(subject, study.records, findings)
+    kinetics, maps = study.side_by_side(
+        lambda part: part.do(FitPatlak(subject, curves, blood)),
+        lambda part: part.do(MapPatlak(subject, blood)),
+    )
+    return DynamicFindings(aorta, curves, blood, kinetics, maps)
 
 
 def run_group(

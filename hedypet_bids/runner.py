@@ -6,11 +6,12 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
-from hedypet_bids import work_dir
+from hedypet_bids import branches, work_dir
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.input_checks import InputCheck
@@ -19,6 +20,9 @@ from hedypet_bids.peak_memory import PeakMemory
 from hedypet_bids.steps.step import CannotRun, State, Step, StepRecord
 
 ResultT = TypeVar("ResultT")
+OneT = TypeVar("OneT")
+TwoT = TypeVar("TwoT")
+ThreeT = TypeVar("ThreeT")
 
 NOT_CHOSEN = "--steps leaves it out"
 
@@ -57,6 +61,10 @@ class StepRunner:
         Groups of steps that may run, see ``Step.group``; all when empty. Others count when they are done.
     notify
         Called with the label, the step's name and its state, before and after each step.
+    parallel
+        Whether branches of the study run side by side, in threads.
+    alone
+        Whether no other branch runs now; those that run together share their peak memory.
     """
 
     label: str
@@ -65,13 +73,15 @@ class StepRunner:
     dry: bool = False
     steps: Collection[str] = ()
     notify: Callable[[str, str, str], None] = lambda _label, _step, _state: None
+    parallel: bool = False
+    alone: bool = True
     records: list[StepRecord] = field(default_factory=list)
     exit_code: int = 0
 
     def do(self, step: Step[ResultT]) -> ResultT:
         """Run a step unless it is done, impossible or only planned; its results or nothing."""
         started = time.monotonic()
-        memory = PeakMemory()
+        memory = PeakMemory(begin=self.alone)
         self.notify(self.label, step.name, "started")
         state, reason = self._state_after(step)
         missing = () if state in ("skipped", "failed") else tuple(step.missing().items())
@@ -81,6 +91,38 @@ class StepRunner:
         self.notify(self.label, step.name, state)
         _report(self.label, record)
         return step.results() if state in ("ran", "done", "to run") else step.nothing()
+
+    @overload
+    def side_by_side(
+        self, one: Callable[[StepRunner], OneT], two: Callable[[StepRunner], TwoT], /
+    ) -> tuple[OneT, TwoT]: ...
+
+    @overload
+    def side_by_side(
+        self,
+        one: Callable[[StepRunner], OneT],
+        two: Callable[[StepRunner], TwoT],
+        three: Callable[[StepRunner], ThreeT],
+        /,
+    ) -> tuple[OneT, TwoT, ThreeT]: ...
+
+    def side_by_side(self, *works: Callable[[StepRunner], Any]) -> tuple[Any, ...]:
+        """Results of branches of the study that do not depend on each other.
+
+        Each is called with a runner of its own; records and exit code are those of one after the other.
+        """
+        if not self.parallel or self.dry:
+            return tuple(work(self) for work in works)
+        runners = [replace(self, alone=False, records=[], exit_code=0) for _ in works]
+        if self.alone:
+            PeakMemory(begin=True)
+        try:
+            calls = [partial(work, runner) for work, runner in zip(works, runners, strict=True)]
+            return tuple(branches.side_by_side(calls))
+        finally:
+            for runner in runners:
+                self.records += runner.records
+                self.exit_code = self.exit_code or runner.exit_code
 
     def _state_after(self, step: Step[ResultT]) -> tuple[State, str]:
         reason = step.skip_reason()

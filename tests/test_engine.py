@@ -99,10 +99,53 @@ def test_a_run_killed_inside_every_step_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nprocs", ["1", "2"])
-def test_sigterm_ends_a_run_cleanly_and_it_goes_on(phantom: Path, tmp_path: Path, nprocs: str) -> None:
+def test_branches_side_by_side_give_the_same_bytes(single: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """One participant and several processors: its spaces are made at the same time, unless --low-mem."""
     output = tmp_path / "out"
-    arguments = [phantom, output, "participant", "--skip-bids-validation", "--nprocs", nprocs]
+    given = (single, output, "participant", "--skip-bids-validation", "--nprocs", "4")
+    beside = hedypet(*given)
+    assert beside.returncode == 0, beside.stderr
+    expected = outputs(undisturbed)
+    assert outputs(output) == expected
+    shutil.rmtree(output)
+    alone = hedypet(*given, "--low-mem")
+    assert alone.returncode == 0, alone.stderr
+    assert outputs(output) == expected
+
+    def starts(done: subprocess.CompletedProcess[str]) -> list[str]:
+        return re.findall(r"sub-001 (.+): ran", done.stderr)
+
+    # One after the other, the static PET is finished before the dynamic one begins.
+    in_turn = ["resample bodystat", "normalise", "static means", "resample bodydyn", "aorta", "tacs"]
+    assert [step for step in starts(alone) if step in in_turn] == in_turn
+    assert sorted(starts(beside)) == sorted(starts(alone))
+
+
+@pytest.mark.slow
+def test_a_fault_in_a_branch_leaves_the_others_whole(single: Path, tmp_path: Path) -> None:
+    raw, output = tmp_path / "raw", tmp_path / "out"
+    shutil.copytree(single, raw)
+    dynamic = only(raw / "sub-001", "*rec-acdynPSF_pet.nii.gz")
+    content = bytearray(dynamic.read_bytes())
+    content[-8] ^= 255  # the checksum at the end: the header can be read, the last frame cannot
+    dynamic.write_bytes(content)
+    done = hedypet(raw, output, "participant", "--skip-bids-validation", "--nprocs", "4")
+    assert done.returncode == 65, done.stderr
+    assert f"sub-001 FAILED: tacs: {dynamic}" in done.stderr
+    states = pd.read_csv(only(output, "steps.tsv"), sep="\t").set_index("step")["state"]
+    assert len(states) == 18 and states["tacs"] == "failed" and states["patlak"] == "skipped"
+    assert states[["static means", "resample head", "quality"]].eq("ran").all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nprocs", ["1", "2", "8"])
+def test_sigterm_ends_a_run_cleanly_and_it_goes_on(
+    phantom: Path, single: Path, tmp_path: Path, nprocs: str
+) -> None:
+    """In one process, in two, and in threads: one participant with more processors than it needs."""
+    output = tmp_path / "out"
+    raw = single if nprocs == "8" else phantom
+    arguments = [raw, output, "participant", "--skip-bids-validation", "--nprocs", nprocs]
     process = subprocess.Popen(
         [sys.executable, ROOT / "run.py", *arguments], stderr=subprocess.PIPE, text=True
     )
@@ -110,16 +153,16 @@ def test_sigterm_ends_a_run_cleanly_and_it_goes_on(phantom: Path, tmp_path: Path
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if "register head: ran" in line:
+        if re.search("register (head|body): ran", line):
             process.terminate()
     assert process.wait(60) == 75, lines
     assert "finished steps are kept" in lines[-1] and "Traceback" not in "".join(lines)
-    assert nprocs != "1" or not list(output.rglob(".tmp-*"))
+    assert nprocs == "2" or not list(output.rglob(".tmp-*"))
     for path in output.rglob("*_xfm.txt"):
         assert path.with_suffix(".json").is_file()
     again = hedypet(*arguments)
     assert again.returncode == 0, again.stderr
-    assert re.search(r"sub-001 register head: done", again.stderr)
+    assert re.search(r"sub-001 register (head|body): done", again.stderr)
 
 
 def test_a_second_run_on_the_same_participant_says_why_it_stops(single: Path, tmp_path: Path) -> None:
@@ -249,11 +292,28 @@ def test_with_checksums_only_other_content_counts(single: Path, tmp_path: Path) 
 def test_the_estimate_of_memory_is_no_less_than_what_is_used(size: str, tmp_path: Path) -> None:
     bids = tmp_path / "bids"
     write_phantom([str(bids), "--participants", "1", "--size", size, "--seed", "1"])
-    done = hedypet(bids, tmp_path / "out", "participant", "--skip-bids-validation", "--nprocs", "1")
-    assert done.returncode == 0, done.stderr
-    peak_mb = pd.read_csv(only(tmp_path / "out", "steps.tsv"), sep="\t")["peak_mb"].max()
-    estimate_mb = participant_mb(Dataset(bids).inputs("001"))
-    assert peak_mb <= estimate_mb <= 2 * peak_mb, (peak_mb, estimate_mb)
+    inputs = Dataset(bids).inputs("001")
+    for nprocs in ("1", "4"):
+        output = tmp_path / f"out{nprocs}"
+        done = hedypet(bids, output, "participant", "--skip-bids-validation", "--nprocs", nprocs)
+        assert done.returncode == 0, done.stderr
+        peak_mb = pd.read_csv(only(output, "steps.tsv"), sep="\t")["peak_mb"].max()
+        estimate_mb = participant_mb(inputs, side_by_side=nprocs != "1")
+        assert peak_mb <= estimate_mb <= 2 * peak_mb, (nprocs, peak_mb, estimate_mb)
+
+
+def test_levels_are_groups_of_steps(single: Path, tmp_path: Path) -> None:
+    arguments = (single, tmp_path / "out", "participant", "--skip-bids-validation", "--dry-run")
+    plan = hedypet(*arguments, "--level", "minimal").stdout
+    assert "to run" in re.search(r"register head.*", plan)[0]  # type: ignore[index]
+    for left_out in ("resample bodystat", "normalise", "tacs"):
+        assert "--steps leaves it out" in re.search(f"{left_out} .*", plan)[0]  # type: ignore[index]
+    plan = hedypet(*arguments, "--level", "resampling").stdout
+    assert "to run" in re.search(r"normalise .*", plan)[0]  # type: ignore[index]
+    assert "--steps leaves it out" in re.search(r"static means .*", plan)[0]  # type: ignore[index]
+    both = hedypet(*arguments, "--level", "full", "--steps", "tacs")
+    assert both.returncode == 2 and "not allowed with" in both.stderr
+    assert hedypet(*arguments, "--level", "full").stdout == hedypet(*arguments).stdout
 
 
 def test_memory_limits_the_workers() -> None:
@@ -296,7 +356,7 @@ def test_a_lost_worker_costs_one_repetition_then_its_item(tmp_path: Path) -> Non
     names = ["one", "bad", "two"]
     found = sorted(run_all(die_always, names, workers=Workers(2, 4000, 500.0), notify=_silent, lost=_lost))
     assert found[:2] == ["good one", "good two"]
-    assert "lost bad" in found[2] and "share of 2000 MB" in found[2] and "500 MB" in found[2]
+    assert "lost bad" in found[2] and "signal 9 (SIGKILL)" in found[2] and "share was 2000 MB" in found[2]
 
 
 def test_enough_stops_before_the_next_item() -> None:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STAMP_KEY = "hedypet"
+_DRAWING = threading.Lock()
 BIDS_VERSION = "1.10.0"
 SOURCE_URL = "https://github.com/DEPICT-RH/hedyPET"
 
@@ -269,7 +271,8 @@ def svg_of(figure: Figure) -> bytes:
     import matplotlib
 
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "hedypet", "svg.fonttype": "none"}):
+    # The settings are those of the whole process, in which others may draw.
+    with _DRAWING, matplotlib.rc_context({"svg.hashsalt": "hedypet", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "hedypet"}, dpi=110)
     return buffer.getvalue()
 

@@ -48,31 +48,55 @@ _DONE = ("ran", "done")
 
 
 @dataclass(frozen=True)
-class Findings:
-    """The results that the page shows."""
+class StaticFindings:
+    """What the static PET gave: images in its space, constants, and the means of regions."""
 
-    static_space: ImagesInSpace
-    head_space: ImagesInSpace
+    space: ImagesInSpace
     constants: Path | None
     means: Mapping[RegionKey, Path]
+
+
+@dataclass(frozen=True)
+class DynamicFindings:
+    """What the dynamic PET gave: the aorta, curves, input functions, Patlak fits and maps."""
+
     aorta: AortaImages
     curves: Curves
     blood: InputFunctions
     kinetics: Mapping[RegionKey, Path]
     maps: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The results that the page shows."""
+
+    static: StaticFindings
+    dynamic: DynamicFindings
+    head_space: ImagesInSpace
     quality: Path | None
 
 
 def write_report(subject: Subject, records: Sequence[StepRecord], findings: Findings) -> None:
     """Write ``sub-<L>.html``, its pictures and ``logs/CITATION``; always anew, as the page is of this run."""
     sections = _Sections()
-    kinetics = Kinetics(subject, findings.constants, findings.curves, findings.blood, findings.kinetics)
-    gallery = Gallery(subject, findings.static_space, findings.head_space, findings.constants, findings.maps)
+    kinetics = Kinetics(
+        subject,
+        findings.static.constants,
+        findings.dynamic.curves,
+        findings.dynamic.blood,
+        findings.dynamic.kinetics,
+    )
+    gallery = Gallery(
+        subject, findings.static.space, findings.head_space, findings.static.constants, findings.dynamic.maps
+    )
     methods = methods_of(subject.settings, parts_of(subject, records, findings))
     organs = sections.get("the table of organs", lambda: _organs(findings, kinetics))
     content: dict[str, Any] = {
         "organs": organs,
-        "constants": sections.get("the normalisation constants", lambda: _constants(findings.constants)),
+        "constants": sections.get(
+            "the normalisation constants", lambda: _constants(findings.static.constants)
+        ),
         "organs_note": kinetics.note(),
         "patlak": sections.get("the Patlak plots", kinetics.patlak_pictures),
         "input_functions": sections.get("the input functions", kinetics.input_function_pictures),
@@ -81,7 +105,7 @@ def write_report(subject: Subject, records: Sequence[StepRecord], findings: Find
         "ki_map": sections.get("the projections of the Ki map", gallery.ki_map),
         "segmentations": sections.get("the segmentations", gallery.segmentations),
         "alignments": sections.get("the alignment", gallery.alignments),
-        "aorta": _aorta(findings.aorta),
+        "aorta": _aorta(findings.dynamic.aorta),
         "spaces": sections.get("the spaces", lambda: list(_spaces(subject, findings))),
     }
     _write_pictures(subject, content)
@@ -135,10 +159,10 @@ def parts_of(subject: Subject, records: Sequence[StepRecord], findings: Findings
         static_from_frames="static image" in done,
         dynamic=inputs.dynamic is not None,
         head_space="resample head" in done,
-        constants=findings.constants is not None,
-        aorta=bool(findings.aorta.vois),
-        kinetics=bool(findings.kinetics),
-        maps=bool(findings.maps),
+        constants=findings.static.constants is not None,
+        aorta=bool(findings.dynamic.aorta.vois),
+        kinetics=bool(findings.dynamic.kinetics),
+        maps=bool(findings.dynamic.maps),
     )
 
 
@@ -275,7 +299,7 @@ def _flags(subject: Subject) -> dict[str, str]:
 
 def _organs(findings: Findings, kinetics: Kinetics) -> list[dict[str, Any]]:
     rows = []
-    for organ in organ_values(findings.means, findings.constants):
+    for organ in organ_values(findings.static.means, findings.static.constants):
         ki, ki_se = kinetics.ki(organ.title)
         uptake = dict(zip(CONSTANTS, organ.uptake, strict=True))
         rows.append(
