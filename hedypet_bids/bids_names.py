@@ -117,9 +117,10 @@ def image_in_space(source: Source, space: Space) -> str:
     return _name(source, source.datatype, source.suffix, ".nii.gz", _space(space))
 
 
-def transform(moving: Source, kind: Literal["T1w", "DIXON"]) -> str:
-    """The rigid transform of an MR image to the CT, 4x4 text, world mm, moving to fixed."""
-    return _name(moving, "anat", "xfm", ".txt", {"from": kind, "to": "CT", "mode": "image"})
+def transform(moving: Source, kind: Literal["T1w", "DIXON"], fixed: Source) -> str:
+    """The rigid transform of an MR image to the CT (or PET), 4x4 text, world mm, moving to fixed."""
+    to = "CT" if fixed.suffix == CT_SUFFIX else "PET"
+    return _name(moving, "anat", "xfm", ".txt", {"from": kind, "to": to, "mode": "image"})
 
 
 def constants(pet: Source) -> str:

@@ -151,9 +151,25 @@ def _minimum(action: argparse.Action) -> dict[str, Any]:
 
 
 def _groups(parser: argparse.ArgumentParser) -> Iterator[dict[str, Any]]:
-    """The headings of ``--help`` that hold inputs, apart from argparse's own two."""
+    """The headings of ``--help`` that hold inputs, apart from argparse's own two, and exclusive options.
+
+    Boutiques wants an input in one group only.
+    """
+    exclusive = [
+        [action for action in group._group_actions if _is_input(action)]
+        for group in parser._mutually_exclusive_groups
+    ]
+    for members in exclusive:
+        ids = [action.dest for action in members]
+        yield {
+            "id": "_or_".join(ids),
+            "name": f"One of {', '.join(_flag(action) for action in members)}",
+            "members": ids,
+            "mutually-exclusive": True,
+        }
+    elsewhere = [action for members in exclusive for action in members]
     for group in parser._action_groups:
-        inputs = [action for action in group._group_actions if _is_input(action)]
+        inputs = [action for action in group._group_actions if _is_input(action) and action not in elsewhere]
         if group.title and inputs and all(action.option_strings for action in inputs):
             words = re.findall(r"[a-z0-9]+", group.title.lower())
             yield {

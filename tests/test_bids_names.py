@@ -40,7 +40,7 @@ C = "sub-001/ses-quadra/anat/sub-001_ses-quadra_rec-br38f"
             "sub-001/ses-quadra/ct/sub-001_ses-quadra_rec-br38f_space-head_res-1mm_ct.nii.gz",
         ),
         (
-            names.transform(T1, "T1w"),
+            names.transform(T1, "T1w", CT),
             "sub-001/ses-vida/anat/sub-001_ses-vida_acq-MPRAGE_from-T1w_to-CT_mode-image_xfm.txt",
         ),
         (names.blood(DYN, "aortavoi1ml3pxtop"), f"{P}_recording-aortavoi1ml3pxtop_desc-idif_blood.tsv"),

@@ -196,11 +196,14 @@ def test_boutiques_refuses_what_hedypet_would(
 def random_invocations(content: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
     """Invocations within the descriptor's own limits: each optional input in about half of them."""
     chance = random.Random(seed)
+    exclusive = [group["members"] for group in content["groups"] if group.get("mutually-exclusive")]
     for _ in range(EXAMPLES):
+        kept = {chance.choice(members) for members in exclusive}
+        left_out = {name for members in exclusive for name in members} - kept
         yield {
             given["id"]: _value(given, chance)
             for given in content["inputs"]
-            if not given["optional"] or chance.random() < 0.5
+            if not given["optional"] or (given["id"] not in left_out and chance.random() < 0.5)
         }
 
 
@@ -229,6 +232,19 @@ def test_hedypet_accepts_every_invocation_of_the_descriptor(boutiques: Any, desc
         assert options.level == invocation["analysis_level"]
         assert options.session_labels == tuple(invocation.get("session_label", ()))
         assert options.mem_mb == invocation.get("mem_mb")
+
+
+def test_what_excludes_each_other_is_refused_by_both(
+    boutiques: Any, described: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = {"bids_dir": "bids", "output_dir": "out", "analysis_level": "participant"}
+    both |= {"steps": ["tacs"], "level": "minimal"}  # type: ignore[dict-item]
+    with pytest.raises(Exception, match="level"):
+        simulated(boutiques, described, both)
+    words = ("bids", "out", "participant", "--steps", "tacs", "--level", "minimal")
+    with pytest.raises(UsageError, match="not allowed with"):
+        parse(words)
+    capsys.readouterr()
 
 
 def test_boutiques_own_example_is_accepted(boutiques: Any, described: Path) -> None:

@@ -132,7 +132,8 @@ def test_a_participant_that_needs_too_much_memory_is_stopped_and_the_others_go_o
     assert done.returncode == 1, done.stderr
     assert "sub-002 FAILED" in done.stderr and "2 of 3 participants finished" in done.stderr
     failure = next(line for line in done.stderr.splitlines() if line.startswith("sub-002 FAILED"))
-    assert "460 MB" in failure and "--mem-mb" in failure and "estimated to need" in failure
+    assert "more than its share of 460 MB" in failure and "while it did: " in failure
+    assert "--mem-mb" in failure and "estimated to need" in failure
     assert "Traceback" not in done.stderr
     for label in ("001", "003"):
         assert (

@@ -9,6 +9,7 @@ from pathlib import Path
 from hedypet_bids import bids_names as names
 from hedypet_bids.bids_names import Source
 from hedypet_bids.errors import BadDataError, MissingInputError
+from hedypet_bids.io.frames import FrameReader
 from hedypet_bids.io.participant_inputs import ParticipantInputs
 from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS, Task
 
@@ -30,9 +31,17 @@ def ready_derivatives(root: Path, given: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def with_derivatives(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> ParticipantInputs:
-    """The inputs with ready segmentations, a correction of the aorta and given transforms."""
+    """The inputs with ready segmentations and their image, a correction of the aorta, given transforms.
+
+    Raises
+    ------
+    BadDataError
+        Several files could be meant, or segmentations lie on no image of the participant.
+    """
+    inputs = dataclasses.replace(inputs, anatomy=inputs.ct or _labelled(inputs, derivatives))
+    to = "CT" if inputs.ct else "PET"
     transforms = {
-        part: _only(derivatives.get("xfm"), inputs.label, f"*from-{moving}_to-CT*xfm.txt")
+        part: _only(derivatives.get("xfm"), inputs.label, f"*from-{moving}_to-{to}*xfm.txt")
         for part, moving in (("head", "T1w"), ("body", "DIXON"))
     }
     return dataclasses.replace(
@@ -58,10 +67,39 @@ def _only(folder: Path | None, label: str, pattern: str) -> Path | None:
     return found[0] if found else None
 
 
+def _labelled(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> Source | None:
+    """The image, other than a CT, that ready segmentations of the body label: by name, then by grid."""
+    folder = derivatives.get("totalsegmentator")
+    if folder is None:
+        return None
+    files = {
+        image: [
+            path
+            for task in CT_TASKS
+            for path in _segmentation_files(folder / f"sub-{inputs.label}", image, task)
+        ]
+        for image in (inputs.body_mr, inputs.static, inputs.dynamic, inputs.head_mr)
+        if image is not None
+    }
+    named = [image for image in files if files[image]]
+    if len(named) <= 1:
+        return named[0] if named else None
+    for image in named:
+        grid = FrameReader(image.path).grid
+        if all(FrameReader(path).grid.matches(grid, tolerance_mm=0.01) for path in files[image]):
+            return image
+    listed = "\n  ".join(f"{path} ({FrameReader(path).grid.shape})" for path in files[named[0]])
+    candidates = "\n  ".join(f"{i.path} ({FrameReader(i.path).grid.shape})" for i in named)
+    raise BadDataError(
+        f"There is no CT of sub-{inputs.label}, and its ready segmentations\n  {listed}\nlie on the grid of "
+        f"none of the images that have their name:\n  {candidates}\nGive them in the grid of one of these."
+    )
+
+
 def _ready_segmentations(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for task in SEGMENTATION_TASKS:
-        image = inputs.ct if task in CT_TASKS else inputs.head_mr
+        image = inputs.anatomy if task in CT_TASKS else inputs.head_mr
         folder = derivatives.get("totalsegmentator" if task in CT_TASKS else "synthseg")
         if image is None or folder is None:
             continue

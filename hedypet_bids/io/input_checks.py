@@ -112,6 +112,8 @@ def _pet_checks(dataset: Dataset, part: str, pet: Source | None) -> Iterator[Inp
 
 def _ct_checks(inputs: ParticipantInputs) -> Iterator[InputCheck]:
     check = _image_check("CT", inputs.ct)
+    if inputs.ct is None and inputs.anatomy is not None:
+        check = InputCheck("CT", "none", f"the ready segmentations are labels of {inputs.anatomy.path.name}")
     yield check
     if inputs.ct is not None and check.state == "ok":
         wrong = not_hounsfield(inputs.ct.path)

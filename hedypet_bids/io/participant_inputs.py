@@ -11,7 +11,11 @@ from hedypet_bids.bids_names import Source
 
 @dataclass(frozen=True)
 class ParticipantInputs:
-    """The images of one participant by the part they play; None or empty where there is none."""
+    """The images of one participant by the part they play; None or empty where there is none.
+
+    ``anatomy`` is the image whose voxels the segmentations of the body label: the CT or, of a PET/MR
+    scanner, the image that ready segmentations are named after.
+    """
 
     label: str
     dynamic: Source | None = None
@@ -19,6 +23,7 @@ class ParticipantInputs:
     other_statics: tuple[Source, ...] = ()
     ct: Source | None = None
     other_cts: tuple[Source, ...] = ()
+    anatomy: Source | None = None
     topogram: Source | None = None
     head_mr: Source | None = None
     head_mr_group: tuple[Source, ...] = ()

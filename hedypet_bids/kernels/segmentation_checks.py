@@ -21,7 +21,7 @@ _MOST_VOXELS = 2e7
 
 
 def segmentation_checks(
-    labels: IntArray, grid: Grid, table: LabelTable, hu: NDArray[Any]
+    labels: IntArray, grid: Grid, table: LabelTable, hu: NDArray[Any] | None
 ) -> list[QualityCheck]:
     """Volumes of large organs, side of liver and spleen, organs cut by the field of view, labels outside.
 
@@ -30,7 +30,7 @@ def segmentation_checks(
     labels
         Shape ``grid.shape``.
     hu
-        The CT in Hounsfield units, same shape.
+        The CT in Hounsfield units, same shape; None leaves out where the body is.
     """
     counts = np.bincount(labels.ravel(order="K"), minlength=max(table.indices) + 1)
     checks = [
@@ -41,7 +41,8 @@ def segmentation_checks(
     if _ON_THE_LEFT in table.names:
         checks.append(check("spleen_left_of_liver_mm", _left_of(labels, grid, table)))
         checks.append(check("organs_cut", float(len(cut_regions(labels, grid, table)))))
-    checks.append(check("labels_outside_body", _part_outside(labels, hu, _long_axis(grid))))
+    if hu is not None:
+        checks.append(check("labels_outside_body", _part_outside(labels, hu, _long_axis(grid))))
     return checks
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hedypet_bids import bids_names as names
+from hedypet_bids.bids_names import Source
 from hedypet_bids.io.frames import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.aorta import (
@@ -101,8 +102,6 @@ class PlaceAortaVois(Step[AortaImages]):
         inputs = self.subject.inputs
         if inputs.dynamic is None:
             return "no dynamic PET was found"
-        if inputs.ct is None:
-            return "no CT was found to name the aorta's segments after"
         found = "total" in self.labels or inputs.aorta_correction
         return "" if found else "there is no total segmentation in the dynamic PET's space"
 
@@ -144,7 +143,7 @@ class PlaceAortaVois(Step[AortaImages]):
             labels = np.zeros(grid.shape, dtype=np.uint8)
             labels[box] = placed.labels[task.name]
             writer.segmentation(
-                self.subject.ct,
+                self._named_after,
                 task,
                 "bodydyn",
                 labels,
@@ -188,7 +187,12 @@ class PlaceAortaVois(Step[AortaImages]):
         return EarlyPhase(crops, FrameTimes(frames.start_s[:stop], frames.duration_s[:stop]), mask)
 
     def _path(self, task: str) -> Path:
-        return self.subject.store.path(names.segmentation(self.subject.ct, task, "bodydyn"))
+        return self.subject.store.path(names.segmentation(self._named_after, task, "bodydyn"))
+
+    @property
+    def _named_after(self) -> Source:
+        """The image that the segmentation of the aorta labels; a given aorta is on the PET."""
+        return self.subject.inputs.anatomy or self.subject.dynamic
 
     @property
     def _picture(self) -> Path:

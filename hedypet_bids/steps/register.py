@@ -1,4 +1,4 @@
-"""Rigid transforms that bring the MR images to the CT."""
+"""Rigid transforms that bring the MR images to the CT or, without one, to the PET."""
 
 from __future__ import annotations
 
@@ -21,12 +21,20 @@ from hedypet_bids.steps.step import CannotRun, Step, Subject
 from hedypet_bids.tools.registration import RigidRegistration, crop_to_head, register_rigid
 
 BRAIN = "brain"
+NO_CT = (
+    "no CT was found to register it to (where the scanner aligns MR and PET use --register identity, else "
+    "give the transforms to the PET with --derivatives xfm=PATH)"
+)
 Part = Literal["head", "body"]
 
 
 @dataclass(frozen=True)
 class Register(Step[Path | None]):
-    """MPRAGE to the head of the CT (``head``) or DIXON body to the CT (``body``)."""
+    """MPRAGE to the head of the CT (``head``) or DIXON body to the CT (``body``).
+
+    Without CT nothing is registered: the MR images are aligned with the PET where the user says so, or
+    moved by a given transform.
+    """
 
     subject: Subject
     part: Part
@@ -39,13 +47,15 @@ class Register(Step[Path | None]):
 
     def skip_reason(self) -> str:
         """Why the MR image cannot be registered."""
-        if self.subject.inputs.ct is None:
-            return "no CT was found"
         if self._image is None:
             selection = self.subject.settings.selection
             wanted = selection.head_mr_acq if self.part == "head" else selection.body_mr_acq
             return f"no T1w image ({wanted}) was found"
-        if self.part == "head" and self.total is None and self._given is None:
+        if self._given is not None or self.subject.settings.register.method == "identity":
+            return "" if self._target else "neither CT nor PET was found"
+        if self.subject.inputs.ct is None:
+            return NO_CT
+        if self.part == "head" and self.total is None:
             return "there is no total segmentation to find the head in the CT"
         return ""
 
@@ -53,7 +63,7 @@ class Register(Step[Path | None]):
         """The CT, the MR image and, for the head, the brain's segmentation."""
         given = [self._given] if self._given else []
         brain = [self.total] if self.part == "head" and self.total else []
-        return [self.subject.ct.path, self._moving.path, *brain, *given]
+        return [self._fixed_image.path, self._moving.path, *brain, *given]
 
     def settings(self) -> Mapping[str, Any]:
         """Seed and head crop."""
@@ -78,7 +88,7 @@ class Register(Step[Path | None]):
             self._output,
             matrix,
             sources=self.sources(),
-            Description=f"Rigid transform of {self._moving.path.name} to {self.subject.ct.path.name}: "
+            Description=f"Rigid transform of {self._moving.path.name} to {self._fixed_image.path.name}: "
             "4x4, world coordinates in mm (RAS+), moving to fixed",
             **quality,
         )
@@ -114,6 +124,15 @@ class Register(Step[Path | None]):
         return crop_to_head(ct, grid, brain, margin_mm=self.subject.settings.register.head_margin_mm)
 
     @property
+    def _target(self) -> Source | None:
+        return self.subject.inputs.ct or self.subject.inputs.pet
+
+    @property
+    def _fixed_image(self) -> Source:
+        assert self._target is not None
+        return self._target
+
+    @property
     def _image(self) -> Source | None:
         return self.subject.inputs.head_mr if self.part == "head" else self.subject.inputs.body_mr
 
@@ -124,7 +143,7 @@ class Register(Step[Path | None]):
 
     @property
     def _output(self) -> str:
-        return names.transform(self._moving, "T1w" if self.part == "head" else "DIXON")
+        return names.transform(self._moving, "T1w" if self.part == "head" else "DIXON", self._fixed_image)
 
 
 def quality_of(found: RigidRegistration) -> dict[str, Any]:

@@ -34,7 +34,7 @@ Planes = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Transforms:
-    """Matrix files, MR to CT; None where there is none."""
+    """Matrix files, MR to CT (or PET, where there is no CT); None where there is none."""
 
     head: Path | None
     body: Path | None
@@ -65,7 +65,7 @@ class Resample(Step[ImagesInSpace]):
     def skip_reason(self) -> str:
         """Why the space does not exist."""
         if self.space == "head":
-            found = "total" in self.segmentations
+            found = self._brain is not None
             return "" if found else "there is no total segmentation to find the brain"
         kind = "static" if self.space == "bodystat" else "dynamic"
         return "" if self._reference else f"no {kind} PET was found"
@@ -74,9 +74,15 @@ class Resample(Step[ImagesInSpace]):
         """The images that cannot be placed or are not there."""
         inputs, reasons = self.subject.inputs, {}
         if inputs.head_mrs and self.transforms.head is None:
-            reasons["head MR images"] = "their transform to the CT is missing"
+            reasons["head MR images"] = f"their transform to the {self._fixed} is missing"
         if inputs.body_mrs and self.transforms.body is None:
-            reasons["body MR images"] = "their transform to the CT is missing"
+            reasons["body MR images"] = f"their transform to the {self._fixed} is missing"
+        lost = set(self.segmentations) - {what.name for what, _, _ in self._labels()}
+        if lost:
+            what = ", ".join(sorted(lost))
+            reasons[f"segmentations {what}"] = (
+                f"the transform of their MR image to the {self._fixed} is missing"
+            )
         if inputs.topogram is None:
             reasons["topogram"] = "no topogram was found"
         return reasons
@@ -188,7 +194,7 @@ class Resample(Step[ImagesInSpace]):
             yield slab
 
     def _sidecar(self, interpolation: str, outside: float) -> dict[str, Any]:
-        reference = self._reference or self.subject.inputs.ct
+        reference = self._reference or self._head_reference
         assert reference is not None
         sidecar: dict[str, Any] = {
             "SpatialReference": self.subject.store.uri(reference.path),
@@ -211,22 +217,42 @@ class Resample(Step[ImagesInSpace]):
     def _grid(self) -> Grid:
         if self._reference is not None:
             return grid_of(self._reference.path)
-        total, grid = read_labels(self.segmentations["total"])
-        settings = self.subject.settings.resample
-        brain = total == label_table("total").index_of(BRAIN)
+        assert self._brain is not None
+        what, _, transform = self._brain
+        path, settings = self.segmentations[what.name], self.subject.settings.resample
+        labels, grid = read_labels(path)
+        brain = labels == label_table("total").index_of(BRAIN) if what.name == "total" else labels > 0
         if not brain.any():
-            raise CannotRun(f"{self.segmentations['total'].name} has no voxel labelled {BRAIN}")
-        return head_grid(brain, grid, size_mm=settings.head_size_mm, voxel_mm=settings.head_voxel_mm)
+            raise CannotRun(f"{path.name} has no voxel labelled {BRAIN}")
+        return head_grid(
+            brain, _placed(grid, transform), size_mm=settings.head_size_mm, voxel_mm=settings.head_voxel_mm
+        )
+
+    @property
+    def _brain(self) -> tuple[Task, Source, Path | None] | None:
+        """The segmentation that shows where the brain is: that of the body, else that of the brain alone."""
+        of = {what.name: (what, source, transform) for what, source, transform in self._labels()}
+        return next((of[name] for name in ("total", "synthseg", "synthsegparc") if name in of), None)
+
+    @property
+    def _head_reference(self) -> Source | None:
+        return self._brain[1] if self._brain else None
+
+    @property
+    def _fixed(self) -> str:
+        return "CT" if self.subject.inputs.ct else "PET"
 
     def _labels(self) -> Iterator[tuple[Task, Source, Path | None]]:
         """Segmentations to resample, each with its image and the matrix that moves it."""
         inputs = self.subject.inputs
         for name in self.segmentations:
-            on_ct = task(name) in CT_TASKS
-            source = inputs.ct if on_ct else inputs.head_mr
-            transform = None if on_ct else self.transforms.head
-            if source is not None and (on_ct or transform is not None):
-                yield task(name), source, transform
+            source = inputs.anatomy if task(name) in CT_TASKS else inputs.head_mr
+            if source is None:
+                continue
+            moves = source.suffix == names.MR_SUFFIX
+            transform = self.transforms.head if source == inputs.head_mr else self.transforms.body
+            if not moves or transform is not None:
+                yield task(name), source, transform if moves else None
 
     def _images(self) -> Iterator[tuple[Source, Path | None]]:
         """Images to resample, each with the matrix that moves it (None: it is where the CT is)."""

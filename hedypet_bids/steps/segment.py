@@ -99,10 +99,11 @@ class Segment(Step[dict[str, Path]]):
         )
 
     def _checks(self, labels: IntArray, grid: Grid) -> list[QualityCheck]:
-        """Checks of a CT segmentation; none for the MR."""
+        """Checks of a segmentation of the body; none for the brain's."""
         if self.task not in CT_TASKS:
             return []
-        hu, _ = read_volume(self._source.path, int16=True)
+        is_ct = self._source.suffix == names.CT_SUFFIX
+        hu = read_volume(self._source.path, int16=True)[0] if is_ct else None
         return segmentation_checks(labels, grid, self.task.table, hu)
 
     @property
@@ -125,6 +126,10 @@ class TakeReady(Segment):
         """The image, its ready segmentation and that one's label table."""
         table = table_beside(self._ready)
         return [self._source.path, self._ready, *([table] if table else [])]
+
+    @property
+    def _image(self) -> Source | None:
+        return super()._image if self.task not in CT_TASKS else self.subject.inputs.anatomy
 
     def run(self, writer: Writer) -> None:
         """Write the segmentation in the grid of its image."""
