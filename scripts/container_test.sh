@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Build the Dockerfile without a Docker engine and run the image the way docker and singularity would.
-#   container_test.sh [--definition] [FOLDER]
+#   container_test.sh [--definition | --check] [FOLDER]
 #     --definition   build Singularity.def instead (converted by spython)
+#     --check        only say whether this machine can do it: exit status 0, else 75 and the reason
 #     FOLDER         scratch folder of 12 GB, emptied in the end (default: a new one in TMPDIR)
 # Needs root on Debian 12 and: apt-get install buildah podman runc debootstrap bubblewrap python3-pip
 # KEEP=1 leaves image and outputs in FOLDER; the base image is used again from there.
@@ -9,6 +10,36 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly user=1234:1234
+# Where images, layers and the packages that pip loads have room.
+readonly needed_gb=14
+
+# Why this machine cannot build and run images; nothing when it can.
+obstacle() { # obstacle FOLDER
+  local program free_gb
+  [[ $(id -u) == 0 ]] || { echo "only root can mount and make users"; return; }
+  grep -qx 'VERSION_ID="12"' "${OS_RELEASE:-/etc/os-release}" 2>/dev/null || { echo "it is not Debian 12"; return; }
+  for program in buildah podman runc debootstrap bwrap python3; do
+    command -v "$program" >/dev/null || { echo "$program is not installed"; return; }
+  done
+  free_gb=$(df --output=avail --block-size=1G "$1" | tail -n 1 | tr -d ' ')
+  ((free_gb >= needed_gb)) || { echo "$1 has $free_gb GB free of the $needed_gb GB needed"; return; }
+  mkdir "$1"/{lower,upper,work,merged}
+  if mount -t overlay overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work" "$1/merged" 2>/dev/null; then
+    umount "$1/merged"
+  else
+    echo "no overlay can be mounted in $1"
+  fi
+}
+
+if [[ ${1-} == --check ]]; then
+  folder=$(mktemp -d "${2:-${TMPDIR:-/tmp}}/hedypet-check-XXXXXX")
+  trap 'rm -rf "$folder"' EXIT
+  reason=$(obstacle "$folder")
+  [[ -z $reason ]] && exit
+  echo "container_test cannot run here: $reason." >&2
+  exit 75
+fi
+
 recipe=Dockerfile
 if [[ ${1-} == --definition ]]; then recipe=Singularity.def; shift; fi
 scratch=$(realpath "${1:-$(mktemp -d "${TMPDIR:-/tmp}/hedypet-container-XXXXXX")}")

@@ -307,3 +307,50 @@ def test_the_release_builds_the_image_with_arguments_it_knows() -> None:
     assert "ref_type == 'tag'" in publish["if"]
     (tests,) = [step for step in jobs["test"]["steps"] if step.get("run") == ".ci/run"]
     assert (ROOT / tests["run"]).is_file()
+
+
+# ---- whether the container test can run here
+
+NEEDED_PROGRAMS = ("buildah", "podman", "runc", "debootstrap", "bwrap", "python3")
+OBSTACLES = {
+    "another user": ({"id": "echo 1000"}, "only root"),
+    "another system": ({"release": 'VERSION_ID="13"'}, "it is not Debian 12"),
+    "no podman": ({"podman": ""}, "podman is not installed"),
+    "a full disc": ({"df": "echo Avail; echo '  3'"}, "3 GB free of the 14 GB needed"),
+    "no overlay": ({"mount": "exit 32"}, "no overlay can be mounted"),
+}
+
+
+def check(folder: Path, **changed: str) -> subprocess.CompletedProcess[str]:
+    """``container_test.sh --check`` on a machine that has everything but what is changed."""
+    programs = folder / "bin"
+    programs.mkdir()
+    stand_ins = {"id": "echo 0", "df": "echo Avail; echo '  99'", "mount": "exit 0", "umount": "exit 0"}
+    stand_ins |= dict.fromkeys(NEEDED_PROGRAMS, "exit 0") | changed
+    release = folder / "os-release"
+    release.write_text(stand_ins.pop("release", 'VERSION_ID="12"') + "\n")
+    for name, words in stand_ins.items():
+        if words:
+            (programs / name).write_text(f"#!/bin/sh\n{words}\n")
+            (programs / name).chmod(0o755)
+    for name in ("bash", "mktemp", "dirname", "grep", "tail", "tr", "mkdir", "rm", "env"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    environment = {"PATH": str(programs), "OS_RELEASE": str(release), "TMPDIR": str(folder)}
+    words = [str(programs / "bash"), str(ROOT / "scripts" / "container_test.sh"), "--check"]
+    return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_machine_that_has_everything_can_run_the_container_test(tmp_path: Path) -> None:
+    done = check(tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not list(tmp_path.glob("hedypet-check-*"))
+
+
+@pytest.mark.parametrize(("changed", "reason"), OBSTACLES.values(), ids=OBSTACLES)
+def test_what_keeps_the_container_test_from_running_is_named(
+    changed: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    done = check(tmp_path, **changed)
+    assert done.returncode == 75 and done.stderr.startswith("container_test cannot run here: ")
+    assert reason in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("hedypet-check-*"))

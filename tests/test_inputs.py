@@ -18,12 +18,13 @@ from conftest import hedypet, only
 from test_dataset import FULL, dataset
 
 from hedypet_bids import bids_names as names
-from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError
+from hedypet_bids.errors import BadDataError, MissingInputError, MissingProgramError, NothingSelectedError
 from hedypet_bids.io.dataset import Dataset, Request
 from hedypet_bids.io.index import images_of
 from hedypet_bids.io.pet_metadata import read_pet_metadata
 from hedypet_bids.io.plausibility import not_hounsfield
 from hedypet_bids.settings import Selection
+from hedypet_bids.tools import validator
 
 PET = "sub-001/ses-quadra/pet/sub-001_ses-quadra_trc-18FFDG_rec-"
 CT = "sub-001/ses-quadra/ct/sub-001_ses-quadra_rec-br38f_ct"
@@ -345,6 +346,29 @@ def test_only_the_participants_asked_for_are_validated(bids: Path, tmp_path: Pat
     kept = json.loads((tmp_path / "out" / names.VALIDATOR_LOG).read_text())
     assert kept["summary"]["subjects"] == ["001"]
     assert kept["issues"]["issues"] == []
+
+
+CRASHES = {
+    "says nothing": "exit 1",
+    "cannot make a cache": "echo 'error: Could not create the cache' >&2; exit 1",
+    "is killed": "kill -9 $$",
+    "half an answer": 'echo \'{"issues": {"iss\'; exit 1',
+}
+
+
+@pytest.mark.parametrize("words", CRASHES.values(), ids=CRASHES)
+def test_a_validator_that_crashes_says_nothing_of_the_dataset(
+    words: str, bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "validator"
+    program.write_text(f"#!/bin/sh\n{words}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(validator, "find_program", lambda: str(program))
+    log = tmp_path / "log.json"
+    with pytest.raises(MissingProgramError, match="no answer") as error:
+        validator.validate_dataset(bids, log=log)
+    assert not log.exists()
+    assert "cache" not in words or "Could not create the cache" in str(error.value)
 
 
 # ---- odd voxels

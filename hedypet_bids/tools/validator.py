@@ -35,7 +35,8 @@ def validate_dataset(root: Path, labels: Collection[str] | None = None, log: Pat
     InvalidDatasetError
         The validator finds errors; the message lists them, shortest first.
     MissingProgramError
-        The validator is not installed or cannot be started.
+        The validator is not installed, cannot be started, or ends without an answer: it says nothing of the
+        dataset then.
     """
     program = find_program()
     try:
@@ -50,10 +51,13 @@ def validate_dataset(root: Path, labels: Collection[str] | None = None, log: Pat
         ) from fault
     if done.returncode == 0:
         return done.stdout
+    errors = _errors(done.stdout)
+    if not errors:
+        last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+        raise MissingProgramError(f"{PROGRAM} ended with status {done.returncode} and no answer: {last}")
     if log is not None:
         write_text(log, done.stdout)
-    errors = _errors(done.stdout)
-    shown = "\n  ".join(errors[:MESSAGES_SHOWN]) or done.stderr.strip() or "no message"
+    shown = "\n  ".join(errors[:MESSAGES_SHOWN])
     more = f"\n  ... and {len(errors) - MESSAGES_SHOWN} more" if len(errors) > MESSAGES_SHOWN else ""
     raise InvalidDatasetError(
         f"{root} is not valid BIDS:\n  {shown}{more}\n"
