@@ -38,6 +38,8 @@ _ENTITY_ORDER = (
     "meas",
 )
 
+_TRACER = re.compile(r"_trc-[^_]+")
+
 BIDSIGNORE = (
     "*.html",
     "logs",
@@ -87,7 +89,9 @@ class Source:
 
 def _name(source: Source, datatype: str, suffix: str, extension: str, entities: Mapping[str, str]) -> str:
     parts = [f"{key}-{entities[key]}" for key in _ENTITY_ORDER if entities.get(key)]
-    file_name = "_".join([source.stem, *parts, suffix]) + extension
+    # Labels of a PET image: BIDS knows no tracer of an anatomical file.
+    stem = _TRACER.sub("", source.stem) if datatype == "anat" else source.stem
+    file_name = "_".join([stem, *parts, suffix]) + extension
     return str(source.folder / datatype / file_name)
 
 

@@ -13,8 +13,11 @@ import pytest
 from conftest import Run, hedypet, only
 from nibabel.processing import resample_from_to
 
+from hedypet_bids.tools.validator import validate_dataset
+
 STATIC = "sub-001_ses-quadra_trc-18FFDG_rec-acstatPSF"
 CT = "sub-001_ses-quadra_rec-br38f"
+PET_LABELS = "sub-001_ses-quadra_rec-acstatPSF"
 DIXON = "sub-001_ses-vida_acq-DIXONbodyIN"
 MPRAGE = "sub-001_ses-vida_acq-MPRAGE"
 TASKS = ("total", "tissue", "body")
@@ -81,7 +84,7 @@ def test_labels_of_the_pet_itself(petct: Path, phantom_run: Run) -> None:
     ready = only(petct / "derivatives", f"{STATIC}_seg-total_dseg.nii.gz")
     output, said = run(petct)
     labels = voxels(ready)
-    assert (voxels(only(output, f"{STATIC}_space-bodystat_seg-total_dseg.nii.gz")) == labels).all()
+    assert (voxels(only(output, f"{PET_LABELS}_space-bodystat_seg-total_dseg.nii.gz")) == labels).all()
     activity = nibabel.load(pet).get_fdata()
     table = pd.read_csv(ready.with_name(ready.name.replace(".nii.gz", ".tsv")), sep="\t")
     found = means(output, "total")
@@ -89,6 +92,8 @@ def test_labels_of_the_pet_itself(petct: Path, phantom_run: Run) -> None:
         if (labels == index).any():
             assert found[name] == pytest.approx(activity[labels == index].mean(), rel=1e-6), name
     assert "resample head: ran" in said and "aorta: ran" in said
+    assert validate_dataset(output)
+    assert "Organs, tissues and body on the PET were taken over" in (output / "sub-001.html").read_text()
     # Labels went through one more grid of 6 mm on their way to the dynamic PET.
     pattern = "*rec-acdynPSF_seg-total_model-Patlak_kinpar.tsv"
     ki, expected = (
@@ -118,6 +123,7 @@ def test_labels_of_the_mr_and_given_transforms(petct: Path, phantom_run: Run, tm
         f"{DIXON}_from-DIXON_to-PET_mode-image_xfm.txt",
         f"{MPRAGE}_from-T1w_to-PET_mode-image_xfm.txt",
     ]
+    assert validate_dataset(output)
     # The brain's labels went the very same way.
     name = f"{MPRAGE}_space-bodystat_seg-synthseg_dseg.nii.gz"
     with_ct = phantom_run.output / "sub-001"

@@ -26,6 +26,10 @@ class Parts:
         ``made`` or ``ready`` (taken over) by task.
     registered
         ``rigid``, ``identity`` or ``given`` by part (head, body).
+    labelled
+        What organs and tissues were segmented on: ``CT``, ``PET`` or ``MR image``.
+    fixed
+        What the MR images were brought to: ``CT`` or ``PET``.
     """
 
     segmented: Mapping[str, str] = field(default_factory=dict)
@@ -38,6 +42,8 @@ class Parts:
     aorta: bool = False
     kinetics: bool = False
     maps: bool = False
+    labelled: str = "CT"
+    fixed: str = "CT"
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,9 @@ def _ct_segmentation(settings: Settings, parts: Parts) -> str:
     if chosen.totalseg_roi_subset:
         detail += f", limited to {_listed(chosen.totalseg_roi_subset)}"
     if how == READY:
-        return f"Organs, tissues and body on the CT were taken over from {_SEGMENTATIONS_GIVEN}."
+        return (
+            f"Organs, tissues and body on the {parts.labelled} were taken over from {_SEGMENTATIONS_GIVEN}."
+        )
     made = f"Organs, tissues and body on the CT were segmented with TotalSegmentator{detail}"
     made += " [@totalsegmentator; @nnunet]"
     return made + ("." if how == MADE else ", unless segmentations came with the dataset.")
@@ -159,10 +167,10 @@ def _mr_segmentation(settings: Settings, parts: Parts) -> str:
 def _registration(settings: Settings, parts: Parts) -> str:
     images = {"head": "the T1-weighted MR image", "body": "the Dixon MR image"}
     texts = {
-        "rigid": "brought to the CT by a rigid transform that maximises Mattes' mutual information [@mattes] "
-        f"(seed {settings.register.seed})",
-        "identity": "taken to lie where the CT is, without registration",
-        "given": "brought to the CT by the transform that came with the dataset",
+        "rigid": f"brought to the {parts.fixed} by a rigid transform that maximises Mattes' mutual "
+        f"information [@mattes] (seed {settings.register.seed})",
+        "identity": f"taken to lie where the {parts.fixed} is, without registration",
+        "given": f"brought to the {parts.fixed} by the transform that came with the dataset",
     }
     by_method: dict[str, list[str]] = {}
     for part, method in parts.registered.items():
@@ -209,7 +217,7 @@ def _normalisation(parts: Parts) -> str:
         "weight; SUL use "
         "the lean body mass by James [@james], by Janmahasatian [@janmahasatian] and, from the fat "
         "between hip and "
-        "skull on the CT, by a variant of Decazes' method [@decazes]."
+        f"skull on the {parts.labelled}, by a variant of Decazes' method [@decazes]."
     )
 
 

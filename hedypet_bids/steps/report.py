@@ -139,6 +139,9 @@ class _Sections:
             return None
 
 
+_MODALITIES = {names.PET_SUFFIX: "PET", names.MR_SUFFIX: "MR image"}
+
+
 def parts_of(subject: Subject, records: Sequence[StepRecord], findings: Findings) -> Parts:
     """What took place, for the methods text."""
     done = {record.step for record in records if record.state in _DONE}
@@ -163,6 +166,8 @@ def parts_of(subject: Subject, records: Sequence[StepRecord], findings: Findings
         aorta=bool(findings.dynamic.aorta.vois),
         kinetics=bool(findings.dynamic.kinetics),
         maps=bool(findings.dynamic.maps),
+        labelled=_MODALITIES.get(inputs.anatomy.suffix, "CT") if inputs.anatomy else "CT",
+        fixed="CT" if inputs.ct else "PET",
     )
 
 
