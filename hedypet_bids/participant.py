@@ -81,10 +81,11 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
             try:
                 subject = open_subject(job)
                 _log_notes(subject)
+                _write_plan(log_folder, subject, job)
                 run_participant(subject, study)
                 _check_still_there(log_folder)
             finally:
-                _write_records(log_folder, study.records)
+                _write_records(log_folder / "steps.tsv", study.records)
     except HedypetError as error:
         _log.info("sub-%s FAILED: %s", job.label, error)
         code = study.exit_code or error.exit_code
@@ -166,11 +167,21 @@ def _dataset(job: Job) -> Dataset:
     return Dataset(job.bids_dir, request, selection=job.settings.selection)
 
 
-def _write_records(folder: Path, records: Sequence[StepRecord]) -> None:
+def _write_plan(folder: Path, subject: Subject, job: Job) -> None:
+    """What the run is going to do, for those who find it unfinished."""
+    plan = StepRunner(job.label, job.store, folder, dry=True, steps=job.steps)
+    run_participant(subject, plan)
+    _write_records(folder / "plan.tsv", plan.records, ("step", "state", "reason"))
+
+
+def _write_records(
+    path: Path,
+    records: Sequence[StepRecord],
+    columns: Sequence[str] = ("step", "state", "seconds", "peak_mb", "reason"),
+) -> None:
     """What became of each step, with its time and peak memory."""
-    columns = ("step", "state", "seconds", "peak_mb", "reason")
     rows = [[getattr(record, column) for column in columns] for record in records]
-    write_table(folder / "steps.tsv", pd.DataFrame(rows, columns=list(columns)))
+    write_table(path, pd.DataFrame(rows, columns=list(columns)))
 
 
 def _log_notes(subject: Subject) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from hedypet_bids.io.input_checks import InputCheck
 from hedypet_bids.io.store import Stamp, Store, Writer
 from hedypet_bids.peak_memory import PeakMemory
 from hedypet_bids.steps.step import CannotRun, State, Step, StepRecord
+from hedypet_bids.version import __version__
 
 ResultT = TypeVar("ResultT")
 OneT = TypeVar("OneT")
@@ -89,7 +90,8 @@ class StepRunner:
         record = StepRecord(step.name, state, reason, seconds, memory.mb(), missing)
         self.records.append(record)
         self.notify(self.label, step.name, state)
-        _report(self.label, record)
+        if not self.dry:
+            _report(self.label, record)
         return step.results() if state in ("ran", "done", "to run") else step.nothing()
 
     @overload
@@ -128,12 +130,14 @@ class StepRunner:
         reason = step.skip_reason()
         if reason:
             return "skipped", reason
+        sources: list[Path] = []
         try:
-            if not all(path.exists() for path in step.sources()) and (self.dry or not self.wants(step.group)):
+            sources += step.sources()
+            if not all(path.exists() for path in sources) and (self.dry or not self.wants(step.group)):
                 if self.wants(step.group):
                     return "to run", "its inputs are still to be made"
                 return "skipped", f"{NOT_CHOSEN}, and its inputs are still to be made"
-            stamp = Stamp.of(step.name, step.sources(), step.settings(), self.store)
+            stamp = Stamp.of(step.name, sources, step.settings(), self.store)
             why = stamp.reason_to_run(step.outputs())
             if not why:
                 return "done", "the results are there and up to date"
@@ -154,16 +158,19 @@ class StepRunner:
             self.exit_code = self.exit_code or (full or HedypetError).exit_code
             if full:
                 return "failed", str(full)
-            return "failed", f"{type(fault).__name__}: {fault} (see {self.write_crash(step.name)})"
+            return "failed", f"{type(fault).__name__}: {fault} (see {self.write_crash(step.name, sources)})"
 
     def wants(self, group: str) -> bool:
         """Whether the steps of a group may run."""
         return not self.steps or group in self.steps
 
-    def write_crash(self, step: str) -> Path:
+    def write_crash(self, step: str, sources: Iterable[Path] = ()) -> Path:
         """Write the traceback of the exception being handled to the log folder; returns the file."""
         path = self.log_folder / f"crash-{step.replace(' ', '-')}.txt"
-        text = f"hedypet crashed in step {step!r} of {self.label}\n\n{traceback.format_exc()}"
+        inputs = "".join(f"  {source}\n" for source in sources)
+        text = f"hedypet {__version__} crashed in step {step!r} of {self.label}"
+        text += f", whose inputs were\n{inputs}" if inputs else "\n"
+        text += f"\n{traceback.format_exc()}"
         try:
             write_text(path, text)
         except HedypetError:

@@ -126,9 +126,15 @@ FILES: Mapping[str, tuple[OutputFile, ...]] = {
         *_in_spaces(_TOPOGRAM, "the topogram", "there is a topogram"),
         *_in_spaces(_MR, "an MR image", "there is MR"),
         *_in_spaces(_STATIC, "the static PET", _STATIC_THERE),
-        OutputFile(names.transform(_MR, "T1w"), "MPRAGE to CT, 4x4, world mm", "there is an MPRAGE"),
         OutputFile(
-            names.transform(_MR, "DIXON"), "DIXON to CT, 4x4, world mm", "there is a DIXON in-phase image"
+            names.transform(_MR, "T1w", _CT),
+            "MPRAGE to CT (`to-PET` without one), 4x4, world mm",
+            "there is an MPRAGE",
+        ),
+        OutputFile(
+            names.transform(_MR, "DIXON", _CT),
+            "DIXON to CT, 4x4, world mm",
+            "there is a DIXON in-phase image",
         ),
         OutputFile(names.static_mean(_FRAMES), "mean of the late frames", "there is only a dynamic PET"),
         OutputFile(names.suv_image(_STATIC), "the static PET in SUV", "`--write-suv`"),
@@ -179,6 +185,11 @@ FILES: Mapping[str, tuple[OutputFile, ...]] = {
         ),
         OutputFile(
             f"{names.log_folder('<L>', '<run>')}/settings.toml", "all settings of the run", sidecar=False
+        ),
+        OutputFile(
+            f"{names.log_folder('<L>', '<run>')}/plan.tsv",
+            "what the run was going to do: step, state, reason",
+            sidecar=False,
         ),
         OutputFile(
             f"{names.log_folder('<L>', '<run>')}/steps.tsv",

@@ -255,7 +255,10 @@ def test_steps_run_in_part_and_the_rest_resumes(single: Path, undisturbed: Path,
 def test_what_each_step_took_is_kept(undisturbed: Path) -> None:
     table = pd.read_csv(only(undisturbed, "steps.tsv"), sep="\t")
     assert (table["seconds"] > 0).all() and table["peak_mb"].between(100, 3000).all()
-    assert (undisturbed / "sub-001" / "log").is_dir() and only(undisturbed, "settings.toml")
+    assert only(undisturbed, "settings.toml")
+    plan = pd.read_csv(only(undisturbed, "plan.tsv"), sep="\t")
+    assert plan["step"].tolist() == table["step"].tolist()
+    assert plan["state"].eq("to run").all() and plan["reason"].notna().all()
 
 
 @pytest.mark.slow

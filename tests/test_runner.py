@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pandas as pd
 import pytest
 
 from hedypet_bids.app import exit_code_of
-from hedypet_bids.errors import BadDataError
+from hedypet_bids.errors import BadDataError, OutputError
 from hedypet_bids.io.store import Store, Writer
 from hedypet_bids.runner import ParticipantResult, StepRunner
 from hedypet_bids.steps.step import CannotRun, Step
@@ -119,12 +121,35 @@ def test_a_failed_step_runs_again_next_time(store: Store, study: StepRunner) -> 
 
 
 def test_a_crash_is_written_down_and_stops_nothing(store: Store, study: StepRunner, tmp_path: Path) -> None:
-    study.do(Fake(store, raises=ZeroDivisionError("oops")))
+    read = tmp_path / "read.nii"
+    read.touch()
+    study.do(Fake(store, raises=ZeroDivisionError("oops"), reads=(read,)))
     record = study.records[0]
     assert record.state == "failed" and "ZeroDivisionError" in record.reason
     crash = (tmp_path / "log" / "crash-fake.txt").read_text()
-    assert "Traceback" in crash and "oops" in crash
+    assert "Traceback" in crash and "oops" in crash and "'fake'" in crash and str(read) in crash
     assert study.exit_code == 1
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_branches_are_recorded_as_one_after_the_other(
+    store: Store, study: StepRunner, parallel: bool
+) -> None:
+    study.parallel = parallel
+    barrier = threading.Barrier(2 if parallel else 1)
+
+    def branch(output: str, fault: Exception | None, runner: StepRunner) -> str:
+        barrier.wait(20.0)
+        first = runner.do(Fake(store, output=f"{output}1.tsv"))
+        return first + runner.do(Fake(store, output=f"{output}2.tsv", raises=fault))
+
+    found = study.side_by_side(
+        partial(branch, "a", BadDataError("first")), partial(branch, "b", OutputError("second"))
+    )
+    assert found == ("result", "result")
+    assert [r.state for r in study.records] == ["ran", "failed", "ran", "failed"]
+    assert [r.reason for r in study.records][1::2] == ["first", "second"]
+    assert study.exit_code == BadDataError.exit_code != OutputError.exit_code
 
 
 def test_planning_runs_nothing(store: Store, tmp_path: Path) -> None:
