@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, Run, hedypet, only
+from conftest import ROOT, Run, content_of, hedypet, only
 
 from hedypet_bids.engine import Workers, run_all
 from hedypet_bids.errors import BadDataError, TryAgainError
@@ -34,7 +34,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and "log" not in path.relative_to(folder).parts and path.suffix != ".html":
-            content = path.read_bytes()
+            content = content_of(path)
             if path.suffix == ".json":
                 content = re.sub(rb'"(ModifiedNs|Digest)": [^,\n]*', b"", content)
             found[str(path.relative_to(folder))] = content

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, Run, only
+from conftest import ROOT, Run, content_of, only
 
 from hedypet_bids.options import STEP_NAMES
 
@@ -117,7 +117,7 @@ def results(output: Path) -> dict[str, bytes]:
     suffixes = (".tsv", ".tsv.gz", ".nii.gz", ".txt", ".parquet")
     paths = [path for path in output.rglob("*") if path.is_file() and path.name.endswith(suffixes)]
     names = [path.relative_to(output) for path in paths]
-    return {str(name): (output / name).read_bytes() for name in names if not {"log", "logs"} & {*name.parts}}
+    return {str(name): content_of(output / name) for name in names if not {"log", "logs"} & {*name.parts}}
 
 
 def differing(one: Path, other: Path) -> list[str]:
