@@ -21,7 +21,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from isal import igzip
 
@@ -100,6 +100,7 @@ edits = st.dictionaries(st.sampled_from(sorted(SIDECAR)), values | three_numbers
 
 @fuzz(max_examples=400)
 @given(edits, st.sets(st.sampled_from(sorted(SIDECAR)), max_size=3))
+@example({"FrameDuration": [1, 1, 1e-320]}, set())
 def test_edited_sidecars_give_usable_numbers_or_a_reason(
     changes: dict[str, Any], taken_away: set[str]
 ) -> None:

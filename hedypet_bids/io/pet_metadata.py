@@ -192,7 +192,9 @@ def decay_correction(frames: FrameTimes, *, half_life_s: float) -> NDArray[np.fl
     """
     rate = math.log(2.0) / half_life_s
     decay = rate * frames.duration_s
-    factors: NDArray[np.float64] = np.exp(rate * frames.start_s) * decay / -np.expm1(-decay)
+    # A frame too short for any decay has the limit, 1.
+    within = np.divide(decay, -np.expm1(-decay), out=np.ones_like(decay), where=decay > 0)
+    factors: NDArray[np.float64] = np.exp(rate * frames.start_s) * within
     return factors
 
 
