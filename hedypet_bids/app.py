@@ -15,7 +15,7 @@ from functools import partial
 from hedypet_bids import bids_names as names
 from hedypet_bids import work_dir
 from hedypet_bids.console import Console
-from hedypet_bids.engine import Workers, available_cpus, run_all
+from hedypet_bids.engine import GpuParts, Workers, available_cpus, run_all
 from hedypet_bids.errors import (
     HedypetError,
     MissingInputError,
@@ -29,7 +29,7 @@ from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.participant_inputs import ParticipantInputs
 from hedypet_bids.io.store import Store
 from hedypet_bids.options import Options
-from hedypet_bids.participant import Job, inputs_of, lost, process
+from hedypet_bids.participant import Job, gpu_part, inputs_of, joined, lost, process
 from hedypet_bids.pipeline import run_group
 from hedypet_bids.preflight import segmentation_tools
 from hedypet_bids.resources import memory_limit_mb, participant_mb
@@ -114,6 +114,7 @@ def _participants(options: Options, settings: Settings) -> int:
                 notify=progress.step,
                 lost=progress.lost,
                 enough=lambda result: options.stop_on_first_crash and result.failed,
+                gpu_parts=GpuParts(gpu_part, joined) if options.device.startswith("gpu") else None,
             )
         )
     results += _not_begun(jobs, results)

@@ -341,7 +341,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         "--dask-scheduler",
         metavar="ADDRESS",
         help="send the participants to the hedypet-worker processes of this Dask scheduler, such as "
-        "tcp://node1:8786",
+        "tcp://node1:8786; with --device gpu those with a GPU segment",
     )
     which = group.add_mutually_exclusive_group()
     _add(

@@ -7,12 +7,12 @@ import os
 import re
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hedypet_bids.errors import TryAgainError
 
@@ -20,7 +20,27 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 PROGRESS_TOPIC = "hedypet-progress"
+GPU_RESOURCE = "gpu"
+"""What a worker has as often as it has GPUs; each part of an item that wants a GPU takes one."""
+
 CONNECT_TIMEOUT_S = 30
+
+WORKER_SETTINGS = {
+    # Non-daemonic workers may fork external tools.
+    "distributed.worker.daemon": False,
+    # A worker is stopped at its share, not before; one that only waits for memory that Python does not give
+    # back would wait for ever, and results are too small to spill.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 1.0,
+    # Dask's value makes glibc hand every array back to the system at once and fault its pages in anew.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    # Nobody looks at the profile, for which each worker would be interrupted a hundred times a second.
+    "distributed.worker.profile.enabled": False,
+}
+"""Dask's settings for worker processes, here and of ``hedypet-worker``."""
+
 Notify = Callable[[str, str, str], None]
 
 
@@ -54,6 +74,32 @@ class Workers:
         return max(1, min(self.nprocs, n_items, fitting))
 
 
+@dataclass(frozen=True)
+class GpuParts(Generic[ItemT, ResultT]):
+    """How items are done in two parts where only some workers of a cluster have a GPU.
+
+    Parameters
+    ----------
+    split
+        The part of an item that wants a GPU, and what comes after it; None for a part that is empty.
+    join
+        One result of the results of both parts.
+    """
+
+    split: Callable[[ItemT], tuple[ItemT | None, ItemT | None]]
+    join: Callable[[ResultT, ResultT], ResultT]
+
+
+@dataclass(frozen=True)
+class _Part(Generic[ItemT, ResultT]):
+    """What is sent to a worker: an item or a part of it, and what is known and left to do of that item."""
+
+    item: ItemT
+    wants_gpu: bool = False
+    rest: ItemT | None = None
+    before: ResultT | None = None
+
+
 def available_cpus() -> int:
     """Processors that this process may use (an allocation may be smaller than the machine)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -67,6 +113,7 @@ def run_all(
     notify: Notify,
     lost: Callable[[ItemT, str], ResultT],
     enough: Callable[[ResultT], bool] = lambda _result: False,
+    gpu_parts: GpuParts[ItemT, ResultT] | None = None,
 ) -> Iterator[ResultT]:
     """Results of ``work`` on every item, in the order in which they finish.
 
@@ -82,6 +129,9 @@ def run_all(
         Makes a result for an item that was given up, with the reason.
     enough
         Whether to stop after a result; items that have not begun are then left out.
+    gpu_parts
+        Given: on a cluster that is already there, one part of each item goes to the workers that have a
+        GPU and takes one of them, the rest to any worker.
 
     Raises
     ------
@@ -94,7 +144,7 @@ def run_all(
     if n_workers == 1 and workers.scheduler is None and workers.mem_mb is None:
         results = (work(item, notify) for item in items)
     else:
-        results = _run_on_cluster(work, items, n_workers, workers, notify, lost)
+        results = _run_on_cluster(work, items, n_workers, workers, notify, lost, gpu_parts)
     for result in results:
         yield result
         if enough(result):
@@ -108,6 +158,7 @@ def _run_on_cluster(
     workers: Workers,
     notify: Notify,
     lost: Callable[[ItemT, str], ResultT],
+    gpu_parts: GpuParts[ItemT, ResultT] | None,
 ) -> Iterator[ResultT]:
     # Imported here: one process needs no cluster, and the import takes half a second.
     import dask
@@ -123,17 +174,10 @@ def _run_on_cluster(
         stack.enter_context(
             dask.config.set(
                 {
+                    **WORKER_SETTINGS,
                     "temporary-directory": folder,
-                    # Non-daemonic workers may fork external tools.
-                    "distributed.worker.daemon": False,
                     # One for its own repetition, one for having waited on a worker that another item killed.
                     "distributed.scheduler.allowed-failures": 2,
-                    # A worker is stopped at its share, not before; one that only waits for memory that
-                    # Python does not give back would wait for ever, and results are too small to spill.
-                    "distributed.worker.memory.target": False,
-                    "distributed.worker.memory.spill": False,
-                    "distributed.worker.memory.pause": False,
-                    "distributed.worker.memory.terminate": 1.0,
                 }
             )
         )
@@ -144,26 +188,45 @@ def _run_on_cluster(
         client = _client(stack, n_workers, workers)
         client.subscribe_topic(PROGRESS_TOPIC, lambda event: notify(*event[1]))
         client.subscribe_topic("worker-restart-memory", deaths.stopped)
-        waiting, futures = iter(items), {}
+        split = gpu_parts if workers.scheduler is not None else None
+        waiting = (_first_part(item, split) for item in items)
+        futures: dict[Any, _Part[ItemT, ResultT]] = {}
 
-        def submit(number: int) -> list[Any]:
-            new = {
-                client.submit(_on_worker, work, item, pure=False, retries=0): item
-                for item in islice(waiting, number)
-            }
+        def submit(parts: Iterable[_Part[ItemT, ResultT]]) -> list[Any]:
+            new = {_submit(client, work, part): part for part in parts}
             futures.update(new)
             return list(new)
 
         stack.callback(lambda: client.cancel(list(futures)))
         # No item waits on a worker here: when an item brings that down, those that wait fall with it.
-        running = as_completed(submit(n_workers if workers.scheduler is None else len(items)))
+        at_once = n_workers if workers.scheduler is None else len(items)
+        running = as_completed(submit(islice(waiting, at_once)))
         for future in running:
-            item = futures.pop(future)
-            if future.status == "finished":
-                yield future.result()
+            part = futures.pop(future)
+            if future.status != "finished":
+                yield lost(part.item, _why_lost(future.exception(), deaths, workers, n_workers))
+            elif part.rest is not None:
+                running.update(submit([_Part(part.rest, before=future.result())]))
+                continue
+            elif part.before is not None and split is not None:
+                yield split.join(part.before, future.result())
             else:
-                yield lost(item, _why_lost(future.exception(), deaths, workers, n_workers))
-            running.update(submit(1))
+                yield future.result()
+            running.update(submit(islice(waiting, 1)))
+
+
+def _first_part(item: ItemT, split: GpuParts[ItemT, ResultT] | None) -> _Part[ItemT, ResultT]:
+    on_gpu, rest = split.split(item) if split else (None, item)
+    if on_gpu is not None:
+        return _Part(on_gpu, wants_gpu=True, rest=rest)
+    assert rest is not None
+    return _Part(rest)
+
+
+def _submit(client: Any, work: Callable[[ItemT, Notify], ResultT], part: _Part[ItemT, ResultT]) -> Any:
+    # A worker with a GPU does first what only it can do.
+    wishes = {"resources": {GPU_RESOURCE: 1}, "priority": 1} if part.wants_gpu else {}
+    return client.submit(_on_worker, work, part.item, pure=False, retries=0, **wishes)
 
 
 def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:

@@ -21,6 +21,9 @@ STEP_NAMES = (
 )
 """What --steps can choose; a step's ``group`` is one of these."""
 
+GPU_STEPS = ("segment",)
+"""Those of them that use a GPU where there is one."""
+
 LEVELS_OF_PROCESSING = {
     "minimal": ("segment", "register"),
     "resampling": ("segment", "register", "resample", "normalise"),

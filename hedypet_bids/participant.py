@@ -23,7 +23,7 @@ from hedypet_bids.io.participant_metadata import ParticipantMetadata
 from hedypet_bids.io.plausibility import not_hounsfield
 from hedypet_bids.io.store import Store
 from hedypet_bids.io.tables import write_table
-from hedypet_bids.options import THREADS_VARIABLE
+from hedypet_bids.options import GPU_STEPS, STEP_NAMES, THREADS_VARIABLE
 from hedypet_bids.pipeline import run_participant
 from hedypet_bids.runner import ParticipantResult, StepRunner
 from hedypet_bids.settings import Settings
@@ -118,6 +118,30 @@ def _plan(job: Job, study: StepRunner) -> ParticipantResult:
     except HedypetError as error:
         return ParticipantResult(job.label, tuple(study.records), error.exit_code, str(error), checks)
     return ParticipantResult(job.label, tuple(study.records), study.exit_code, "", checks)
+
+
+def gpu_part(job: Job) -> tuple[Job | None, Job | None]:
+    """The job in two: the steps that use a GPU, and those after them; None where that leaves no step."""
+    chosen = job.steps or STEP_NAMES
+    on_gpu = tuple(name for name in chosen if name in GPU_STEPS)
+    rest = tuple(name for name in chosen if name not in GPU_STEPS)
+    return (
+        # Its own log folder: each part writes down its plan and its steps.
+        replace(job, steps=on_gpu, run_id=f"{job.run_id}_gpu") if on_gpu else None,
+        replace(job, steps=rest) if rest else None,
+    )
+
+
+def joined(on_gpu: ParticipantResult, rest: ParticipantResult) -> ParticipantResult:
+    """The result of both parts of a job: of each step the record of the part that was to run it."""
+    ours = {record.step: record for record in on_gpu.records if record.step.split()[0] in GPU_STEPS}
+    return replace(
+        rest,
+        records=tuple(ours.get(record.step, record) for record in rest.records),
+        exit_code=on_gpu.exit_code or rest.exit_code,
+        # What stops both parts, such as a second run on the same participant, is told once.
+        error="\n".join(dict.fromkeys(filter(None, [on_gpu.error, rest.error]))),
+    )
 
 
 def lost(job: Job, reason: str) -> ParticipantResult:

@@ -48,8 +48,8 @@ def segmentation_tools(
     licence = totalsegmentator.find_licence(options.totalseg_license)
     weights = totalsegmentator.weights_folder(options.totalseg_weights)
     if not options.steps or "segment" in options.steps:
-        # A dry run may be on a machine without the GPU that the run will have.
-        device = "auto" if options.dry_run else options.device
+        # A dry run may be on a machine without the GPU that the run will have, and a cluster has its own.
+        device = "auto" if options.dry_run or options.dask_scheduler else options.device
         _check(weights, _models(settings, licensed=bool(licence)), device, inputs)
     return Tools(
         TotalSegmentator(weights, licence, options.device),

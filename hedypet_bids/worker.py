@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hedypet_bids import work_dir
-from hedypet_bids.engine import available_cpus
+from hedypet_bids.engine import GPU_RESOURCE, WORKER_SETTINGS, available_cpus
 from hedypet_bids.errors import OutputError
 from hedypet_bids.options import THREADS_VARIABLE
+from hedypet_bids.tools.gpu import visible_gpus
 from hedypet_bids.version import __version__
 
 
@@ -23,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="hedypet-worker", description=__doc__)
     parser.add_argument("scheduler", metavar="ADDRESS", help="of the scheduler, such as tcp://node1:8786")
     parser.add_argument("--nthreads", type=int, default=1, help="participants at a time (default: 1)")
+    parser.add_argument(
+        "--gpus", type=int, metavar="N", help="GPUs that it offers to segmentations (default: those it sees)"
+    )
     parser.add_argument("--memory-limit", default="auto", help="such as 16GB (default: of the machine)")
     parser.add_argument("-w", "--work-dir", type=Path, help="folder for temporary files and caches")
     parser.add_argument("--version", action="version", version=f"hedypet-worker {__version__}")
@@ -33,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(
             prefix="hedypet-dask-", dir=given.work_dir, ignore_cleanup_errors=True
         ) as folder:
-            asyncio.run(_work(given.scheduler, given.nthreads, given.memory_limit, folder))
+            gpus = len(visible_gpus()) if given.gpus is None else given.gpus
+            asyncio.run(_work(given.scheduler, given.nthreads, gpus, given.memory_limit, folder))
     except (OSError, TimeoutError, ValueError) as fault:
         print(
             f"hedypet-worker: there is no scheduler at {given.scheduler}: {fault}. Start one with "
@@ -47,15 +52,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _work(scheduler: str, nthreads: int, memory_limit: str, folder: str) -> None:
+async def _work(scheduler: str, nthreads: int, gpus: int, memory_limit: str, folder: str) -> None:
     # Imported here: --help and --version do not need it.
     import dask
     from distributed import Nanny
 
-    # Non-daemonic workers may fork external tools.
-    with dask.config.set({"distributed.worker.daemon": False}):
+    with dask.config.set(WORKER_SETTINGS):
         async with Nanny(
-            scheduler, nthreads=nthreads, memory_limit=memory_limit, local_directory=folder
+            scheduler,
+            nthreads=nthreads,
+            memory_limit=memory_limit,
+            local_directory=folder,
+            resources={GPU_RESOURCE: gpus},
         ) as nanny:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):

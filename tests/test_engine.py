@@ -13,18 +13,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import ROOT, Run, content_of, hedypet, only
+from distributed import get_worker
 
-from hedypet_bids.engine import Workers, run_all
+from hedypet_bids.engine import GpuParts, Workers, run_all
 from hedypet_bids.errors import BadDataError, TryAgainError
 from hedypet_bids.io.dataset import Dataset
 from hedypet_bids.io.lock import exclusive
+from hedypet_bids.io.store import Store
+from hedypet_bids.options import STEP_NAMES
+from hedypet_bids.participant import Job, gpu_part, joined
 from hedypet_bids.phantom import main as write_phantom
 from hedypet_bids.resources import participant_mb
+from hedypet_bids.runner import ParticipantResult
+from hedypet_bids.settings import Settings
+from hedypet_bids.steps.step import StepRecord
 
 BIN = Path(sys.executable).parent
 
@@ -393,6 +402,10 @@ def test_the_first_crash_stops_when_asked(phantom: Path, tmp_path: Path) -> None
     assert "not begun" in done.stderr and not (tmp_path / "out" / "sub-002.html").exists()
 
 
+# Scheduler and workers import the work for the engine itself from here.
+WITH_TESTS = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+
+
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[str]:
     """A Dask scheduler on this machine."""
@@ -402,19 +415,27 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
     process = subprocess.Popen(
         [BIN / "dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
         stderr=(tmp_path / "scheduler.log").open("w"),
+        env=WITH_TESTS,
     )
     yield f"tcp://127.0.0.1:{port}"
     process.terminate()
     process.wait(30)
 
 
-def worker(address: str) -> subprocess.Popen[bytes]:
+def worker(address: str, *more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [BIN / "hedypet-worker", address, "--memory-limit", "4GB"],
+        [BIN / "hedypet-worker", address, "--memory-limit", "4GB", *more],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env=WITH_TESTS,
     )
+
+
+def end(workers: list[subprocess.Popen[bytes]]) -> None:
+    for process in workers:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
 
 
 @pytest.mark.slow
@@ -447,13 +468,104 @@ def test_a_cluster_finishes_although_a_worker_is_killed_half_way(
                 os.killpg(workers.pop().pid, signal.SIGKILL)
         assert run.wait(300) == 0, "".join(lines)
     finally:
-        for process in workers:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+        end(workers)
     for label in ("001", "002"):
         expected = outputs(phantom_run.output / f"sub-{label}")
         assert outputs(output / f"sub-{label}").keys() == expected.keys()
     assert "2 of 2 participants finished" in lines[-1]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A part of an item, the GPUs of the worker that did it, and from when to when."""
+
+    part: str
+    gpus: float
+    began: float
+    ended: float
+
+
+def do_part(part: str, _notify: object) -> list[Done]:
+    began = time.time()
+    time.sleep(0.3)
+    gpus = get_worker().state.total_resources.get("gpu", 0)
+    return [Done(part, gpus, began, time.time())]
+
+
+def split_by_name(item: str) -> tuple[str | None, str | None]:
+    """Items named after the parts that they have."""
+    return ("gpu" if "gpu" in item else None), ("rest" if "rest" in item else None)
+
+
+def lost_part(part: str, reason: str) -> list[Done]:
+    raise AssertionError(f"{part}: {reason}")
+
+
+@pytest.mark.slow
+def test_parts_that_want_a_gpu_take_one_each_and_the_rest_go_anywhere(scheduler: str) -> None:
+    # Three parts at a time, and a single GPU among them.
+    workers = [worker(scheduler, "--nthreads", "3", "--gpus", "1"), worker(scheduler, "--gpus", "0")]
+    items = ["gpu rest"] * 4 + ["gpu", "rest", "rest"]
+    try:
+        found = list(
+            run_all(
+                do_part,
+                items,
+                workers=Workers(1, scheduler=scheduler),
+                notify=_silent,
+                lost=lost_part,
+                gpu_parts=GpuParts(split_by_name, lambda one, two: one + two),
+            )
+        )
+    finally:
+        end(workers)
+    assert sorted([part.part for part in parts] for parts in found) == sorted(
+        [["gpu", "rest"]] * 4 + [["gpu"], ["rest"], ["rest"]]
+    )
+    on_gpu = sorted((p for parts in found for p in parts if p.part == "gpu"), key=lambda p: p.began)
+    assert len(on_gpu) == 5 and all(part.gpus == 1 for part in on_gpu)
+    assert all(one.ended <= two.began for one, two in pairwise(on_gpu))
+    assert all(parts[0].ended <= parts[1].began for parts in found if len(parts) == 2)
+
+
+@pytest.mark.slow
+def test_a_cluster_segments_where_the_gpus_are(
+    phantom: Path, phantom_run: Run, scheduler: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    words = (phantom, output, "participant", "--skip-bids-validation", "--device", "gpu")
+    workers = [worker(scheduler, "--gpus", "1"), worker(scheduler, "--gpus", "0")]
+    try:
+        done = hedypet(*words, "--dask-scheduler", scheduler)
+    finally:
+        end(workers)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 participants finished" in done.stderr
+    for label in ("001", "002"):
+        expected = outputs(phantom_run.output / f"sub-{label}")
+        assert outputs(output / f"sub-{label}").keys() == expected.keys()
+        rest, on_gpu = sorted(path.parent for path in output.glob(f"sub-{label}/log/*/steps.tsv"))
+        assert on_gpu.name == f"{rest.name}_gpu"
+        states = pd.read_csv(on_gpu / "steps.tsv", sep="\t").set_index("step")["state"]
+        assert states["segment total"] == "ran" and states["resample bodystat"] == "skipped"
+        states = pd.read_csv(rest / "steps.tsv", sep="\t").set_index("step")["state"]
+        assert states["segment total"] == "done" and states["resample bodystat"] == "ran"
+
+
+def test_the_two_parts_of_a_participant_are_its_steps_and_give_one_result(tmp_path: Path) -> None:
+    job = Job("001", tmp_path, Store(tmp_path, {}), Settings(), "run")
+    on_gpu, rest = gpu_part(job)
+    assert on_gpu and rest and on_gpu.steps + rest.steps == STEP_NAMES and on_gpu.run_id != rest.run_id
+    assert gpu_part(replace(job, steps=("segment",)))[1] is None
+    assert gpu_part(replace(job, steps=("tacs", "report")))[0] is None
+    left_out = StepRecord("segment total", "skipped", "--steps leaves it out")
+    segmented = StepRecord("segment total", "failed", "why")
+    one = ParticipantResult("001", (segmented, StepRecord("aorta", "skipped")), 66, "why")
+    two = ParticipantResult("001", (left_out, StepRecord("aorta", "ran")), 0, "")
+    both = joined(one, two)
+    assert [record.state for record in both.records] == ["failed", "ran"]
+    assert both.exit_code == 66 and both.error == "why"
+    assert joined(one, replace(two, exit_code=75, error="why")).error == "why"
 
 
 def test_an_address_without_a_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,18 +13,20 @@ from hedypet_bids.io.lock import exclusive
 _DEVICES = Path("/dev")
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as the driver numbers them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [gpu.strip() for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
+    found = sorted(int(path.name[6:]) for path in _DEVICES.glob("nvidia[0-9]*") if path.name[6:].isdigit())
+    return [str(number) for number in found]
+
+
 def gpu_of(device: str) -> str | None:
     """The GPU that ``--device`` stands for, as the driver numbers it; None for the processor."""
     if device == "cpu":
         return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        found = sorted(
-            int(path.name[6:]) for path in _DEVICES.glob("nvidia[0-9]*") if path.name[6:].isdigit()
-        )
-        gpus = [str(number) for number in found]
-    else:
-        gpus = [gpu.strip() for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
+    gpus = visible_gpus()
     if device == "auto" and not gpus:
         return None
     number = int(device.partition(":")[2] or 0)
