@@ -4,6 +4,7 @@
 #     --definition   build Singularity.def instead (converted by spython)
 #     --check        only say whether this machine can do it: exit status 0, else 75 and the reason
 #     FOLDER         scratch folder of 12 GB, emptied in the end (default: a new one in TMPDIR)
+# Exit status 75: an image cannot be built, for which the mirrors of packages may be the reason.
 # Needs root on Debian 12 and: apt-get install buildah podman runc debootstrap bubblewrap python3-pip
 # KEEP=1 leaves image and outputs in FOLDER; the base image is used again from there.
 set -euo pipefail
@@ -49,6 +50,7 @@ export CONTAINERS_CONF=$scratch/containers.conf
 
 say() { printf '%s %s\n' "$(date +%T)" "$*"; }
 fail() { echo "container_test: $*" >&2; exit 1; }
+cannot_build() { echo "container_test: $*" >&2; exit 75; }
 
 clean() {
   [[ -n ${KEEP-} ]] && return
@@ -81,7 +83,7 @@ PY
 
 make_base() {
   podman "${store[@]}" image exists localhost/base && return
-  scripts/base_image.sh "$scratch/base"
+  scripts/base_image.sh "$scratch/base" || cannot_build "there is no base image"
   tar -C "$scratch/base" -c . | podman "${store[@]}" import - localhost/base:latest >/dev/null 2>&1
   rm -rf "$scratch/base"
 }
@@ -93,7 +95,7 @@ build() { # build FILE
     --build-arg BASE_IMAGE=localhost/base --build-arg FREESURFER_IMAGE=localhost/base --build-arg TORCH=cpu \
     --build-arg WITH_WEIGHTS=0 --build-arg WITH_SYNTHSEG=0 --build-arg VERSION="$(<version)" \
     --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" . >"$scratch/build.log" 2>&1 ||
-    { tail -n 30 "$scratch/build.log" >&2; fail "the image cannot be built (the whole log: build.log of the folder, with KEEP=1)"; }
+    { tail -n 30 "$scratch/build.log" >&2; cannot_build "the image cannot be built (the whole log: build.log of the folder, with KEEP=1)"; }
 }
 
 inspect() { podman "${store[@]}" image inspect localhost/hedypet --format "$1"; }
