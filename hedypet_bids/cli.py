@@ -374,7 +374,12 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="begin no further participant after one has failed",
     )
-    _add(group, "--clean-workdir", action="store_true", help="empty the work folder in the end")
+    _add(
+        group,
+        "--clean-workdir",
+        action="store_true",
+        help="empty the work folder in the end; not for one that runs share",
+    )
     _add(
         group,
         "--dry-run",

@@ -7,10 +7,10 @@ import os
 import re
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,12 +18,16 @@ from hedypet_bids.errors import TryAgainError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+AnswerT = TypeVar("AnswerT")
 
 PROGRESS_TOPIC = "hedypet-progress"
 GPU_RESOURCE = "gpu"
 """What a worker has as often as it has GPUs; each part of an item that wants a GPU takes one."""
 
 CONNECT_TIMEOUT_S = 30
+# Workers of a cluster are started by others, by a queue perhaps: how long to wait, and how often to look.
+PATIENCE_S = 900.0
+_LOOK_UP_S = 2.0
 
 WORKER_SETTINGS = {
     # Non-daemonic workers may fork external tools.
@@ -42,6 +46,8 @@ WORKER_SETTINGS = {
 """Dask's settings for worker processes, here and of ``hedypet-worker``."""
 
 Notify = Callable[[str, str, str], None]
+
+_log = logging.getLogger("hedypet")
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ def run_all(
     lost
         Makes a result for an item that was given up, with the reason.
     enough
-        Whether to stop after a result; items that have not begun are then left out.
+        Whether to begin no further item after a result; those that run are finished.
     gpu_parts
         Given: on a cluster that is already there, one part of each item goes to the workers that have a
         GPU and takes one of them, the rest to any worker.
@@ -142,10 +148,20 @@ def run_all(
     results: Iterator[ResultT]
     # Only a process that is watched can be kept to its memory.
     if n_workers == 1 and workers.scheduler is None and workers.mem_mb is None:
-        results = (work(item, notify) for item in items)
+        results = _run_here(work, items, notify, enough)
     else:
-        results = _run_on_cluster(work, items, n_workers, workers, notify, lost, gpu_parts)
-    for result in results:
+        results = _run_on_cluster(work, items, n_workers, workers, notify, lost, enough, gpu_parts)
+    yield from results
+
+
+def _run_here(
+    work: Callable[[ItemT, Notify], ResultT],
+    items: Sequence[ItemT],
+    notify: Notify,
+    enough: Callable[[ResultT], bool],
+) -> Iterator[ResultT]:
+    for item in items:
+        result = work(item, notify)
         yield result
         if enough(result):
             return
@@ -158,11 +174,11 @@ def _run_on_cluster(
     workers: Workers,
     notify: Notify,
     lost: Callable[[ItemT, str], ResultT],
+    enough: Callable[[ResultT], bool],
     gpu_parts: GpuParts[ItemT, ResultT] | None,
 ) -> Iterator[ResultT]:
     # Imported here: one process needs no cluster, and the import takes half a second.
     import dask
-    from distributed import as_completed
 
     with ExitStack() as stack:
         # What Dask would choose is shared by all runs of a user, and stays behind.
@@ -188,31 +204,23 @@ def _run_on_cluster(
         client = _client(stack, n_workers, workers)
         client.subscribe_topic(PROGRESS_TOPIC, lambda event: notify(*event[1]))
         client.subscribe_topic("worker-restart-memory", deaths.stopped)
+        queue = _Queue(client, work, workers.scheduler)
+        stack.callback(queue.cancel)
         split = gpu_parts if workers.scheduler is not None else None
-        waiting = (_first_part(item, split) for item in items)
-        futures: dict[Any, _Part[ItemT, ResultT]] = {}
-
-        def submit(parts: Iterable[_Part[ItemT, ResultT]]) -> list[Any]:
-            new = {_submit(client, work, part): part for part in parts}
-            futures.update(new)
-            return list(new)
-
-        stack.callback(lambda: client.cancel(list(futures)))
-        # No item waits on a worker here: when an item brings that down, those that wait fall with it.
-        at_once = n_workers if workers.scheduler is None else len(items)
-        running = as_completed(submit(islice(waiting, at_once)))
-        for future in running:
-            part = futures.pop(future)
+        queue.add(_first_part(item, split) for item in items)
+        for part, future in queue.ended():
             if future.status != "finished":
-                yield lost(part.item, _why_lost(future.exception(), deaths, workers, n_workers))
-            elif part.rest is not None:
-                running.update(submit([_Part(part.rest, before=future.result())]))
-                continue
-            elif part.before is not None and split is not None:
-                yield split.join(part.before, future.result())
+                result = lost(part.item, _why_lost(future.exception(), deaths, workers, n_workers))
             else:
-                yield future.result()
-            running.update(submit(islice(waiting, 1)))
+                result = future.result()
+            if part.rest is not None and future.status == "finished" and not enough(result):
+                queue.add([_Part(part.rest, before=result)])
+                continue
+            if part.before is not None and split is not None:
+                result = split.join(part.before, result)
+            if enough(result):
+                queue.begin_no_more()
+            yield result
 
 
 def _first_part(item: ItemT, split: GpuParts[ItemT, ResultT] | None) -> _Part[ItemT, ResultT]:
@@ -223,14 +231,111 @@ def _first_part(item: ItemT, split: GpuParts[ItemT, ResultT] | None) -> _Part[It
     return _Part(rest)
 
 
-def _submit(client: Any, work: Callable[[ItemT, Notify], ResultT], part: _Part[ItemT, ResultT]) -> Any:
-    # A worker with a GPU does first what only it can do.
-    wishes = {"resources": {GPU_RESOURCE: 1}, "priority": 1} if part.wants_gpu else {}
-    return client.submit(_on_worker, work, part.item, pure=False, retries=0, **wishes)
+class _Queue(Generic[ItemT, ResultT]):
+    """Sends to Dask no more than its workers can begin at once.
+
+    What waits on a worker falls with it when that is brought down by another part; what wants a GPU would
+    all wait on the workers that have one.
+    """
+
+    def __init__(self, client: Any, work: Callable[[ItemT, Notify], ResultT], scheduler: str | None) -> None:
+        self._client = client
+        self._work = work
+        self._address = f" at {scheduler}" if scheduler else ""
+        self._waiting: list[_Part[ItemT, ResultT]] = []
+        self._running: dict[Any, _Part[ItemT, ResultT]] = {}
+
+    def add(self, parts: Iterable[_Part[ItemT, ResultT]]) -> None:
+        """Have these parts done."""
+        self._waiting += parts
+
+    def begin_no_more(self) -> None:
+        """Let what runs end, and forget the rest."""
+        self._waiting.clear()
+
+    def cancel(self) -> None:
+        """End what was sent; for a run that is itself ending."""
+        self._client.cancel(list(self._running))
+
+    def ended(self) -> Iterator[tuple[_Part[ItemT, ResultT], Any]]:
+        """Parts with their futures, as they end, until nothing waits nor runs.
+
+        Raises
+        ------
+        TryAgainError
+            The scheduler is gone, or no worker came that can do what waits.
+        """
+        from distributed import wait
+
+        stuck_since = None
+        while self._waiting or self._running:
+            n_threads, n_gpus = self._asked(self._capacity)
+            self._fill(n_threads, n_gpus)
+            if any(n_gpus if part.wants_gpu else n_threads for part in self._running.values()):
+                stuck_since = None
+            elif stuck_since is None:
+                stuck_since = time.monotonic()
+                _log.warning("%s", self._what_it_lacks(n_threads))
+            elif time.monotonic() - stuck_since > PATIENCE_S:
+                raise TryAgainError(
+                    f"{self._what_it_lacks(n_threads)} None came in {PATIENCE_S / 60:.0f} minutes."
+                )
+            if not self._running:
+                time.sleep(_LOOK_UP_S)
+                continue
+            with suppress(TimeoutError):
+                self._asked(lambda: wait(list(self._running), _LOOK_UP_S, return_when="FIRST_COMPLETED"))
+            for future in [future for future in self._running if future.status != "pending"]:
+                yield self._running.pop(future), future
+
+    def _fill(self, n_threads: int, n_gpus: int) -> None:
+        """Send what can begin, parts that want a GPU first: only some workers can do them."""
+        for part in sorted(self._waiting, key=lambda part: not part.wants_gpu):
+            if len(self._running) >= n_threads:
+                return
+            if part.wants_gpu and sum(sent.wants_gpu for sent in self._running.values()) >= n_gpus:
+                continue
+            self._waiting.remove(part)
+            self._running[self._submit(part)] = part
+
+    def _submit(self, part: _Part[ItemT, ResultT]) -> Any:
+        # Before anything else that its worker may have to do.
+        wishes = {"resources": {GPU_RESOURCE: 1}, "priority": 1} if part.wants_gpu else {}
+        return self._client.submit(_on_worker, self._work, part.item, pure=False, retries=0, **wishes)
+
+    def _capacity(self) -> tuple[int, int]:
+        """Threads and GPUs of all workers."""
+        found = self._client.scheduler_info()["workers"].values()
+        n_gpus = sum(worker.get("resources", {}).get(GPU_RESOURCE, 0) for worker in found)
+        return sum(worker["nthreads"] for worker in found), int(n_gpus)
+
+    def _asked(self, ask: Callable[[], AnswerT]) -> AnswerT:
+        """The scheduler's answer; TryAgainError where it is gone."""
+        # Dask has a name of its own for futures that end with their scheduler.
+        from distributed.client import FuturesCancelledError
+
+        try:
+            return ask()
+        except TimeoutError:
+            raise
+        except (OSError, FuturesCancelledError) as fault:
+            raise TryAgainError(
+                f"The Dask scheduler{self._address} is gone. Run the same command again; finished steps are "
+                "kept."
+            ) from fault
+
+    def _what_it_lacks(self, n_threads: int) -> str:
+        if n_threads:
+            return (
+                f"No worker of the Dask scheduler{self._address} offers a GPU, which --device gpu asks for. "
+                "Start hedypet-worker on a machine with a GPU (--gpus 1 where it sees none)."
+            )
+        return f"The Dask scheduler{self._address} has no workers. Start some with hedypet-worker."
 
 
 def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
     from distributed import Client, LocalCluster
+    from distributed.system import MEMORY_LIMIT
 
     if workers.scheduler is not None:
         try:
@@ -240,12 +345,13 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
                 f"--dask-scheduler {workers.scheduler}: there is no scheduler ({fault}). Start one with "
                 "'dask scheduler' and workers with 'hedypet-worker ADDRESS'."
             ) from fault
+    workers_mb = workers.mem_mb or MEMORY_LIMIT // 1_000_000
     try:
         cluster = LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,
             processes=True,
-            memory_limit=f"{workers.mem_mb // n_workers}MB" if workers.mem_mb else "auto",
+            memory_limit=f"{workers_mb // n_workers}MB",
             # On no fixed port, which another run may have, and not open to the network.
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
@@ -299,7 +405,8 @@ def _signal_name(number: int) -> str:
 def _why_lost(fault: BaseException, deaths: _Deaths, workers: Workers, n_workers: int) -> str:
     worker = getattr(fault, "last_worker", None)
     if worker is None:
-        return f"its worker process was lost ({str(fault).splitlines()[0]})"
+        told = str(fault).strip().partition("\n")[0]
+        return f"its worker process was lost ({told or type(fault).__name__})"
     share_mb = workers.mem_mb // n_workers if workers.mem_mb and not workers.scheduler else None
     how = deaths.of(worker, share_mb)
     return f"its worker processes were lost again and again; the last one ({worker.address}) {how}"

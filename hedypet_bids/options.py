@@ -34,6 +34,9 @@ LEVELS_OF_PROCESSING = {
 THREADS_VARIABLE = "HEDYPET_THREADS"
 """Set by hedypet-worker: the threads of each of its participants."""
 
+WORK_DIR_VARIABLE = "HEDYPET_WORK_DIR"
+"""Set by hedypet-worker: its own work folder, which takes the place of that of whoever sent the work."""
+
 
 @dataclass(frozen=True)
 class Options:

@@ -23,7 +23,7 @@ from hedypet_bids.io.participant_metadata import ParticipantMetadata
 from hedypet_bids.io.plausibility import not_hounsfield
 from hedypet_bids.io.store import Store
 from hedypet_bids.io.tables import write_table
-from hedypet_bids.options import GPU_STEPS, STEP_NAMES, THREADS_VARIABLE
+from hedypet_bids.options import GPU_STEPS, STEP_NAMES, THREADS_VARIABLE, WORK_DIR_VARIABLE
 from hedypet_bids.pipeline import run_participant
 from hedypet_bids.runner import ParticipantResult, StepRunner
 from hedypet_bids.settings import Settings
@@ -37,7 +37,8 @@ class Job:
     """All that a worker needs to process one participant; picklable.
 
     ``threads`` None leaves their number to the machine that processes it. ``side_by_side``: where there
-    are several, branches of the study run at the same time.
+    are several, branches of the study run at the same time. ``part``: another job has the steps that
+    this one leaves out, and tells of them.
     """
 
     label: str
@@ -52,6 +53,7 @@ class Job:
     dry: bool = False
     steps: tuple[str, ...] = ()
     side_by_side: bool = False
+    part: bool = False
 
     @property
     def threads_here(self) -> int:
@@ -70,6 +72,7 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
         steps=job.steps,
         notify=notify,
         parallel=job.side_by_side and job.threads_here > 1,
+        tells_of_all=not job.part,
     )
     try:
         if job.dry:
@@ -127,8 +130,8 @@ def gpu_part(job: Job) -> tuple[Job | None, Job | None]:
     rest = tuple(name for name in chosen if name not in GPU_STEPS)
     return (
         # Its own log folder: each part writes down its plan and its steps.
-        replace(job, steps=on_gpu, run_id=f"{job.run_id}_gpu") if on_gpu else None,
-        replace(job, steps=rest) if rest else None,
+        replace(job, steps=on_gpu, part=True, run_id=f"{job.run_id}_gpu") if on_gpu else None,
+        replace(job, steps=rest, part=True) if rest else None,
     )
 
 
@@ -137,7 +140,7 @@ def joined(on_gpu: ParticipantResult, rest: ParticipantResult) -> ParticipantRes
     ours = {record.step: record for record in on_gpu.records if record.step.split()[0] in GPU_STEPS}
     return replace(
         rest,
-        records=tuple(ours.get(record.step, record) for record in rest.records),
+        records=tuple(ours.get(record.step, record) for record in rest.records) or on_gpu.records,
         exit_code=on_gpu.exit_code or rest.exit_code,
         # What stops both parts, such as a second run on the same participant, is told once.
         error="\n".join(dict.fromkeys(filter(None, [on_gpu.error, rest.error]))),
@@ -167,7 +170,13 @@ def open_subject(job: Job) -> Subject:
         settings=job.settings,
         store=job.store,
         threads=job.threads_here,
-        tools=replace(job.tools, log_folder=job.store.path(names.log_folder(job.label, job.run_id))),
+        tools=replace(
+            job.tools,
+            log_folder=job.store.path(names.log_folder(job.label, job.run_id)),
+            work_dir=Path(os.environ[WORK_DIR_VARIABLE])
+            if WORK_DIR_VARIABLE in os.environ
+            else job.tools.work_dir,
+        ),
     )
 
 

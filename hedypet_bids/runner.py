@@ -66,6 +66,8 @@ class StepRunner:
         Whether branches of the study run side by side, in threads.
     alone
         Whether no other branch runs now; those that run together share their peak memory.
+    tells_of_all
+        Whether ``notify`` also hears of steps that may not run here.
     """
 
     label: str
@@ -76,6 +78,7 @@ class StepRunner:
     notify: Callable[[str, str, str], None] = lambda _label, _step, _state: None
     parallel: bool = False
     alone: bool = True
+    tells_of_all: bool = True
     records: list[StepRecord] = field(default_factory=list)
     exit_code: int = 0
 
@@ -83,16 +86,20 @@ class StepRunner:
         """Run a step unless it is done, impossible or only planned; its results or nothing."""
         started = time.monotonic()
         memory = PeakMemory(begin=self.alone)
-        self.notify(self.label, step.name, "started")
+        self._tell(step, "started")
         state, reason = self._state_after(step)
         missing = () if state in ("skipped", "failed") else tuple(step.missing().items())
         seconds = time.monotonic() - started
         record = StepRecord(step.name, state, reason, seconds, memory.mb(), missing)
         self.records.append(record)
-        self.notify(self.label, step.name, state)
+        self._tell(step, state)
         if not self.dry:
             _report(self.label, record)
         return step.results() if state in ("ran", "done", "to run") else step.nothing()
+
+    def _tell(self, step: Step[ResultT], state: str) -> None:
+        if self.tells_of_all or self.wants(step.group):
+            self.notify(self.label, step.name, state)
 
     @overload
     def side_by_side(

@@ -69,9 +69,12 @@ def out_of_space(fault: OSError) -> ReadWriteError | None:
 
 
 def empty(folder: Path) -> None:
-    """Remove what hedypet keeps in the work folder: caches, and temporary files of runs that were killed."""
+    """Remove what hedypet keeps in the work folder: caches, and temporary files of runs that were killed.
+
+    Locks stay: whoever holds one that was removed would no longer keep others out.
+    """
     for path in [*(folder / name for _, name in _CACHES), *folder.glob("hedypet-*")]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
-        else:
+        elif path.suffix != ".lock":
             path.unlink(missing_ok=True)

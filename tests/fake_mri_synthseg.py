@@ -1,6 +1,7 @@
 """Stands in for FreeSurfer's mri_synthseg: its flags, files and exit codes, with the answer given in advance.
 
-FAKE_SYNTHSEG_ANSWER is the label image to give; FAKE_SYNTHSEG_FAULT makes it fail in one way.
+FAKE_SYNTHSEG_ANSWER is the label image to give; FAKE_SYNTHSEG_FAULT makes it fail in one way. It writes its
+arguments to the file FAKE_SYNTHSEG_ARGUMENTS.
 """
 
 import argparse
@@ -35,6 +36,8 @@ def main() -> None:
     for flag in ("--parc", "--robust", "--keepgeom", "--cpu"):
         parser.add_argument(flag, action="store_true")
     given = parser.parse_args()
+    if called := os.environ.get("FAKE_SYNTHSEG_ARGUMENTS"):
+        Path(called).write_text(" ".join(sys.argv[1:]))
     fault = os.environ.get("FAKE_SYNTHSEG_FAULT", "")
     if fault == "crash":
         print("Traceback: cannot load the model", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -11,13 +12,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from conftest import ROOT, Run, content_of, hedypet, only
 from distributed import get_worker
@@ -34,6 +38,7 @@ from hedypet_bids.resources import participant_mb
 from hedypet_bids.runner import ParticipantResult
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.step import StepRecord
+from hedypet_bids.worker import main as worker_main
 
 BIN = Path(sys.executable).parent
 
@@ -526,6 +531,141 @@ def test_parts_that_want_a_gpu_take_one_each_and_the_rest_go_anywhere(scheduler:
     assert len(on_gpu) == 5 and all(part.gpus == 1 for part in on_gpu)
     assert all(one.ended <= two.began for one, two in pairwise(on_gpu))
     assert all(parts[0].ended <= parts[1].began for parts in found if len(parts) == 2)
+
+
+def die_when_bad(part: str, _notify: object) -> str:
+    if part == "gpu bad":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.1)
+    return part
+
+
+@pytest.mark.slow
+def test_a_part_that_kills_its_gpu_worker_costs_only_its_item(scheduler: str) -> None:
+    workers = [worker(scheduler, "--gpus", "1")]
+    parts: GpuParts[str, str] = GpuParts(
+        lambda name: (f"gpu {name}", f"rest {name}"), lambda one, two: f"{one}, {two}"
+    )
+    try:
+        found = list(
+            run_all(
+                die_when_bad,
+                ["bad", "a", "b", "c"],
+                workers=Workers(1, scheduler=scheduler),
+                notify=_silent,
+                lost=_lost,
+                gpu_parts=parts,
+            )
+        )
+    finally:
+        end(workers)
+    assert sorted(text for text in found if "bad" not in text) == [
+        f"gpu {name}, rest {name}" for name in ("a", "b", "c")
+    ]
+    assert [text.partition(":")[0] for text in found if "bad" in text] == ["lost gpu bad"]
+
+
+@pytest.mark.slow
+def test_a_cluster_without_what_is_needed_is_told_and_waited_for(
+    scheduler: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hedypet_bids.engine.PATIENCE_S", 3.0)
+    monkeypatch.setattr(logging.getLogger("hedypet"), "propagate", True)
+    on_cluster = partial(
+        run_all,
+        do_part,
+        ["gpu rest"],
+        workers=Workers(1, scheduler=scheduler),
+        notify=_silent,
+        lost=lost_part,
+        gpu_parts=GpuParts(split_by_name, lambda one, two: one + two),
+    )
+    with pytest.raises(TryAgainError, match="has no workers"):
+        list(on_cluster())
+    workers = [worker(scheduler, "--gpus", "0")]
+    try:
+        with pytest.raises(TryAgainError, match=r"offers a GPU.*--gpus 1"):
+            list(on_cluster())
+        # One that comes later is found.
+        monkeypatch.setattr("hedypet_bids.engine.PATIENCE_S", 60.0)
+        caplog.clear()
+        timer = threading.Timer(3.0, lambda: workers.append(worker(scheduler, "--gpus", "1")))
+        timer.start()
+        (parts,) = on_cluster()
+        timer.join()
+    finally:
+        end(workers)
+    assert [part.part for part in parts] == ["gpu", "rest"]
+    assert "offers a GPU" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_away_is_named(scheduler: str, tmp_path: Path) -> None:
+    workers = [worker(scheduler)]
+    marker = tmp_path / "marker"
+    try:
+        results = run_all(
+            wait_long,
+            [str(marker)],
+            workers=Workers(1, scheduler=scheduler),
+            notify=_silent,
+            lost=_lost,
+        )
+        with pytest.raises(TryAgainError, match=r"is gone\. Run the same command again"):
+            threading.Thread(target=kill_when, args=(marker, scheduler)).start()
+            list(results)
+    finally:
+        end(workers)
+
+
+def wait_long(marker: str, _notify: object) -> str:
+    Path(marker).touch()
+    time.sleep(60)
+    return "too late"
+
+
+def kill_when(marker: Path, scheduler: str) -> None:
+    """Kill the scheduler once a worker has begun."""
+    while not marker.exists():
+        time.sleep(0.1)
+    port = scheduler.rpartition(":")[2]
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "scheduler" in words and port in words:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_what_runs_is_finished_after_the_first_failure() -> None:
+    """Two worker processes: the one that has not failed is let end, and nothing else begins."""
+    found = list(
+        run_all(
+            fail_or_take_time,
+            ["bad", "slow", "next", "last"],
+            workers=Workers(2),
+            notify=_silent,
+            lost=_lost,
+            enough=lambda result: result == "bad",
+        )
+    )
+    assert found == ["bad", "slow"]
+
+
+def fail_or_take_time(name: str, _notify: object) -> str:
+    time.sleep(0.0 if name == "bad" else 2.0)
+    return name
+
+
+def test_a_worker_says_what_is_wrong_with_its_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, told in (
+        (["--nthreads", "0"], "at least 1"),
+        (["--gpus", "-1"], "at least 0"),
+        (["--memory-limit", "much"], "a size such as 16GB"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            worker_main(["tcp://127.0.0.1:9", *words])
+        assert ended.value.code == 2
+        assert told in capsys.readouterr().err
 
 
 @pytest.mark.slow

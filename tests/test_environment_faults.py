@@ -302,6 +302,12 @@ def test_an_output_folder_of_another_user(shared: Path, undisturbed: Path) -> No
     done = run(as_somebody(everything(shared)), HOME=str(shared / "home"))
     assert_clear(done, 73, str(closed / "out"), "Permission denied")
     assert not list(closed.iterdir())
+    # One that he may not even look into.
+    (closed / "out").mkdir(mode=0o700)
+    (closed / "out" / "dataset_description.json").touch()
+    done = run(as_somebody(everything(shared)), HOME=str(shared / "home"))
+    assert_clear(done, 73, str(closed / "out"), "Permission denied")
+    shutil.rmtree(closed / "out")
     # Begun by one user, gone on with by another, who may not write all of it.
     assert run(everything(shared, "--steps", "segment"), umask=0o022).returncode == 0
     done = run(as_somebody(everything(shared)), HOME=str(shared / "home"))
@@ -313,6 +319,17 @@ def test_an_output_folder_of_another_user(shared: Path, undisturbed: Path) -> No
     assert_clear(done, 0, "sub-001 segment total: done")
     assert_whole(closed / "out")
     assert_same_results(closed / "out", undisturbed)
+
+
+def test_a_gpu_that_another_user_has_used() -> None:
+    held = "from pathlib import Path; import sys; from hedypet_bids.tools.gpu import reserved\n"
+    held += "with reserved('gpu:0', Path(sys.argv[1])) as gpu: print(len(gpu.handles))"
+    with open_folder() as folder:
+        # As /tmp is: files of others can neither be written nor removed.
+        folder.chmod(0o1777)
+        assert run([sys.executable, "-c", held, str(folder)], umask=0o022).stdout == "1\n"
+        done = run(as_somebody([sys.executable, "-c", held, str(folder)]))
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 from conftest import ROOT, hedypet, only
 from scipy import ndimage
@@ -33,7 +34,7 @@ from hedypet_bids.labels import label_table
 from hedypet_bids.steps.segment import check_ct
 from hedypet_bids.tools import synthseg, totalsegmentator
 from hedypet_bids.tools.external import run_program
-from hedypet_bids.tools.gpu import gpu_of
+from hedypet_bids.tools.gpu import gpus_of, reserved
 from hedypet_bids.tools.totalsegmentator import MODELS, TASKS, TotalSegmentator, models_of
 
 LICENCE = "aca_ABCDEFGHIJKLMN"
@@ -462,48 +463,74 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from hedypet_bids.tools.gpu import reserved
-with reserved(sys.argv[1], Path(sys.argv[2])):
+with reserved(sys.argv[1], Path(sys.argv[2])) as held:
     start = time.monotonic()
-    time.sleep(1)
+    time.sleep(1.5)
     end = time.monotonic()
-print(start, end)
+print(start, end, held.environment.get("CUDA_VISIBLE_DEVICES", "own"))
 """
 
 
 @pytest.mark.parametrize(
-    ("devices", "at_once"),
-    [(("gpu", "gpu:0"), False), (("auto", "gpu"), False), (("gpu:0", "gpu:1"), True), (("cpu", "cpu"), True)],
+    ("visible", "devices", "at_once"),
+    [
+        ("GPU-7a", ("gpu", "gpu:0"), False),
+        ("GPU-7a", ("auto", "gpu"), False),
+        ("GPU-7a,GPU-7b", ("gpu:0", "gpu:0"), False),
+        ("GPU-7a,GPU-7b", ("gpu:0", "gpu:1"), True),
+        ("GPU-7a,GPU-7b", ("auto", "gpu"), True),
+        ("GPU-7a,GPU-7b", ("gpu:0", "gpu"), True),
+        ("GPU-7a", ("cpu", "cpu"), True),
+    ],
 )
-def test_one_gpu_has_one_program_at_a_time(devices: tuple[str, str], at_once: bool, tmp_path: Path) -> None:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "GPU-7a,GPU-7b"}
-    programs = [
-        subprocess.Popen(
-            [sys.executable, "-c", HOLD, device, tmp_path], stdout=subprocess.PIPE, text=True, env=environment
-        )
-        for device in devices
-    ]
-    (start, end), (other_start, other_end) = (
-        tuple(map(float, program.communicate()[0].split())) for program in programs
+def test_one_gpu_has_one_program_at_a_time(
+    visible: str, devices: tuple[str, str], at_once: bool, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible}
+    programs = []
+    for device in devices:
+        words = [sys.executable, "-c", HOLD, device, tmp_path]
+        programs.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment))
+        # The first takes the GPU that it asks for before the second chooses.
+        time.sleep(0.7)
+    (start, end, gpu), (other_start, other_end, other_gpu) = (
+        program.communicate()[0].split() for program in programs
     )
-    assert (max(start, other_start) < min(end, other_end)) is at_once
+    assert (max(float(start), float(other_start)) < min(float(end), float(other_end))) is at_once
+    if {*devices} <= {"auto", "gpu"} and "," in visible:
+        assert {gpu, other_gpu} == set(visible.split(","))
+
+
+def test_the_third_program_waits_for_the_first_gpu_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with reserved("gpu:0", tmp_path):
+        held = subprocess.Popen([sys.executable, "-c", HOLD, "gpu:1", tmp_path], stdout=subprocess.PIPE)
+        time.sleep(0.7)
+        with reserved("auto", tmp_path) as third:
+            assert third.environment["CUDA_VISIBLE_DEVICES"] == "1"
+            assert held.wait(10) == 0
 
 
 @pytest.mark.parametrize(
-    ("device", "visible", "gpu"),
+    ("device", "visible", "gpus"),
     [
-        ("cpu", "0", None),
-        ("auto", "", None),
-        ("auto", "-1", None),
-        ("auto", "3", "3"),
-        ("gpu", "3,1", "3"),
-        ("gpu:1", "3,1", "1"),
+        ("cpu", "0", []),
+        ("auto", "", []),
+        ("auto", "-1", []),
+        ("auto", "3", ["3"]),
+        ("gpu", "3,1", ["3", "1"]),
+        ("gpu", "", ["0"]),
+        ("gpu:1", "3,1", ["1"]),
+        ("gpu:0", "3,1", ["3"]),
     ],
 )
 def test_a_gpu_is_known_by_the_number_of_the_driver(
-    device: str, visible: str, gpu: str | None, monkeypatch: pytest.MonkeyPatch
+    device: str, visible: str, gpus: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpu_of(device) == gpu
+    assert gpus_of(device) == gpus
 
 
 def test_a_run_without_segmentation_needs_no_weights_and_no_gpu(raw: Path, tmp_path: Path) -> None:
@@ -553,6 +580,48 @@ def test_failures_of_programs_are_told_apart(
         run_program(["sh", "-c", script], what="it", log=tmp_path / "a" / "log", timeout_s=20)
     assert type(found.value) is error
     assert re.search(message, str(found.value), re.DOTALL)
+
+
+SEGMENT = """
+import sys
+from pathlib import Path
+from hedypet_bids.tools.external import run_program
+from hedypet_bids.tools.gpu import reserved
+folder = Path(sys.argv[1])
+with reserved("gpu:0", folder) as held:
+    run_program(
+        ["sh", "-c", "sleep 60 & echo $! > child; echo $$ > program.new; mv program.new program; wait"],
+        what="it", log=folder / "log", timeout_s=60, handles=held.handles,
+    )
+"""
+
+
+def test_a_program_does_not_outlive_who_started_it_and_holds_its_gpu_till_then(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", SEGMENT, tmp_path], cwd=tmp_path)
+    until = time.monotonic() + 30
+    while not (tmp_path / "program").exists():
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    running = [int((tmp_path / name).read_text()) for name in ("program", "child")]
+    assert all(psutil.pid_exists(number) for number in running)
+    # As a worker is ended that takes too much memory.
+    process.kill()
+    process.wait()
+    began = time.monotonic()
+    with reserved("gpu:0", tmp_path):
+        waited = time.monotonic() - began
+    assert waited < 5
+    until = time.monotonic() + 5
+    while any(is_running(number) for number in running):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def is_running(number: int) -> bool:
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
@@ -641,6 +710,43 @@ def test_faults_of_synthseg(
             timeout_s=3 if fault == "hang" else 60,
             log=tmp_path / "log",
         )
+
+
+@pytest.mark.parametrize(
+    ("device", "driver", "only_cpu", "expected"),
+    [
+        ("auto", True, False, "auto"),
+        ("auto", False, False, "cpu"),
+        ("gpu:1", True, False, "gpu:1"),
+        ("cpu", True, False, "cpu"),
+        ("auto", True, True, "cpu"),
+        ("gpu:1", True, True, "cpu"),
+    ],
+)
+@pytest.mark.usefixtures("answer")
+def test_synthseg_runs_on_the_processor_where_it_can_use_no_gpu(
+    device: str,
+    driver: bool,
+    only_cpu: bool,
+    expected: str,
+    fake: Path,
+    t1w: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    if driver:
+        (programs / "nvidia-smi").write_text("#!/bin/sh\n")
+        (programs / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv(synthseg.DEVICE_VARIABLE, "cpu" if only_cpu else "")
+    tool = synthseg.SynthSeg(fake, device)
+    assert synthseg.device_of(tool) == expected
+    monkeypatch.setenv("FAKE_SYNTHSEG_ARGUMENTS", str(tmp_path / "arguments"))
+    made = synthseg.segment(tool, t1w, tmp_path / "out.nii.gz", timeout_s=60, log=tmp_path / "log")
+    assert made.device == ("cpu" if expected == "cpu" else "gpu")
+    assert ("--cpu" in (tmp_path / "arguments").read_text().split()) == (expected == "cpu")
 
 
 @pytest.mark.slow

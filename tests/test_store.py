@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,17 @@ def test_files_follow_the_umask(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_umask_survives_threads_that_write_at_once(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda n: write_text(tmp_path / f"{n}.txt", "x"), range(400)))
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o640}
 
 
 def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ _CANNOT_WRITE = frozenset(
 
 
 _PREFIX = ".tmp-"
+_UMASK = threading.Lock()
 
 
 @contextmanager
@@ -96,7 +98,8 @@ def write_error(path: Path, fault: OSError) -> HedypetError:
 
 
 def _umask() -> int:
-    # The umask can only be read by setting it.
-    current = os.umask(0)
-    os.umask(current)
+    # The umask can only be read by setting it, which one thread at a time may do.
+    with _UMASK:
+        current = os.umask(0)
+        os.umask(current)
     return current

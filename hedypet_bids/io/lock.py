@@ -13,8 +13,10 @@ from hedypet_bids.io.atomic import write_error
 
 
 @contextmanager
-def exclusive(path: Path, *, wait: bool, what: str) -> Iterator[None]:
-    """Hold the lock of a file (made if it is not there) while the block runs.
+def exclusive(path: Path, *, wait: bool, what: str) -> Iterator[int]:
+    """Hold the lock of a file (made if it is not there) while the block runs; gives its file descriptor.
+
+    A program that inherits the descriptor holds the lock as well, until it ends.
 
     Parameters
     ----------
@@ -32,14 +34,22 @@ def exclusive(path: Path, *, wait: bool, what: str) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = _open(path)
     except OSError as fault:
         raise write_error(path, fault) from fault
     try:
         _lock(handle, path, wait, what)
-        yield
+        yield handle
     finally:
         os.close(handle)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        # Another user's file, in a folder for all: it can be locked without being written.
+        return os.open(path, os.O_RDONLY)
 
 
 def _lock(handle: int, path: Path, wait: bool, what: str) -> None:

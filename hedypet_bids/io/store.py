@@ -96,7 +96,7 @@ class Store:
         }
         for name, text in wanted.items():
             path = self.path(name)
-            if not path.is_file() or path.read_text("utf-8") != text:
+            if _text_of(path) != text:
                 write_text(path, text)
 
 
@@ -305,6 +305,14 @@ def _checksum(path: Path, _size: int, _modified_ns: int) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as fault:
         raise HedypetError(f"The input {path} cannot be read: {fault.strerror}.") from fault
+
+
+def _text_of(path: Path) -> str | None:
+    """What a file of the output says; None where there is none."""
+    try:
+        return path.read_text("utf-8") if path.is_file() else None
+    except OSError as fault:
+        raise write_error(path, fault) from fault
 
 
 def _generated_by() -> dict[str, Any]:

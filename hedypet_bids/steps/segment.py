@@ -176,7 +176,7 @@ class SegmentCt(Segment):
         with _work_folder(self.subject) as folder:
             image, result = folder / "ct.nii", folder / "segmentation.nii.gz"
             grid = self._write_ct(image)
-            with gpu.reserved(tool.device, folder.parent):
+            with gpu.reserved(tool.device, folder.parent) as reserved:
                 made = totalsegmentator.segment(
                     tool,
                     self.task.name,
@@ -187,6 +187,7 @@ class SegmentCt(Segment):
                     threads=self.subject.threads,
                     timeout_s=settings.timeout_s,
                     log=_log_of(self.subject, f"totalsegmentator-{self.task.name}"),
+                    gpu=reserved,
                 )
             labels, found = read_labels(result)
         check_labels(labels, self.task, result)
@@ -252,7 +253,7 @@ class SegmentMr(Segment):
             image, result = folder / "t1w.nii.gz", folder / "segmentation.nii.gz"
             voxels, grid = read_volume(self._source.path, int16=True)
             write_nifti(image, voxels, grid)
-            with gpu.reserved(tool.device, folder.parent):
+            with gpu.reserved(synthseg.device_of(tool), folder.parent) as reserved:
                 made = synthseg.segment(
                     tool,
                     image,
@@ -261,6 +262,7 @@ class SegmentMr(Segment):
                     threads=self.subject.threads,
                     timeout_s=settings.timeout_s,
                     log=_log_of(self.subject, "synthseg"),
+                    gpu=reserved,
                 )
             labels, found = read_labels(result)
         check_labels(labels, self.task, result)

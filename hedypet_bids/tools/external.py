@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from hedypet_bids.errors import HedypetError, MissingProgramError, ReadWriteError, TryAgainError
 from hedypet_bids.io.atomic import write_error
+from hedypet_bids.tools import guard
 
 _LINES_SHOWN = 8
 _LOG_BYTES_READ = 20_000
@@ -35,8 +37,11 @@ def run_program(
     log: Path,
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
+    handles: Sequence[int] = (),
 ) -> Finished:
     """Run a program to its end; its standard output and error go to ``log``.
+
+    It is ended with this process, also where that is killed: see :mod:`hedypet_bids.tools.guard`.
 
     Parameters
     ----------
@@ -46,6 +51,8 @@ def run_program(
         What it does, for messages: ``TotalSegmentator (total)``.
     environment
         Variables on top of this process's own.
+    handles
+        File descriptors that are to stay open until the program and its children have ended.
 
     Raises
     ------
@@ -68,15 +75,16 @@ def run_program(
         try:
             # A session of its own, so that its children can be ended with it.
             process = subprocess.Popen(
-                command,
+                [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=words,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
+                pass_fds=handles,
             )
         except OSError as fault:
-            raise MissingProgramError(f"{what}: {command[0]} cannot be started: {fault}.") from fault
+            raise TryAgainError(f"{what}: no process can be started: {fault}.") from fault
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired as fault:
@@ -86,6 +94,8 @@ def run_program(
             ) from fault
         finally:
             _end_group(process)
+    if code == guard.CANNOT_START:
+        raise MissingProgramError(f"{what}: {command[0]} cannot be started: {last_words(log).strip()}.")
     if code != 0:
         raise _failure(what, code, log)
     return Finished(time.monotonic() - began, log)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from hedypet_bids.errors import TryAgainError
 from hedypet_bids.io.lock import exclusive
 
 _DEVICES = Path("/dev")
+
+# Where all of several GPUs are held, how often to look for one that is free again.
+_LOOK_UP_S = 1.0
 
 
 def visible_gpus() -> list[str]:
@@ -22,32 +28,63 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in found]
 
 
-def gpu_of(device: str) -> str | None:
-    """The GPU that ``--device`` stands for, as the driver numbers it; None for the processor."""
+@dataclass(frozen=True)
+class Reservation:
+    """A GPU that is held for a program, or the processor.
+
+    Parameters
+    ----------
+    environment
+        Variables with which the program sees that GPU as its first; empty where it is to choose by itself.
+    handles
+        File descriptors of the locks, for the program to inherit: it holds them for as long as it lives.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    handles: tuple[int, ...] = ()
+
+
+def gpus_of(device: str) -> list[str]:
+    """The GPUs that ``--device`` allows, as the driver numbers them; none for the processor."""
     if device == "cpu":
-        return None
+        return []
     gpus = visible_gpus()
-    if device == "auto" and not gpus:
-        return None
-    number = int(device.partition(":")[2] or 0)
-    return gpus[number] if number < len(gpus) else str(number)
+    if device == "auto":
+        return gpus
+    number = device.partition(":")[2]
+    if not number:
+        return gpus or ["0"]
+    return [gpus[int(number)] if int(number) < len(gpus) else number]
 
 
 @contextmanager
-def reserved(device: str, folder: Path) -> Iterator[None]:
-    """Hold the GPU of ``--device`` while the block runs; others on this machine wait for it.
+def reserved(device: str, folder: Path) -> Iterator[Reservation]:
+    """Hold one of the GPUs of ``--device`` while the block runs; others on this machine wait for it.
 
     Two networks at once on one GPU run out of its memory, and are no faster.
 
     Parameters
     ----------
     folder
-        Where the processes that share the GPU meet: the work folder.
+        Where the processes that share the GPUs meet: the work folder.
     """
-    gpu = gpu_of(device)
-    if gpu is None:
-        yield
+    gpus = gpus_of(device)
+    if not gpus:
+        yield Reservation()
         return
-    name = re.sub(r"[^A-Za-z0-9]+", "-", gpu)
-    with exclusive(folder / f"hedypet-gpu-{name}.lock", wait=True, what=f"GPU {gpu}"):
-        yield
+    with ExitStack() as stack:
+        gpu, handle = _first_free(gpus, folder, stack)
+        # Numbers are the driver's, which are the order on the bus; CUDA's own order is by speed.
+        choice = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu}
+        yield Reservation(choice if len(gpus) > 1 else {}, (handle,))
+
+
+def _first_free(gpus: list[str], folder: Path, stack: ExitStack) -> tuple[str, int]:
+    """A GPU that nobody holds, after waiting for one, and the handle of its lock."""
+    while True:
+        for gpu in gpus:
+            name = re.sub(r"[^A-Za-z0-9]+", "-", gpu)
+            lock = exclusive(folder / f"hedypet-gpu-{name}.lock", wait=len(gpus) == 1, what=f"GPU {gpu}")
+            with suppress(TryAgainError):
+                return gpu, stack.enter_context(lock)
+        time.sleep(_LOOK_UP_S)

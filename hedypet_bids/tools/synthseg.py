@@ -11,8 +11,11 @@ from pathlib import Path
 
 from hedypet_bids.errors import BadDataError, HedypetError, MissingProgramError
 from hedypet_bids.tools.external import run_program
+from hedypet_bids.tools.gpu import Reservation
 
 PROGRAM = "mri_synthseg"
+DEVICE_VARIABLE = "HEDYPET_SYNTHSEG_DEVICE"
+"""``cpu`` in it says that the program can use no GPU, as in the container image."""
 LOWEST_QC_SCORE = 0.65
 """Below it a segmentation failed (Billot et al., PNAS 2023;120(9):e2216399120)."""
 
@@ -64,8 +67,14 @@ def segment(
     threads: int = 1,
     timeout_s: float,
     log: Path,
+    gpu: Reservation | None = None,
 ) -> SynthSegRun:
     """Segment a T1w image (NIfTI) with cortical parcels into ``result``, in the image's own grid.
+
+    Parameters
+    ----------
+    gpu
+        What is held for it, see :func:`hedypet_bids.tools.gpu.reserved`.
 
     Raises
     ------
@@ -75,7 +84,7 @@ def segment(
         As :func:`hedypet_bids.tools.external.run_program`.
     """
     volumes, scores = result.with_name("volumes.csv"), result.with_name("qc.csv")
-    on_cpu = _on_cpu(tool.device)
+    on_cpu = device_of(tool) == "cpu"
     command = [
         *(str(tool.program), "--i", str(t1w), "--o", str(result)),
         *("--vol", str(volumes), "--qc", str(scores), "--threads", str(threads)),
@@ -84,7 +93,12 @@ def segment(
         *(["--cpu"] if on_cpu else []),
     ]
     finished = run_program(
-        command, what=PROGRAM, log=log, timeout_s=timeout_s, environment=_environment(tool)
+        command,
+        what=PROGRAM,
+        log=log,
+        timeout_s=timeout_s,
+        environment={**_environment(tool), **(gpu.environment if gpu else {})},
+        handles=gpu.handles if gpu else (),
     )
     if not result.is_file():
         raise HedypetError(f"{PROGRAM} ended without a result; its log is {log}.")
@@ -93,11 +107,14 @@ def segment(
     )
 
 
-def _on_cpu(device: str) -> bool:
-    if device != "auto":
-        return device == "cpu"
+def device_of(tool: SynthSeg) -> str:
+    """Where the program will run, in the words of ``--device``; ``cpu`` where it can use no GPU."""
+    if os.environ.get(DEVICE_VARIABLE) == "cpu":
+        return "cpu"
     # nvidia-smi comes with the driver; SynthSeg's own TensorFlow cannot be asked from here.
-    return shutil.which("nvidia-smi") is None
+    if tool.device == "auto" and shutil.which("nvidia-smi") is None:
+        return "cpu"
+    return tool.device
 
 
 def _environment(tool: SynthSeg) -> dict[str, str]:

@@ -22,6 +22,7 @@ from typing import Any
 from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, UsageError
 from hedypet_bids.io.atomic import write_error
 from hedypet_bids.tools.external import run_program
+from hedypet_bids.tools.gpu import Reservation
 
 TASKS: Mapping[str, str] = {"total": "total", "tissue": "tissue_types", "body": "body"}
 """TotalSegmentator's name of each of our CT tasks."""
@@ -190,8 +191,14 @@ def segment(
     threads: int = 1,
     timeout_s: float,
     log: Path,
+    gpu: Reservation | None = None,
 ) -> SegmentationRun:
     """Segment a CT (NIfTI) into ``result`` (NIfTI), label numbers as TotalSegmentator's.
+
+    Parameters
+    ----------
+    gpu
+        What is held for it, see :func:`hedypet_bids.tools.gpu.reserved`.
 
     Raises
     ------
@@ -224,7 +231,11 @@ def segment(
                     what=f"TotalSegmentator ({TASKS[task]})",
                     log=log,
                     timeout_s=timeout_s,
-                    environment=_environment(tool, folder, temporary, threads),
+                    environment={
+                        **_environment(tool, folder, temporary, threads),
+                        **(gpu.environment if gpu else {}),
+                    },
+                    handles=gpu.handles if gpu else (),
                 )
         except HedypetError as error:
             faults = faults_of_weights(tool.weights, models, read=True)
