@@ -69,6 +69,7 @@ ENV PATH=/opt/hedypet/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
     PYTHONNOUSERSITE=1 \
     PYTHONUNBUFFERED=1 \
     FREESURFER_HOME=/opt/freesurfer \
+    HEDYPET_SYNTHSEG_DEVICE=cpu \
     TOTALSEG_WEIGHTS_PATH=/opt/totalsegmentator \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility

@@ -18,7 +18,7 @@ from hedypet_bids.errors import HedypetError
 SCHEMA_VERSION = "0.5"
 
 # Folders that hedypet makes. A Boutiques File must exist before the run, so these are Strings.
-_MADE_BY_HEDYPET = frozenset({"output_dir", "work_dir"})
+_MADE_BY_HEDYPET = frozenset({"output_dir", "work_dir", "bids_database_dir"})
 
 
 class PrintDescriptor(argparse.Action):

@@ -36,7 +36,21 @@ VOI_SHAPES: Mapping[str, VoiShape] = {
 
 @dataclass(frozen=True)
 class Selection:
-    """Which reconstruction or contrast plays which part when a session has several."""
+    """Which reconstruction or contrast plays which part when a session has several.
+
+    Attributes
+    ----------
+    dynamic_rec
+        ``rec-`` label of the dynamic series.
+    static_rec
+        ``rec-`` label of the static image.
+    ct_rec
+        ``rec-`` label of the CT.
+    head_mr_acq
+        ``acq-`` label of the T1w image of the head.
+    body_mr_acq
+        ``acq-`` label of the DIXON image that is registered to the CT; all contrasts follow it.
+    """
 
     dynamic_rec: str = "acdynPSF"
     static_rec: str = "acstatPSF"
@@ -47,7 +61,13 @@ class Selection:
 
 @dataclass(frozen=True)
 class StaticSettings:
-    """Minutes after injection of a dynamic scan that stand for a static image where there is none."""
+    """Minutes after injection of a dynamic scan that stand for a static image where there is none.
+
+    Attributes
+    ----------
+    window_min
+        Start and end, min; each frame counts by the time of the window that it covers.
+    """
 
     window_min: tuple[float, ...] = (50.0, 70.0)
 
@@ -56,8 +76,16 @@ class StaticSettings:
 class SegmentSettings:
     """How TotalSegmentator and SynthSeg run where there is no ready segmentation.
 
-    ``totalseg_fast`` takes the 3 mm networks (6 mm for the body), ``totalseg_roi_subset`` leaves all other
-    regions of the total task out.
+    Attributes
+    ----------
+    totalseg_fast
+        Take the 3 mm networks (6 mm for the body).
+    totalseg_roi_subset
+        Regions of the total task; all others are left out. Empty: all regions.
+    synthseg_robust
+        Run SynthSeg in its robust mode.
+    timeout_s
+        Longest time of one run of either program, s; after it the program is ended.
     """
 
     totalseg_fast: bool = False
@@ -68,7 +96,17 @@ class SegmentSettings:
 
 @dataclass(frozen=True)
 class RegisterSettings:
-    """Rigid MR-to-CT registration by mutual information; ``identity`` leaves the MR where it is."""
+    """Rigid MR-to-CT registration by mutual information.
+
+    Attributes
+    ----------
+    method
+        ``rigid``, or ``identity``, which leaves the MR where it is.
+    seed
+        Seed of the random choice of the voxels that are compared.
+    head_margin_mm
+        Margin around the brain to which the CT is cropped for the head's MR, mm.
+    """
 
     method: RegisterMethod = "rigid"
     seed: int = 42
@@ -77,7 +115,19 @@ class RegisterSettings:
 
 @dataclass(frozen=True)
 class ResampleSettings:
-    """Interpolation into the three spaces and the size of the head space."""
+    """Interpolation into the three spaces and the size of the head space.
+
+    Attributes
+    ----------
+    spline_order
+        Order of the splines that images are resampled with; labels take the nearest voxel.
+    ct_outside_hu
+        Value of CT and topogram outside their field of view, HU; PET and MR get 0.
+    head_size_mm
+        Extent of the head space around the middle of the brain, mm: left to right, back to front, up.
+    head_voxel_mm
+        Edge of its voxels, mm.
+    """
 
     spline_order: int = 3
     ct_outside_hu: float = -1024.0
@@ -87,14 +137,30 @@ class ResampleSettings:
 
 @dataclass(frozen=True)
 class NormaliseSettings:
-    """SUV and SUL constants; ``write_suv`` also writes the static PET in SUV."""
+    """SUV and SUL constants.
+
+    Attributes
+    ----------
+    write_suv
+        Write the static PET in SUV as well.
+    """
 
     write_suv: bool = False
 
 
 @dataclass(frozen=True)
 class AortaSettings:
-    """Aorta segments and volumes of interest for the input functions."""
+    """Aorta segments and volumes of interest for the input functions.
+
+    Attributes
+    ----------
+    method
+        ``centreline``, or ``nifti_dynamic``, the library with which the published tables were made.
+    early_window_s
+        Time from the first frame in which the bolus is looked for, s.
+    keep_fraction
+        Voxels below this share of the median early uptake of their segment are dropped (no unit).
+    """
 
     method: AortaMethod = "centreline"
     early_window_s: float = 240.0
@@ -103,7 +169,13 @@ class AortaSettings:
 
 @dataclass(frozen=True)
 class CurveSettings:
-    """Region statistics of static and dynamic PET."""
+    """Region statistics of static and dynamic PET.
+
+    Attributes
+    ----------
+    erosions
+        How often regions are eroded before they are measured; a set of curves for each number.
+    """
 
     erosions: tuple[int, ...] = (0, 1)
 
@@ -112,9 +184,24 @@ class CurveSettings:
 class PatlakSettings:
     """Patlak fits: integration rule, windows, and what the voxel maps use.
 
-    ``tracers`` are parts of the names of tracers that are trapped, which Patlak's model assumes; for
-    others nothing is fitted. A scan that starts later than ``latest_start_s`` after injection has missed
-    blood that the integral needs.
+    Attributes
+    ----------
+    rule
+        Integration of the input function: ``simpson``, as in the published tables, or ``frames``.
+    last_frames
+        Windows that are the last frames of the series: their numbers of frames.
+    start_min
+        Further windows: all frames from these times after injection on, min.
+    map_last_frames
+        Number of last frames that the voxel maps are fitted to.
+    map_fwhm_mm
+        Width of the Gaussian that smooths the maps, mm (full width at half maximum); 0: none.
+    map_input_function
+        Input function of the maps: volume of interest and segment, as in the file names.
+    tracers
+        Parts of the names of tracers that are trapped, which Patlak's model assumes; others are not fitted.
+    latest_start_s
+        A scan that starts later after injection is not fitted, s: it has missed blood.
     """
 
     rule: Rule = "simpson"

@@ -3,7 +3,7 @@
 #   container_test.sh [--definition | --check] [FOLDER]
 #     --definition   build Singularity.def instead (converted by spython)
 #     --check        only say whether this machine can do it: exit status 0, else 75 and the reason
-#     FOLDER         scratch folder of 12 GB, emptied in the end (default: a new one in TMPDIR)
+#     FOLDER         scratch folder of 14 GB, emptied in the end (default: a new one in TMPDIR)
 # Exit status 75: an image cannot be built, for which the mirrors of packages may be the reason.
 # Needs root on Debian 12 and: apt-get install buildah podman runc debootstrap bubblewrap python3-pip
 # KEEP=1 leaves image and outputs in FOLDER; the base image is used again from there.
@@ -88,13 +88,15 @@ make_base() {
   rm -rf "$scratch/base"
 }
 
+revision() { git rev-parse HEAD 2>/dev/null || echo unknown; }
+
 build() { # build FILE
   local mounts=()
   while read -r mount; do mounts+=(-v "$mount"); done < <(pip_mounts)
   buildah "${store[@]}" bud --isolation chroot --layers "${mounts[@]}" --file "$1" --tag localhost/hedypet \
     --build-arg BASE_IMAGE=localhost/base --build-arg FREESURFER_IMAGE=localhost/base --build-arg TORCH=cpu \
     --build-arg WITH_WEIGHTS=0 --build-arg WITH_SYNTHSEG=0 --build-arg VERSION="$(<version)" \
-    --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" . >"$scratch/build.log" 2>&1 ||
+    --build-arg REVISION="$(revision)" . >"$scratch/build.log" 2>&1 ||
     { tail -n 30 "$scratch/build.log" >&2; cannot_build "the image cannot be built (the whole log: build.log of the folder, with KEEP=1)"; }
 }
 
@@ -117,9 +119,16 @@ in_bubblewrap() { # in_bubblewrap [OPTION...] COMMAND...
 
 check_image() {
   [[ $(inspect '{{json .Config.Entrypoint}}') == '["/run.py"]' ]] || fail "the entry point is not /run.py"
-  [[ $(inspect '{{index .Config.Labels "org.opencontainers.image.version"}}') == "$(<version)" ]] ||
-    fail "the label with the version is missing"
   check_root_fs
+}
+
+check_labels() {
+  local name expected
+  for name in version revision; do
+    if [[ $name == version ]]; then expected=$(<version); else expected=$(revision); fi
+    [[ $(inspect "{{index .Config.Labels \"org.opencontainers.image.$name\"}}") == "$expected" ]] ||
+      fail "the label with the $name is missing"
+  done
 }
 
 check_root_fs() {
@@ -193,10 +202,12 @@ make_freesurfer() {
   tar -C "$scratch/freesurfer" -c . | podman "${store[@]}" import - localhost/freesurfer:latest >/dev/null 2>&1
 }
 
-# spython takes PYTHONNOUSERSITE for a user, and knows no %arguments.
+# spython takes PYTHONNOUSERSITE for a user, and knows no %arguments. The CPU build of torch comes by pip's own configuration.
 convert_definition() {
   "${SPYTHON:-.venv/bin/spython}" recipe Singularity.def |
     sed -e 's/^PYTHONNOUSERSITE/ENV &/' -e 's/{{ TORCH }}/cpu/' -e 's/{{ WITH_WEIGHTS }}/0/' -e '/^HEALTHCHECK/d' \
+      -e 's/PIP_EXTRA_INDEX_URL={{ PIP_EXTRA_INDEX_URL }} //' -e "s/{{ VERSION }}/$(<version)/" \
+      -e "s/{{ REVISION }}/$(revision)/" -e 's/{{ SOURCE }}/unknown/' \
       -e 's|^FROM freesurfer/[^ ]*|FROM localhost/freesurfer|' -e 's|^FROM python:[^ ]*|FROM localhost/base|' \
       >"$scratch/Singularity.Dockerfile"
 }
@@ -222,7 +233,7 @@ show_layers() {
 test_dockerfile() {
   say "build"; began=$SECONDS; build Dockerfile; built_s=$((SECONDS - began))
   root_fs=$(podman "${store[@]}" image mount localhost/hedypet)
-  say "image"; check_image; check_help
+  say "image"; check_image; check_labels; check_help
   say "input"; make_input
   say "podman"; began=$SECONDS; run_levels; podman_s=$((SECONDS - began))
   check_output "$scratch/run/out" "$scratch/run/work" 001 002
@@ -241,7 +252,7 @@ test_definition() {
   build "$scratch/Singularity.Dockerfile"
   echo "Singularity.def: built in $((SECONDS - began)) s, $(($(inspect '{{.Size}}') / 1000000)) MB"
   root_fs=$(podman "${store[@]}" image mount localhost/hedypet)
-  say "image"; check_root_fs; check_sections
+  say "image"; check_root_fs; check_labels; check_sections
 }
 
 mkdir -p "$scratch"

@@ -41,24 +41,6 @@ _LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)"
 _CELL = re.compile(r"^# %%", re.MULTILINE)
 
 
-def on_config(config: Any) -> Any:
-    """Leave out of the navigation the pages that this checkout does not have."""
-    pages = {path.name for path in Path(config.docs_dir).glob("*.md")} | set(PAGES_FROM) | {"tutorial.md"}
-    config.nav = _without_missing(config.nav, pages)
-    return config
-
-
-def _without_missing(entries: list[Any], pages: set[str]) -> list[Any]:
-    kept = []
-    for entry in entries:
-        ((title, target),) = entry.items()
-        if isinstance(target, list):
-            kept.append({title: _without_missing(target, pages)})
-        elif target in pages:
-            kept.append(entry)
-    return kept
-
-
 def on_files(files: Files, *, config: Any) -> Files:
     """Add the pages from other folders and the tutorial."""
     for name, origin in PAGES_FROM.items():

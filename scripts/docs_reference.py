@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from html import escape
+from inspect import cleandoc
 from pathlib import Path
 from typing import NoReturn
 from unittest.mock import patch
 
+import tomli_w
 from docs_outputs import FILES, TABLE_KINDS, OutputFile
 
 from hedypet_bids.boutiques import descriptor
@@ -130,10 +133,37 @@ def settings_file() -> str:
 
 def settings_meanings() -> str:
     """What each section of the settings is about."""
-    sections = [(name, type(getattr(Settings(), name)).__doc__ or "") for name in plain(Settings())]
-    return table(
-        ("section", "what it sets"), [(f"`[{n}]`", _code(" ".join(doc.split()))) for n, doc in sections]
-    )
+    rows = [(f"`[{name}]`", _code(_about(section)[0])) for name, section in _settings_sections()]
+    return table(("section", "what it sets"), rows)
+
+
+def settings_parameters() -> str:
+    """Every parameter of the settings with its default and what it means, a table a section."""
+    lines = []
+    for name, section in _settings_sections():
+        meanings = _about(section)[1]
+        defaults: Mapping[str, object] = tomllib.loads(Settings().to_toml())[name]
+        rows = [(f"`{key}`", f"`{_toml(value)}`", _code(meanings[key])) for key, value in defaults.items()]
+        lines += [f"#### [{name}]\n", table(("parameter", "default", "meaning"), rows), ""]
+    return "\n".join(lines)
+
+
+def _settings_sections() -> list[tuple[str, object]]:
+    return [(name, getattr(Settings(), name)) for name in plain(Settings())]
+
+
+def _about(section: object) -> tuple[str, dict[str, str]]:
+    """The docstring of a section: what it is about, and the meaning of each of its parameters."""
+    text, _, listed = cleandoc(type(section).__doc__ or "").partition("\n\nAttributes\n----------\n")
+    entries = re.findall(r"^(\w+)\n((?: +.+\n?)+)", listed, re.MULTILINE)
+    return " ".join(text.split()), {name: " ".join(meaning.split()) for name, meaning in entries}
+
+
+def _toml(value: object) -> str:
+    """A value as it stands in the file, lists on one line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return tomli_w.dumps({"x": value}).strip().removeprefix("x = ")
 
 
 def models() -> str:
@@ -257,6 +287,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "exit codes": exit_codes,
     "settings file": settings_file,
     "settings sections": settings_meanings,
+    "settings parameters": settings_parameters,
     "models": models,
     "tasks": tasks,
     "regions": regions,

@@ -113,8 +113,9 @@ def test_hedypet_says_what_its_command_line_says() -> None:
     assert found["analysis_level"]["value-choices"] == ["participant", "group"]
     assert found["participant_label"]["list"]
     assert found["nprocs"]["minimum"] == 1
-    # A File must exist when a platform starts the run; this folder does not yet.
+    # A File must exist when a platform starts the run; the folders that hedypet makes do not yet.
     assert (found["bids_dir"]["type"], found["output_dir"]["type"]) == ("File", "String")
+    assert (found["work_dir"]["type"], found["bids_database_dir"]["type"]) == ("String", "String")
     codes = {error["code"]: error["description"] for error in content["error-codes"]}
     assert codes[InvalidDatasetError.exit_code] == "The BIDS validator rejects the input dataset."
     assert codes[UsageError.exit_code]
@@ -169,6 +170,7 @@ def test_a_full_invocation_arrives_unchanged(boutiques: Any, described: Path) ->
         "patlak_start": [30, 40.5],
         "patlak_rule": "frames",
         "work_dir": "scratch",
+        "bids_database_dir": "index",
         "nprocs": 2,
         "dry_run": False,
         "verbose": True,
@@ -178,6 +180,7 @@ def test_a_full_invocation_arrives_unchanged(boutiques: Any, described: Path) ->
     assert options.participant_labels == ("001", "002")
     assert options.derivatives == {"totalsegmentator": Path("ts"), "aorta": Path("masks")}
     assert (options.bids_filter_file, options.work_dir) == (Path("filter.json"), Path("scratch"))
+    assert options.database_dir == Path("index")
     assert options.values["patlak"] == {"start_min": (30.0, 40.5), "rule": "frames"}
     assert (options.nprocs, options.skip_bids_validation, options.dry_run) == (2, True, False)
     assert options.verbosity == 1

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from hedypet_bids.cli import parse
+from hedypet_bids.tools.synthseg import DEVICE_VARIABLE
 from hedypet_bids.tools.totalsegmentator import MODELS, models_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,8 +117,12 @@ def test_all_open_models_are_fetched_and_the_licensed_one_has_its_mount_point(st
         assert f"/opt/totalsegmentator/{tissue.folder}" in text
 
 
+def docker_labels() -> dict[str, str]:
+    return dict(re.findall(r'(org\.opencontainers\.image\.\w+)="([^"]*)"', " ".join(arguments_of("LABEL"))))
+
+
 def test_labels_are_those_of_oci() -> None:
-    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', " ".join(arguments_of("LABEL"))))
+    labels = {name.rpartition(".")[2]: value for name, value in docker_labels().items()}
     assert labels["title"] == PROJECT["project"]["name"]
     assert labels["licenses"] == PROJECT["project"]["license"]
     assert (labels["revision"], labels["version"]) == ("${REVISION}", "${VERSION}")
@@ -152,6 +157,10 @@ def test_the_definition_has_the_same_environment(stages: Any) -> None:
     # What --nv does for Singularity.
     nvidia = {name for name in docker if name.startswith("NVIDIA_")}
     assert {name: value for name, value in docker.items() if name not in nvidia} == singularity
+    # The TensorFlow of the image has no CUDA libraries.
+    assert docker[DEVICE_VARIABLE] == "cpu"
+    assert "nvidia" not in " ".join(locked("synthseg"))
+    assert " --cpu " in (ROOT / "deploy" / "mri_synthseg.sh").read_text()
     assert docker["NVIDIA_VISIBLE_DEVICES"] == "all"
     assert set(docker["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility"}
 
@@ -160,11 +169,44 @@ def test_the_definition_has_all_sections(stages: Any) -> None:
     final = stages["final"]
     assert final.cmd == 'exec /run.py "$@"'
     assert any("/run.py --version" in line for line in final.install if "/tests.sh" in line)
-    assert "org.opencontainers.image.title hedypet" in final.labels
     text = (ROOT / "Singularity.def").read_text()
     assert "singularity run" in text.split("%help")[1]
     for source in (line.split()[0] for line in final.files):
         assert (ROOT / source).exists(), source
+
+
+def definition_arguments() -> dict[str, str]:
+    """The section %arguments: name -> default."""
+    section = (ROOT / "Singularity.def").read_text().split("\n%arguments\n")[1].split("\n%")[0]
+    return dict(line.strip().split("=", 1) for line in section.splitlines() if line.strip())
+
+
+def test_the_definition_has_the_same_labels_and_arguments(stages: Any) -> None:
+    labels = dict(line.split(" ", 1) for line in stages["final"].labels)
+    filled_in = {name: re.sub(r"\{\{ (\w+) \}\}", r"${\1}", value) for name, value in labels.items()}
+    assert filled_in == docker_labels()
+    without_default = [text for text in arguments_of("ARG") if "=" not in text]
+    docker = defaults() | dict.fromkeys(without_default, "")
+    arguments = definition_arguments()
+    assert arguments == {name: docker[name] for name in arguments}
+    # Each is used, and all that is used has a default.
+    body = re.sub(r"^\s*#.*$", "", (ROOT / "Singularity.def").read_text(), flags=re.M)
+    assert set(re.findall(r"\{\{ (\w+) \}\}", body)) == arguments.keys()
+    # What spython leaves standing the container test fills in.
+    script = (ROOT / "scripts" / "container_test.sh").read_text()
+    assert [name for name in arguments if f"s/{{{{ {name} }}}}/" not in script] == ["PIP_EXTRA_INDEX_URL"]
+    assert "'s/PIP_EXTRA_INDEX_URL={{ PIP_EXTRA_INDEX_URL }} //'" in script
+
+
+def test_the_other_index_reaches_the_packages_of_torch_only(stages: Any) -> None:
+    (line,) = [line for line in stages["final"].install if "PIP_EXTRA_INDEX_URL" in line]
+    assert line.startswith("PIP_EXTRA_INDEX_URL={{ PIP_EXTRA_INDEX_URL }} /opt/hedypet/bin/python -m pip")
+    assert line.endswith("-r /locks/{{ TORCH }}.txt")
+    (index,) = re.findall(
+        r"^readonly torch_cpu_index=(\S+)$", (ROOT / "scripts" / "lock.sh").read_text(), re.M
+    )
+    for name in ("Singularity.def", "docs/container.md"):
+        assert f"PIP_EXTRA_INDEX_URL={index}" in (ROOT / name).read_text("utf-8"), name
 
 
 def test_no_command_of_the_definition_needs_the_line_before(stages: Any) -> None:
@@ -241,6 +283,11 @@ def test_babs_gives_arguments_that_hedypet_takes() -> None:
     (version,) = content["zip_foldernames"].values()
     assert version == (ROOT / "version").read_text().strip().replace(".", "-")
     assert "--containall" in content["singularity_args"]
+    # BABS 0.5 reads the dataset from the file, and gives a job to those participants only that have these.
+    (dataset,) = content["input_datasets"].values()
+    assert dataset["required_files"] == ["**/pet/*_pet.nii*"]
+    assert (dataset["is_zipped"], dataset["path_in_babs"]) == (False, "inputs/data/BIDS")
+    assert dataset["origin_url"]
 
 
 @pytest.fixture
@@ -254,7 +301,7 @@ def brainlife(tmp_path: Path) -> Path:
     fake = tmp_path / "bin" / "singularity"
     fake.write_text(
         '#!/bin/bash\nprintf "%s\\0" "$@" >>calls\nprintf "\\n" >>calls\n'
-        '[[ " $* " == *" group "* ]] || exit "${PARTICIPANT_CODE:-0}"\n'
+        '[[ " $* " == *" group "* ]] && exit "${GROUP_CODE:-0}"\nexit "${PARTICIPANT_CODE:-0}"\n'
     )
     fake.chmod(0o755)
     return tmp_path
@@ -291,6 +338,14 @@ def test_brainlife_makes_the_tables_and_keeps_the_exit_code_when_a_participant_f
     assert "--participant-label" not in calls[0]
 
 
+@pytest.mark.parametrize(("participant", "expected"), [("0", 73), ("1", 1)])
+def test_brainlife_tidies_up_when_the_group_fails(participant: str, expected: int, brainlife: Path) -> None:
+    codes = {"PARTICIPANT_CODE": participant, "GROUP_CODE": "73"}
+    code, calls = run_main(brainlife, {"bids": "input/bids", "group": True}, **codes)
+    assert (code, len(calls)) == (expected, 2)
+    assert not (brainlife / "work").exists() and (brainlife / "output").is_dir()
+
+
 def test_brainlife_says_what_is_missing(brainlife: Path) -> None:
     assert run_main(brainlife, {"bids": "nowhere"}) == (66, [])
 
@@ -299,8 +354,11 @@ def test_the_release_builds_the_image_with_arguments_it_knows() -> None:
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
     assert jobs["image"]["needs"] == jobs["package"]["needs"] == "test"
     (build,) = [step for step in jobs["image"]["steps"] if "build-push-action" in step.get("uses", "")]
-    names = {line.split("=")[0] for line in build["with"]["build-args"].splitlines()}
-    assert names == {"VERSION", "REVISION", "SOURCE"} and names <= defaults().keys()
+    given = dict(line.split("=", 1) for line in build["with"]["build-args"].splitlines())
+    assert given.keys() == {"VERSION", "REVISION", "SOURCE", "WITH_SYNTHSEG"}
+    assert given.keys() <= defaults().keys()
+    # FreeSurfer's files would come without its licence.
+    assert given["WITH_SYNTHSEG"] == "0"
     # Only a tag publishes.
     assert "ref_type == 'tag'" in build["with"]["push"]
     (publish,) = [step for step in jobs["package"]["steps"] if "pypi-publish" in step.get("uses", "")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import re
 import shutil
@@ -24,14 +25,23 @@ from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS
 from hedypet_bids.steps.data_dictionary import TABLES
 
 sys.path.insert(0, str(ROOT / "scripts"))
+import docs_hooks
 import docs_outputs
 import docs_reference
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(ROOT / folder / "README.md" for folder in ("deploy/slurm", "reconstructions")),
+    *sorted(DOCS.glob("*.md")),
+]
 SHELLS = {"bash", "sh", "console"}
 # Languages whose blocks show something instead of doing it.
 SHOWN = {"text", "toml", "json", "yaml", "math", "bibtex", "dockerfile", "ini", "html"}
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 # --- the pages ---------------------------------------------------------------------------------------
@@ -70,17 +80,22 @@ class _Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
-        cwd=ROOT,
+    built = _mkdocs(ROOT, folder)
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr, built.stderr
+    return folder
+
+
+def _mkdocs(source: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    # Not --quiet: what is not said does not count as a warning either.
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)],
+        cwd=source,
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )
-    assert built.returncode == 0, built.stderr
-    assert "WARNING" not in built.stderr, built.stderr
-    return folder
 
 
 def _page(site: Path, name: str) -> _Page:
@@ -150,6 +165,21 @@ def test_usage_lists_the_flags_of_the_other_programs(site: Path) -> None:
                 assert "-".join(filter(None, [prefix, label])) in targets, (program, label)
 
 
+def test_every_parameter_of_the_settings_is_explained() -> None:
+    text = docs_reference.settings_parameters()
+    for name, section in docs_reference._settings_sections():
+        about, meanings = docs_reference._about(section)
+        assert about.endswith(".") and "Attributes" not in about
+        assert list(meanings) == [field.name for field in dataclasses.fields(type(section))], name
+        assert all(
+            meaning[0] in "`ABCDEFGHIJKLMNOPQRSTUVWXYZ" and meaning[-1] == "."
+            for meaning in meanings.values()
+        )
+        assert f"#### [{name}]" in text
+    assert "| `last_frames` | `[2, 3, 4, 5, 6, 7, 8]` | Windows that are" in text
+    assert '| `ct_rec` | `"br38f"` | `rec-` label of the CT. |' in text
+
+
 @pytest.mark.slow
 def test_outputs_names_every_file_kind_and_column(site: Path) -> None:
     code = _page(site, "outputs").code
@@ -159,10 +189,21 @@ def test_outputs_names_every_file_kind_and_column(site: Path) -> None:
     assert not missing
 
 
-def test_every_page_is_in_the_navigation() -> None:
+def test_every_page_is_in_the_navigation_and_there() -> None:
     nav = re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
     assert len(nav) == len(set(nav))
-    assert {path.name for path in DOCS.glob("*.md")} <= set(nav)
+    pages = {path.name for path in DOCS.glob("*.md")}
+    assert pages | set(docs_hooks.PAGES_FROM) | {"tutorial.md"} == set(nav)
+
+
+@pytest.mark.slow
+def test_a_page_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    for name in ("docs", "scripts"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    text = (ROOT / "mkdocs.yml").read_text("utf-8")
+    (tmp_path / "mkdocs.yml").write_text(text.replace(": platforms.md", ": not-there.md"), "utf-8")
+    built = _mkdocs(tmp_path, tmp_path / "site")
+    assert built.returncode != 0 and "not-there.md" in built.stderr, built.stderr
 
 
 # --- the lists against a real run --------------------------------------------------------------------
@@ -342,7 +383,7 @@ def _indented_code(page: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_block_names_its_language_or_why_it_is_not_run(page: Path) -> None:
     for block in _blocks(page):
         known = block.language in SHELLS | {"python"} | SHOWN
@@ -393,7 +434,7 @@ def _commands(block: _Block) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if _runs(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if _runs(page)], ids=_name)
 def test_blocks_run(page: Path, phantom_run: Run, tmp_path: Path) -> None:
     _folder_of_a_page(tmp_path, phantom_run)
     programs = Path(sys.executable).parent

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from streamlit.testing.v1 import AppTest
 
-from hedypet_bids.explorer import main
+from hedypet_bids.explorer import INSTALL, main
 from hedypet_bids.explorer.figures import Axis, curves_figure, points_figure, value_axis
 from hedypet_bids.explorer.spread import mean_and_half_width
 from hedypet_bids.explorer.tables import Tables, wide
@@ -238,6 +238,18 @@ def test_gaps_are_said_and_the_page_opens(break_it, said: str, output: Path, tmp
 def test_a_folder_that_is_no_output_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 66
     assert "no output of hedypet" in capsys.readouterr().err
+
+
+def test_an_installation_without_the_explorer_says_how_to_get_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the container image, which has the program but not its packages."""
+    (tmp_path / "dataset_description.json").write_text("{}")
+    monkeypatch.setattr("hedypet_bids.explorer.find_spec", lambda _: None)
+    assert main([str(tmp_path)]) == 127
+    said = capsys.readouterr().err
+    assert f"needs streamlit, plotly, duckdb; install them with {INSTALL} in the folder" in said
+    assert INSTALL in (ROOT / "docs" / "explorer.md").read_text("utf-8")
 
 
 # ---- in a real browser

@@ -14,6 +14,7 @@ from hedypet_bids.errors import HedypetError, MissingInputError, MissingProgramE
 from hedypet_bids.version import __version__
 
 PACKAGES = ("streamlit", "plotly", "duckdb")
+INSTALL = "pip install -c constraints.txt '.[explorer]'"
 _APP = Path(__file__).with_name("app.py")
 
 
@@ -64,7 +65,8 @@ def _check(output: Path) -> None:
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
         raise MissingProgramError(
-            f"The explorer needs {', '.join(missing)}; install them with pip install 'hedypet[explorer]'."
+            f"The explorer needs {', '.join(missing)}; install them with {INSTALL} in the folder of "
+            "hedypet's source. The container image is without them: run the explorer outside, on the output."
         )
 
 
