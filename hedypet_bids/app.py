@@ -32,12 +32,15 @@ from hedypet_bids.options import Options
 from hedypet_bids.participant import Job, gpu_part, inputs_of, joined, lost, process
 from hedypet_bids.pipeline import run_group
 from hedypet_bids.preflight import segmentation_tools
-from hedypet_bids.resources import memory_limit_mb, participant_mb
+from hedypet_bids.resources import memory_limit_mb, participant_mb, segmentation_mb
 from hedypet_bids.runner import ParticipantResult
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.splits import read_splits
 from hedypet_bids.tools.validator import validate_dataset
 from hedypet_bids.version import __version__
+
+# Without --mem-mb the memory of so many participants is estimated: a look at hundreds would take a minute.
+_ESTIMATED = 4
 
 _log = logging.getLogger("hedypet")
 
@@ -96,12 +99,7 @@ def _participants(options: Options, settings: Settings) -> int:
     _make_output(store)
     if answer:
         write_text(store.path(names.VALIDATOR_LOG), answer)
-    needed_mb = _needed_mb(jobs) if options.mem_mb else 0.0
-    if options.mem_mb and needed_mb > options.mem_mb:
-        _log.warning(
-            "A participant is estimated to need %.0f MB, more than --mem-mb %d.", needed_mb, options.mem_mb
-        )
-    workers = Workers(nprocs, options.mem_mb, needed_mb, options.dask_scheduler, options.work_dir)
+    workers = _workers(options, jobs, nprocs)
     if not options.low_mem and _fit_side_by_side(jobs, workers):
         jobs = [replace(job, side_by_side=True) for job in jobs]
     progress = _Progress(console)
@@ -121,6 +119,23 @@ def _participants(options: Options, settings: Settings) -> int:
     code = exit_code_of(results)
     console.summarise(sorted(results, key=lambda r: r.label), store.root, code)
     return code
+
+
+def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
+    """As many worker processes as processors, participants and memory allow."""
+    workers = Workers(nprocs, options.mem_mb, 0.0, options.dask_scheduler, options.work_dir)
+    if options.dask_scheduler is not None:
+        return workers
+    if options.mem_mb:
+        needed_mb, limit_mb = _needed_mb(jobs), float(options.mem_mb)
+    elif min(nprocs, len(jobs)) > 1:
+        needed_mb, limit_mb = _needed_mb(jobs[:_ESTIMATED]), memory_limit_mb()
+    else:
+        return workers
+    if needed_mb > limit_mb:
+        of = f"--mem-mb {options.mem_mb}" if options.mem_mb else f"the {limit_mb:.0f} MB that there are"
+        _log.warning("A participant is estimated to need %.0f MB, more than %s.", needed_mb, of)
+    return replace(workers, limit_mb=limit_mb, item_mb=needed_mb)
 
 
 def _request(options: Options) -> Request:
@@ -147,7 +162,11 @@ def _needed_mb(jobs: Sequence[Job], *, side_by_side: bool = False) -> float:
     estimates = [0.0]
     for job in jobs:
         try:
-            estimates.append(participant_mb(job.inputs or inputs_of(job), side_by_side=side_by_side))
+            inputs = job.inputs or inputs_of(job)
+            network_mb = 0.0
+            if not job.steps or "segment" in job.steps:
+                network_mb = segmentation_mb(inputs, job.tools, job.settings.segment, job.store)
+            estimates.append(participant_mb(inputs, side_by_side=side_by_side, segmentation_mb=network_mb))
         except HedypetError:
             continue  # its own run will say so, and must not stop the others
     return max(estimates)
@@ -159,7 +178,7 @@ def _fit_side_by_side(jobs: Sequence[Job], workers: Workers) -> bool:
         return True  # whoever starts the workers gives them their threads and their memory
     if not jobs or jobs[0].threads == 1:
         return False
-    limit_mb = workers.mem_mb or memory_limit_mb()
+    limit_mb = workers.limit_mb or memory_limit_mb()
     return workers.number_for(len(jobs)) * _needed_mb(jobs, side_by_side=True) <= limit_mb
 
 

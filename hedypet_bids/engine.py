@@ -59,13 +59,15 @@ class Workers:
     nprocs
         Worker processes on this machine.
     mem_mb
-        Memory that they share; None: that of the machine.
+        Memory that they share; None: that of the machine. Given, a single worker is kept to it as well.
     item_mb
         Memory that one item needs; fewer workers are started where more would not fit.
     scheduler
         Address of a Dask scheduler whose workers do the work instead.
     folder
         For the temporary files of the workers; None: the system's.
+    limit_mb
+        What ``mem_mb`` says or the machine has, where that is known.
     """
 
     nprocs: int
@@ -73,10 +75,12 @@ class Workers:
     item_mb: float = 0.0
     scheduler: str | None = None
     folder: Path | None = None
+    limit_mb: float | None = None
 
     def number_for(self, n_items: int) -> int:
         """Worker processes to start on this machine."""
-        fitting = int(self.mem_mb // self.item_mb) if self.mem_mb and self.item_mb else n_items
+        limit_mb = self.limit_mb or self.mem_mb
+        fitting = int(limit_mb // self.item_mb) if limit_mb and self.item_mb else n_items
         return max(1, min(self.nprocs, n_items, fitting))
 
 

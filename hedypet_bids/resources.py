@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hedypet_bids import bids_names as names
 from hedypet_bids.io.frames import FrameReader
 from hedypet_bids.io.participant_inputs import ParticipantInputs
+from hedypet_bids.io.store import Store
+from hedypet_bids.labels import CT_TASKS
+from hedypet_bids.settings import SegmentSettings
+from hedypet_bids.steps.step import Tools
+from hedypet_bids.tools import network_memory
+from hedypet_bids.tools.totalsegmentator import models_of
 
 # Measured (docs/engine.md): interpreter, libraries and compiled kernels, and bytes a voxel on top.
 BASE_MB = 600.0
@@ -13,16 +20,19 @@ BYTES_PER_DYNAMIC_VOXEL = 20.0
 BYTES_PER_VOXEL = 14.0
 
 
-def participant_mb(inputs: ParticipantInputs, *, side_by_side: bool = False) -> float:
-    """Memory that the steps of a participant need at most, MB.
+def participant_mb(
+    inputs: ParticipantInputs, *, side_by_side: bool = False, segmentation_mb: float = 0.0
+) -> float:
+    """Memory that the steps of a participant need at most, MB, with the programs that they start.
 
-    The dynamic series is streamed, so a few frames count, not their number. Programs that segment run in
-    processes of their own and are not counted.
+    The dynamic series is streamed, so a few frames count, not their number.
 
     Parameters
     ----------
     side_by_side
         For branches of the study that run at the same time: the three spaces, each with its largest image.
+    segmentation_mb
+        What :func:`segmentation_mb` says; segmentation runs before everything else.
 
     Raises
     ------
@@ -33,7 +43,26 @@ def participant_mb(inputs: ParticipantInputs, *, side_by_side: bool = False) -> 
     space = max((BYTES_PER_VOXEL * _n_voxels(image.path) for image in images), default=0.0)
     series = BYTES_PER_DYNAMIC_VOXEL * _n_voxels(inputs.dynamic.path) if inputs.dynamic else 0.0
     at_once = max(space, series) + (2 * space if side_by_side else 0.0)
-    return BASE_MB + at_once / 1e6
+    return BASE_MB + max(at_once / 1e6, segmentation_mb)
+
+
+def segmentation_mb(
+    inputs: ParticipantInputs, tools: Tools, settings: SegmentSettings, store: Store
+) -> float:
+    """Memory of TotalSegmentator for the tasks that it still has to do, MB; SynthSeg's is not known."""
+    tool, ct = tools.totalsegmentator, inputs.ct
+    if tool is None or ct is None:
+        return 0.0
+    models = [
+        model
+        for task in CT_TASKS
+        if task.name not in {*tools.without, *inputs.ready_segmentations}
+        and not store.path(names.segmentation(ct, task.name)).is_file()
+        for model in models_of(
+            task.name, fast=settings.totalseg_fast, roi_subset=settings.totalseg_roi_subset
+        )
+    ]
+    return network_memory.memory_mb(tool.weights, models, FrameReader(ct.path).grid)
 
 
 def memory_limit_mb() -> float:

@@ -26,6 +26,8 @@ import pytest
 from conftest import ROOT, Run, content_of, hedypet, only
 from distributed import get_worker
 
+from hedypet_bids import app
+from hedypet_bids.cli import parse
 from hedypet_bids.engine import GpuParts, Workers, run_all
 from hedypet_bids.errors import BadDataError, TryAgainError
 from hedypet_bids.io.dataset import Dataset
@@ -338,6 +340,36 @@ def test_memory_limits_the_workers() -> None:
     assert Workers(2).number_for(30) == 2
     assert Workers(8, mem_mb=10_000, item_mb=3000).number_for(30) == 3
     assert Workers(8, mem_mb=1000, item_mb=3000).number_for(30) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "has_mb", "n_workers", "warned"),
+    [
+        ([], 1e6, 4, False),
+        ([], 1500.0, 2, False),
+        ([], 500.0, 1, True),
+        (["--mem-mb", "1500"], 1e6, 2, False),
+        (["--mem-mb", "500"], 1e6, 1, True),
+        (["--dask-scheduler", "tcp://x:1"], 500.0, 4, False),
+    ],
+)
+def test_no_more_workers_start_than_fit_into_the_memory(
+    more: list[str],
+    has_mb: float,
+    n_workers: int,
+    warned: bool,
+    single: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(app, "memory_limit_mb", lambda: has_mb)
+    monkeypatch.setattr(logging.getLogger("hedypet"), "propagate", True)
+    # A tiny participant is estimated to need a little more than 600 MB.
+    jobs = [Job("001", single, Store(tmp_path, {}), Settings(), "run")] * 4
+    workers = app._workers(parse([str(single), str(tmp_path), "participant", *more]), jobs, 4)
+    assert workers.number_for(4) == n_workers
+    assert ("estimated to need" in caplog.text) is warned
 
 
 # Work for the engine itself; module-level, so that workers find it.

@@ -11,6 +11,9 @@ import subprocess
 import sys
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -20,6 +23,7 @@ import pytest
 from conftest import ROOT, hedypet, only
 from scipy import ndimage
 
+from hedypet_bids import bids_names as names
 from hedypet_bids import weights as weights_command
 from hedypet_bids.errors import (
     BadDataError,
@@ -30,9 +34,15 @@ from hedypet_bids.errors import (
     TryAgainError,
     UsageError,
 )
-from hedypet_bids.labels import label_table
+from hedypet_bids.io.dataset import Dataset
+from hedypet_bids.io.store import Store
+from hedypet_bids.labels import CT_TASKS, label_table
+from hedypet_bids.model import Grid
+from hedypet_bids.resources import BASE_MB, participant_mb, segmentation_mb
+from hedypet_bids.settings import SegmentSettings
 from hedypet_bids.steps.segment import check_ct
-from hedypet_bids.tools import synthseg, totalsegmentator
+from hedypet_bids.steps.step import Tools
+from hedypet_bids.tools import network_memory, synthseg, totalsegmentator
 from hedypet_bids.tools.external import run_program
 from hedypet_bids.tools.gpu import gpus_of, reserved
 from hedypet_bids.tools.totalsegmentator import MODELS, TASKS, TotalSegmentator, models_of
@@ -580,6 +590,62 @@ def test_failures_of_programs_are_told_apart(
         run_program(["sh", "-c", script], what="it", log=tmp_path / "a" / "log", timeout_s=20)
     assert type(found.value) is error
     assert re.search(message, str(found.value), re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "fast", "shape"), [("total", True, (110, 110, 120)), ("tissue", False, (70, 70, 90))]
+)
+def test_the_memory_of_totalsegmentator_is_told_before_it_runs(
+    task: str, fast: bool, shape: tuple[int, int, int], toy: Path, tmp_path: Path
+) -> None:
+    hu = np.full(shape, -1000, np.int16)
+    hu[20:-20, 20:-20] = 50
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    nib.save(nib.Nifti1Image(hu, affine), tmp_path / "ct.nii")
+    tool = TotalSegmentator(toy, "aca_00000000000000", device="cpu")
+    with ThreadPoolExecutor(1) as thread:
+        run = thread.submit(
+            totalsegmentator.segment,
+            *(tool, task, tmp_path / "ct.nii", tmp_path / "labels.nii.gz"),
+            fast=fast,
+            timeout_s=600,
+            log=tmp_path / "log.txt",
+        )
+        peak_mb = 0.0
+        while not run.done():
+            peak_mb = max(peak_mb, children_mb())
+            time.sleep(0.05)
+        run.result()
+    models = models_of(task, fast=fast)
+    estimate_mb = network_memory.memory_mb(toy, models, Grid(shape, affine))
+    assert peak_mb <= estimate_mb <= 2 * peak_mb
+    assert network_memory.memory_mb(tmp_path, models, Grid(shape, affine)) == 0
+
+
+def children_mb() -> float:
+    """Memory of all processes below this one, what they share counted once."""
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            total += process.memory_full_info().pss / 1e6
+    return total
+
+
+def test_only_segmentations_that_have_to_be_made_need_memory(raw: Path, toy: Path, tmp_path: Path) -> None:
+    inputs = Dataset(raw).inputs("001")
+    tools = Tools(TotalSegmentator(toy, "aca_00000000000000"))
+    store, settings = Store(tmp_path, {}), SegmentSettings()
+    needed = segmentation_mb(inputs, tools, settings, store)
+    assert participant_mb(inputs, segmentation_mb=needed) == BASE_MB + needed > participant_mb(inputs)
+    fast = segmentation_mb(inputs, tools, replace(settings, totalseg_fast=True), store)
+    assert fast != needed
+    for task in CT_TASKS:
+        path = store.path(names.segmentation(inputs.ct, task.name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert segmentation_mb(inputs, tools, settings, store) == 0
+    assert segmentation_mb(inputs, Tools(), settings, store) == 0
 
 
 SEGMENT = """

@@ -13,7 +13,7 @@ Environment
   HEDYPET_IMAGE              the container image, run by singularity
   HEDYPET                    or the whole command to run instead; words may be quoted
   HEDYPET_SEGMENT_SBATCH     options of sbatch for a segmentation task
-                             (--gres=gpu:1 --cpus-per-task=4 --mem=32G --time=2:00:00)
+                             (--gres=gpu:1 --cpus-per-task=4 --mem=48G --time=2:00:00)
   HEDYPET_PARTICIPANT_SBATCH options of sbatch for a task of everything else
                              (--cpus-per-task=4 --mem=16G --time=4:00:00)
   HEDYPET_GROUP_SBATCH       options of sbatch for the group level
@@ -125,7 +125,7 @@ submit() { # NAME SBATCH_OPTIONS... -- COMMAND...
 
 submit_all() {
   local array="1-${#labels[@]}${HEDYPET_AT_ONCE:+%$HEDYPET_AT_ONCE}" segment participant group
-  words_of segment "${HEDYPET_SEGMENT_SBATCH---gres=gpu:1 --cpus-per-task=4 --mem=32G --time=2:00:00}"
+  words_of segment "${HEDYPET_SEGMENT_SBATCH---gres=gpu:1 --cpus-per-task=4 --mem=48G --time=2:00:00}"
   words_of participant "${HEDYPET_PARTICIPANT_SBATCH---cpus-per-task=4 --mem=16G --time=4:00:00}"
   words_of group "${HEDYPET_GROUP_SBATCH---cpus-per-task=2 --mem=8G --time=1:00:00}"
   local level=("${program[@]}" "$bids" "$output")
