@@ -8,6 +8,7 @@ import re
 import signal
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ CONNECT_TIMEOUT_S = 30
 # Workers of a cluster are started by others, by a queue perhaps: how long to wait, and how often to look.
 PATIENCE_S = 900.0
 _LOOK_UP_S = 2.0
+# A worker that died is there again after some seconds.
+_RESTART_S = 10.0
 
 WORKER_SETTINGS = {
     # Non-daemonic workers may fork external tools.
@@ -246,16 +249,19 @@ class _Queue(Generic[ItemT, ResultT]):
         self._client = client
         self._work = work
         self._address = f" at {scheduler}" if scheduler else ""
-        self._waiting: list[_Part[ItemT, ResultT]] = []
+        self._waiting: deque[_Part[ItemT, ResultT]] = deque()
+        self._waiting_for_gpu: deque[_Part[ItemT, ResultT]] = deque()
         self._running: dict[Any, _Part[ItemT, ResultT]] = {}
 
     def add(self, parts: Iterable[_Part[ItemT, ResultT]]) -> None:
         """Have these parts done."""
-        self._waiting += parts
+        for part in parts:
+            (self._waiting_for_gpu if part.wants_gpu else self._waiting).append(part)
 
     def begin_no_more(self) -> None:
         """Let what runs end, and forget the rest."""
         self._waiting.clear()
+        self._waiting_for_gpu.clear()
 
     def cancel(self) -> None:
         """End what was sent; for a run that is itself ending."""
@@ -272,18 +278,21 @@ class _Queue(Generic[ItemT, ResultT]):
         from distributed import wait
 
         stuck_since = None
-        while self._waiting or self._running:
+        told = False
+        while self._waiting or self._waiting_for_gpu or self._running:
             n_threads, n_gpus = self._asked(self._capacity)
             self._fill(n_threads, n_gpus)
             if any(n_gpus if part.wants_gpu else n_threads for part in self._running.values()):
                 stuck_since = None
             elif stuck_since is None:
                 stuck_since = time.monotonic()
-                _log.warning("%s", self._what_it_lacks(n_threads))
             elif time.monotonic() - stuck_since > PATIENCE_S:
                 raise TryAgainError(
                     f"{self._what_it_lacks(n_threads)} None came in {PATIENCE_S / 60:.0f} minutes."
                 )
+            elif time.monotonic() - stuck_since > _RESTART_S and not told:
+                _log.warning("%s", self._what_it_lacks(n_threads))
+                told = True
             if not self._running:
                 time.sleep(_LOOK_UP_S)
                 continue
@@ -294,18 +303,18 @@ class _Queue(Generic[ItemT, ResultT]):
 
     def _fill(self, n_threads: int, n_gpus: int) -> None:
         """Send what can begin, parts that want a GPU first: only some workers can do them."""
-        for part in sorted(self._waiting, key=lambda part: not part.wants_gpu):
-            if len(self._running) >= n_threads:
-                return
-            if part.wants_gpu and sum(sent.wants_gpu for sent in self._running.values()) >= n_gpus:
-                continue
-            self._waiting.remove(part)
-            self._running[self._submit(part)] = part
+        n_gpus -= sum(part.wants_gpu for part in self._running.values())
+        while self._waiting_for_gpu and n_gpus > 0 and len(self._running) < n_threads:
+            self._submit(self._waiting_for_gpu.popleft())
+            n_gpus -= 1
+        while self._waiting and len(self._running) < n_threads:
+            self._submit(self._waiting.popleft())
 
-    def _submit(self, part: _Part[ItemT, ResultT]) -> Any:
+    def _submit(self, part: _Part[ItemT, ResultT]) -> None:
         # Before anything else that its worker may have to do.
         wishes = {"resources": {GPU_RESOURCE: 1}, "priority": 1} if part.wants_gpu else {}
-        return self._client.submit(_on_worker, self._work, part.item, pure=False, retries=0, **wishes)
+        future = self._client.submit(_on_worker, self._work, part.item, pure=False, retries=0, **wishes)
+        self._running[future] = part
 
     def _capacity(self) -> tuple[int, int]:
         """Threads and GPUs of all workers."""

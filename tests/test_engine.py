@@ -602,6 +602,7 @@ def test_a_cluster_without_what_is_needed_is_told_and_waited_for(
     scheduler: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("hedypet_bids.engine.PATIENCE_S", 3.0)
+    monkeypatch.setattr("hedypet_bids.engine._RESTART_S", 1.0)
     monkeypatch.setattr(logging.getLogger("hedypet"), "propagate", True)
     on_cluster = partial(
         run_all,
