@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import re
@@ -433,4 +434,13 @@ def _on_worker(work: Callable[[ItemT, Notify], ResultT], item: ItemT) -> ResultT
     def tell(label: str, step: str, state: str) -> None:
         worker.log_event(PROGRESS_TOPIC, (label, step, state))
 
-    return work(item, tell)
+    try:
+        return work(item, tell)
+    finally:
+        _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Hand what the C library keeps of freed arrays back to the system, once an item and not at every array."""
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -471,7 +471,8 @@ def test_faults_end_with_their_exit_status_and_one_message(
 def test_the_commands_of_the_readme_run(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    block = (FOLDER / "README.md").read_text().partition("## The command\n```\n")[2].partition("```")[0]
+    section = (FOLDER / "README.md").read_text().partition("## The command\n")[2]
+    block = section.partition("```bash\n")[2].partition("```")[0]
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert len(commands) == 4
     monkeypatch.chdir(tmp_path)
