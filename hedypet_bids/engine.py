@@ -441,6 +441,6 @@ def _on_worker(work: Callable[[ItemT, Notify], ResultT], item: ItemT) -> ResultT
 
 
 def _give_back_memory() -> None:
-    """Hand what the C library keeps of freed arrays back to the system, once an item and not at every array."""
+    """Hand what the C library keeps of freed arrays back to the system, once an item, not at every array."""
     with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
