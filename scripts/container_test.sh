@@ -88,7 +88,9 @@ make_base() {
   rm -rf "$scratch/base"
 }
 
-revision() { git rev-parse HEAD 2>/dev/null || echo unknown; }
+# Once: the test must not mind a commit that is made while it builds.
+revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+readonly revision
 
 build() { # build FILE
   local mounts=()
@@ -96,7 +98,7 @@ build() { # build FILE
   buildah "${store[@]}" bud --isolation chroot --layers "${mounts[@]}" --file "$1" --tag localhost/hedypet \
     --build-arg BASE_IMAGE=localhost/base --build-arg FREESURFER_IMAGE=localhost/base --build-arg TORCH=cpu \
     --build-arg WITH_WEIGHTS=0 --build-arg WITH_SYNTHSEG=0 --build-arg VERSION="$(<version)" \
-    --build-arg REVISION="$(revision)" . >"$scratch/build.log" 2>&1 ||
+    --build-arg REVISION="$revision" . >"$scratch/build.log" 2>&1 ||
     { tail -n 30 "$scratch/build.log" >&2; cannot_build "the image cannot be built (the whole log: build.log of the folder, with KEEP=1)"; }
 }
 
@@ -125,7 +127,7 @@ check_image() {
 check_labels() {
   local name expected
   for name in version revision; do
-    if [[ $name == version ]]; then expected=$(<version); else expected=$(revision); fi
+    if [[ $name == version ]]; then expected=$(<version); else expected=$revision; fi
     [[ $(inspect "{{index .Config.Labels \"org.opencontainers.image.$name\"}}") == "$expected" ]] ||
       fail "the label with the $name is missing"
   done
@@ -207,7 +209,7 @@ convert_definition() {
   "${SPYTHON:-.venv/bin/spython}" recipe Singularity.def |
     sed -e 's/^PYTHONNOUSERSITE/ENV &/' -e 's/{{ TORCH }}/cpu/' -e 's/{{ WITH_WEIGHTS }}/0/' -e '/^HEALTHCHECK/d' \
       -e 's/PIP_EXTRA_INDEX_URL={{ PIP_EXTRA_INDEX_URL }} //' -e "s/{{ VERSION }}/$(<version)/" \
-      -e "s/{{ REVISION }}/$(revision)/" -e 's/{{ SOURCE }}/unknown/' \
+      -e "s/{{ REVISION }}/$revision/" -e 's/{{ SOURCE }}/unknown/' \
       -e 's|^FROM freesurfer/[^ ]*|FROM localhost/freesurfer|' -e 's|^FROM python:[^ ]*|FROM localhost/base|' \
       >"$scratch/Singularity.Dockerfile"
 }
