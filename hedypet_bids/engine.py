@@ -46,8 +46,8 @@ WORKER_SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
     # Nobody looks at the profile, for which each worker would be interrupted a hundred times a second.
     "distributed.worker.profile.enabled": False,
-    # Nor does anybody need to know fifty times a second that the event loops turn: an idle run took a tenth of
-    # a processor, and every turn in a worker takes the interpreter from the thread that computes.
+    # Nor need anybody know fifty times a second that the event loops turn: an idle run took a tenth of a
+    # processor, and every turn in a worker takes the interpreter from the thread that computes.
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
 }
