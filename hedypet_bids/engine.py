@@ -280,8 +280,6 @@ class _Queue(Generic[ItemT, ResultT]):
         TryAgainError
             The scheduler is gone, or no worker came that can do what waits.
         """
-        from distributed import wait
-
         stuck_since = None
         told = False
         while self._waiting or self._waiting_for_gpu or self._running:
@@ -301,8 +299,7 @@ class _Queue(Generic[ItemT, ResultT]):
             if not self._running:
                 time.sleep(_LOOK_UP_S)
                 continue
-            with suppress(TimeoutError):
-                self._asked(lambda: wait(list(self._running), _LOOK_UP_S, return_when="FIRST_COMPLETED"))
+            self._asked(self._wait)
             for future in [future for future in self._running if future.status != "pending"]:
                 yield self._running.pop(future), future
 
@@ -321,6 +318,13 @@ class _Queue(Generic[ItemT, ResultT]):
         future = self._client.submit(_on_worker, self._work, part.item, pure=False, retries=0, **wishes)
         self._running[future] = part
 
+    def _wait(self) -> None:
+        """Return when a part ends, or when it is time to look at the workers again."""
+        from distributed import wait
+
+        with suppress(TimeoutError):
+            wait(list(self._running), _LOOK_UP_S, return_when="FIRST_COMPLETED")
+
     def _capacity(self) -> tuple[int, int]:
         """Threads and GPUs of all workers."""
         found = self._client.scheduler_info()["workers"].values()
@@ -334,8 +338,6 @@ class _Queue(Generic[ItemT, ResultT]):
 
         try:
             return ask()
-        except TimeoutError:
-            raise
         except (OSError, FuturesCancelledError) as fault:
             raise TryAgainError(
                 f"The Dask scheduler{self._address} is gone. Run the same command again; finished steps are "
