@@ -29,8 +29,9 @@ from hedypet_bids import pipeline
 from hedypet_bids.io.dataset import Dataset, Request
 from hedypet_bids.io.gzip_nifti import write_nifti
 from hedypet_bids.io.store import Store
+from hedypet_bids.job import Job
 from hedypet_bids.model import Grid
-from hedypet_bids.participant import Job, process
+from hedypet_bids.participant import process
 from hedypet_bids.phantom import truth_folder, write_phantom
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.report import write_report

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -28,9 +28,8 @@ from hedypet_bids.io.dataset import Dataset, Request, read_filters
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.participant_inputs import ParticipantInputs
 from hedypet_bids.io.store import Store
-from hedypet_bids.options import Options
-from hedypet_bids.participant import Job, gpu_part, inputs_of, joined, lost, process
-from hedypet_bids.pipeline import run_group
+from hedypet_bids.job import Job, gpu_part, inputs_of, joined, lost
+from hedypet_bids.options import SEGMENTATION, Options
 from hedypet_bids.preflight import segmentation_tools
 from hedypet_bids.resources import memory_limit_mb, participant_mb, segmentation_mb
 from hedypet_bids.runner import ParticipantResult
@@ -121,9 +120,17 @@ def _participants(options: Options, settings: Settings) -> int:
     return code
 
 
+def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
+    """Process one participant, or plan it; whatever goes wrong is in the result."""
+    # Imported where the work is done: who only waits for workers is spared the second that the study takes.
+    from hedypet_bids.participant import process as process_here
+
+    return process_here(job, notify)
+
+
 def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
     """As many worker processes as processors, participants and memory allow."""
-    workers = Workers(nprocs, options.mem_mb, 0.0, options.dask_scheduler, options.work_dir)
+    workers = Workers(nprocs, scheduler=options.dask_scheduler, folder=options.work_dir)
     if options.dask_scheduler is not None:
         return workers
     if options.mem_mb:
@@ -135,7 +142,7 @@ def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
     if needed_mb > limit_mb:
         of = f"--mem-mb {options.mem_mb}" if options.mem_mb else f"the {limit_mb:.0f} MB that there are"
         _log.warning("A participant is estimated to need %.0f MB, more than %s.", needed_mb, of)
-    return replace(workers, limit_mb=limit_mb, item_mb=needed_mb)
+    return replace(workers, memory_mb=limit_mb, item_mb=needed_mb, always_watched=options.mem_mb is not None)
 
 
 def _request(options: Options) -> Request:
@@ -164,7 +171,7 @@ def _needed_mb(jobs: Sequence[Job], *, side_by_side: bool = False) -> float:
         try:
             inputs = job.inputs or inputs_of(job)
             network_mb = 0.0
-            if not job.steps or "segment" in job.steps:
+            if not job.steps or SEGMENTATION in job.steps:
                 network_mb = segmentation_mb(inputs, job.tools, job.settings.segment, job.store)
             estimates.append(participant_mb(inputs, side_by_side=side_by_side, segmentation_mb=network_mb))
         except HedypetError:
@@ -178,7 +185,7 @@ def _fit_side_by_side(jobs: Sequence[Job], workers: Workers) -> bool:
         return True  # whoever starts the workers gives them their threads and their memory
     if not jobs or jobs[0].threads == 1:
         return False
-    limit_mb = workers.limit_mb or memory_limit_mb()
+    limit_mb = workers.memory_mb or memory_limit_mb()
     return workers.number_for(len(jobs)) * _needed_mb(jobs, side_by_side=True) <= limit_mb
 
 
@@ -223,6 +230,9 @@ def _group(options: Options, settings: Settings) -> int:
         )
     splits = read_splits(options.splits_file, [output, options.bids_dir], options.split)
     with exclusive(output / names.readout("", ".lock"), wait=True, what="the group tables"):
+        # Imported here: it takes a second, which the participant level does not need in this process.
+        from hedypet_bids.pipeline import run_group
+
         tables = run_group(output, settings, splits=splits, nprocs=options.nprocs)
     code = HedypetError.exit_code if tables.problems else 0
     Console(verbose=options.verbosity > 0).summarise_group(tables, output, code)

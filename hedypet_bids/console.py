@@ -6,13 +6,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from hedypet_bids.pipeline import N_STEPS
+from hedypet_bids.options import N_STEPS
 from hedypet_bids.runner import NOT_CHOSEN, ParticipantResult
-from hedypet_bids.steps.readouts import GroupTables
+
+if TYPE_CHECKING:
+    from hedypet_bids.steps.readouts import GroupTables
 
 FINAL_STATES = ("ran", "done", "skipped", "failed")
 

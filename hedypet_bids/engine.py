@@ -66,30 +66,33 @@ class Workers:
     ----------
     nprocs
         Worker processes on this machine.
-    mem_mb
-        Memory that they share; None: that of the machine. Given, a single worker is kept to it as well.
+    memory_mb
+        Memory that they share, each kept to its part; None: they are not watched.
     item_mb
         Memory that one item needs; fewer workers are started where more would not fit.
     scheduler
         Address of a Dask scheduler whose workers do the work instead.
     folder
         For the temporary files of the workers; None: the system's.
-    limit_mb
-        What ``mem_mb`` says or the machine has, where that is known.
+    always_watched
+        Whether a single worker is kept to the memory as well, which takes a process of its own.
     """
 
     nprocs: int
-    mem_mb: int | None = None
+    memory_mb: float | None = None
     item_mb: float = 0.0
     scheduler: str | None = None
     folder: Path | None = None
-    limit_mb: float | None = None
+    always_watched: bool = False
 
     def number_for(self, n_items: int) -> int:
         """Worker processes to start on this machine."""
-        limit_mb = self.limit_mb or self.mem_mb
-        fitting = int(limit_mb // self.item_mb) if limit_mb and self.item_mb else n_items
+        fitting = int(self.memory_mb // self.item_mb) if self.memory_mb and self.item_mb else n_items
         return max(1, min(self.nprocs, n_items, fitting))
+
+    def share_mb(self, n_workers: int) -> int | None:
+        """Memory that each of so many workers on this machine is kept to."""
+        return int(self.memory_mb // n_workers) if self.memory_mb and self.scheduler is None else None
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,7 @@ def run_all(
     """
     n_workers = workers.number_for(len(items))
     results: Iterator[ResultT]
-    # Only a process that is watched can be kept to its memory.
-    if n_workers == 1 and workers.scheduler is None and workers.mem_mb is None:
+    if n_workers == 1 and workers.scheduler is None and not workers.always_watched:
         results = _run_here(work, items, notify, enough)
     else:
         results = _run_on_cluster(work, items, n_workers, workers, notify, lost, enough, gpu_parts)
@@ -355,7 +357,6 @@ class _Queue(Generic[ItemT, ResultT]):
 
 def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
     from distributed import Client, LocalCluster
-    from distributed.system import MEMORY_LIMIT
 
     if workers.scheduler is not None:
         try:
@@ -365,13 +366,13 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
                 f"--dask-scheduler {workers.scheduler}: there is no scheduler ({fault}). Start one with "
                 "'dask scheduler' and workers with 'hedypet-worker ADDRESS'."
             ) from fault
-    workers_mb = workers.mem_mb or MEMORY_LIMIT // 1_000_000
+    share_mb = workers.share_mb(n_workers)
     try:
         cluster = LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,
             processes=True,
-            memory_limit=f"{workers_mb // n_workers}MB",
+            memory_limit=None if share_mb is None else f"{share_mb}MB",
             # On no fixed port, which another run may have, and not open to the network.
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
@@ -427,8 +428,7 @@ def _why_lost(fault: BaseException, deaths: _Deaths, workers: Workers, n_workers
     if worker is None:
         told = str(fault).strip().partition("\n")[0]
         return f"its worker process was lost ({told or type(fault).__name__})"
-    share_mb = workers.mem_mb // n_workers if workers.mem_mb and not workers.scheduler else None
-    how = deaths.of(worker, share_mb)
+    how = deaths.of(worker, workers.share_mb(n_workers))
     return f"its worker processes were lost again and again; the last one ({worker.address}) {how}"
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+SEGMENTATION = "segment"
+
 STEP_NAMES = (
-    "segment",
+    SEGMENTATION,
     "register",
     "resample",
     "normalise",
@@ -21,12 +23,15 @@ STEP_NAMES = (
 )
 """What --steps can choose; a step's ``group`` is one of these."""
 
-GPU_STEPS = ("segment",)
-"""Those of them that use a GPU where there is one."""
+N_STEPS = 18
+"""Steps that a participant has by these names unless more is asked for; a test holds it to the truth."""
+
+GPU_STEPS = (SEGMENTATION,)
+"""Those that use a GPU where there is one."""
 
 LEVELS_OF_PROCESSING = {
-    "minimal": ("segment", "register"),
-    "resampling": ("segment", "register", "resample", "normalise"),
+    "minimal": (SEGMENTATION, "register"),
+    "resampling": (SEGMENTATION, "register", "resample", "normalise"),
     "full": (),
 }
 """What --level stands for, in the words of --steps."""

@@ -1,4 +1,4 @@
-"""From a participant's label to its finished study: index, log, steps, result."""
+"""From a participant's job to its finished study: index, log, steps, result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,50 +15,20 @@ import pandas as pd
 from hedypet_bids import bids_names as names
 from hedypet_bids.errors import HedypetError, OutputError
 from hedypet_bids.io.atomic import remove_leftovers, write_error, write_text
-from hedypet_bids.io.dataset import Dataset, Request
+from hedypet_bids.io.dataset import Dataset
 from hedypet_bids.io.input_checks import check_inputs, participant_metadata, pet_metadata
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.participant_inputs import ParticipantInputs
 from hedypet_bids.io.participant_metadata import ParticipantMetadata
 from hedypet_bids.io.plausibility import not_hounsfield
-from hedypet_bids.io.store import Store
 from hedypet_bids.io.tables import write_table
-from hedypet_bids.options import GPU_STEPS, STEP_NAMES, THREADS_VARIABLE, WORK_DIR_VARIABLE
+from hedypet_bids.job import Job, dataset_of
+from hedypet_bids.options import WORK_DIR_VARIABLE
 from hedypet_bids.pipeline import run_participant
 from hedypet_bids.runner import ParticipantResult, StepRunner
-from hedypet_bids.settings import Settings
-from hedypet_bids.steps.step import StepRecord, Subject, Tools
+from hedypet_bids.steps.step import StepRecord, Subject
 
 _log = logging.getLogger("hedypet")
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a worker needs to process one participant; picklable.
-
-    ``threads`` None leaves their number to the machine that processes it. ``side_by_side``: where there
-    are several, branches of the study run at the same time. ``part``: another job has the steps that
-    this one leaves out, and tells of them.
-    """
-
-    label: str
-    bids_dir: Path
-    store: Store
-    settings: Settings
-    run_id: str
-    request: Request = field(default_factory=Request)
-    tools: Tools = field(default_factory=Tools)
-    threads: int | None = 1
-    inputs: ParticipantInputs | None = None
-    dry: bool = False
-    steps: tuple[str, ...] = ()
-    side_by_side: bool = False
-    part: bool = False
-
-    @property
-    def threads_here(self) -> int:
-        """The threads of the job on this machine."""
-        return self.threads or int(os.environ.get(THREADS_VARIABLE, 1))
 
 
 def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
@@ -115,41 +85,12 @@ def _errors(study: StepRunner, *more: str) -> str:
 
 def _plan(job: Job, study: StepRunner) -> ParticipantResult:
     """What was found and which steps would run, without running any."""
-    checks = tuple(check_inputs(_dataset(job), job.label, job.inputs))
+    checks = tuple(check_inputs(dataset_of(job), job.label, job.inputs))
     try:
         run_participant(open_subject(job), study)
     except HedypetError as error:
         return ParticipantResult(job.label, tuple(study.records), error.exit_code, str(error), checks)
     return ParticipantResult(job.label, tuple(study.records), study.exit_code, "", checks)
-
-
-def gpu_part(job: Job) -> tuple[Job | None, Job | None]:
-    """The job in two: the steps that use a GPU, and those after them; None where that leaves no step."""
-    chosen = job.steps or STEP_NAMES
-    on_gpu = tuple(name for name in chosen if name in GPU_STEPS)
-    rest = tuple(name for name in chosen if name not in GPU_STEPS)
-    return (
-        # Its own log folder: each part writes down its plan and its steps.
-        replace(job, steps=on_gpu, part=True, run_id=f"{job.run_id}_gpu") if on_gpu else None,
-        replace(job, steps=rest, part=True) if rest else None,
-    )
-
-
-def joined(on_gpu: ParticipantResult, rest: ParticipantResult) -> ParticipantResult:
-    """The result of both parts of a job: of each step the record of the part that was to run it."""
-    ours = {record.step: record for record in on_gpu.records if record.step.split()[0] in GPU_STEPS}
-    return replace(
-        rest,
-        records=tuple(ours.get(record.step, record) for record in rest.records) or on_gpu.records,
-        exit_code=on_gpu.exit_code or rest.exit_code,
-        # What stops both parts, such as a second run on the same participant, is told once.
-        error="\n".join(dict.fromkeys(filter(None, [on_gpu.error, rest.error]))),
-    )
-
-
-def lost(job: Job, reason: str) -> ParticipantResult:
-    """The result of a participant whose worker process died."""
-    return ParticipantResult(job.label, (), HedypetError.exit_code, reason)
 
 
 def open_subject(job: Job) -> Subject:
@@ -160,7 +101,7 @@ def open_subject(job: Job) -> Subject:
     BadDataError
         An image, a sidecar or a table cannot be right; the message names the file.
     """
-    dataset = _dataset(job)
+    dataset = dataset_of(job)
     inputs = job.inputs or dataset.inputs(job.label)
     pets = [*inputs.statics, *([inputs.dynamic] if inputs.dynamic else [])]
     return Subject(
@@ -188,16 +129,6 @@ def _facts(dataset: Dataset, inputs: ParticipantInputs) -> ParticipantMetadata:
         f"{path} corrects nothing: no input has that name" for path in dataset.unused_corrections(inputs)
     ]
     return replace(facts, notes=(*facts.notes, *filter(None, [wrong]), *unused))
-
-
-def inputs_of(job: Job) -> ParticipantInputs:
-    """The images of a participant; raises as :func:`open_subject`."""
-    return _dataset(job).inputs(job.label)
-
-
-def _dataset(job: Job) -> Dataset:
-    request = replace(job.request, participant_labels=(job.label,), excluded_labels=())
-    return Dataset(job.bids_dir, request, selection=job.settings.selection)
 
 
 def _write_plan(folder: Path, subject: Subject, job: Job) -> None:

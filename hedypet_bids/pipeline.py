@@ -25,9 +25,6 @@ from hedypet_bids.steps.static_means import MeasureStatic
 from hedypet_bids.steps.step import Subject
 from hedypet_bids.steps.tacs import MeasureCurves
 
-N_STEPS = 18
-"""Steps of a participant unless more is asked for, for progress bars; a test holds it to the truth."""
-
 
 def run_participant(subject: Subject, study: StepRunner) -> None:
     """One participant from images to kinetics and report."""

@@ -10,7 +10,7 @@ import sys
 
 from conftest import ROOT, Run
 
-from hedypet_bids.pipeline import N_STEPS
+from hedypet_bids.options import N_STEPS
 
 
 def test_the_number_of_steps_is_that_of_the_pipeline(phantom_run: Run) -> None:

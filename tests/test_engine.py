@@ -33,8 +33,8 @@ from hedypet_bids.errors import BadDataError, TryAgainError
 from hedypet_bids.io.dataset import Dataset
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.store import Store
+from hedypet_bids.job import Job, gpu_part, joined
 from hedypet_bids.options import STEP_NAMES
-from hedypet_bids.participant import Job, gpu_part, joined
 from hedypet_bids.phantom import main as write_phantom
 from hedypet_bids.resources import participant_mb
 from hedypet_bids.runner import ParticipantResult
@@ -52,7 +52,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
         if path.is_file() and "log" not in path.relative_to(folder).parts and path.suffix != ".html":
             content = content_of(path)
             if path.suffix == ".json":
-                # The size of a compressed image is that of its bytes, which content_of leaves out for a reason.
+                # The size of a compressed image may differ as its bytes may, see content_of.
                 content = re.sub(rb'"(ModifiedNs|Digest)": [^,\n]*', b"", content)
                 content = re.sub(rb'(nii\.gz",\s*)"Size": [0-9]+', rb"\1", content)
             found[str(path.relative_to(folder))] = content
@@ -340,8 +340,8 @@ def test_levels_are_groups_of_steps(single: Path, tmp_path: Path) -> None:
 def test_memory_limits_the_workers() -> None:
     assert Workers(8).number_for(3) == 3
     assert Workers(2).number_for(30) == 2
-    assert Workers(8, mem_mb=10_000, item_mb=3000).number_for(30) == 3
-    assert Workers(8, mem_mb=1000, item_mb=3000).number_for(30) == 1
+    assert Workers(8, memory_mb=10_000, item_mb=3000).number_for(30) == 3
+    assert Workers(8, memory_mb=1000, item_mb=3000).number_for(30) == 1
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_a_lost_worker_costs_one_repetition_then_its_item(tmp_path: Path) -> Non
     done = list(run_all(die_once, markers, workers=Workers(2), notify=_silent, lost=_lost))
     assert done == ["second time", "second time"]
     names = ["one", "bad", "two"]
-    found = sorted(run_all(die_always, names, workers=Workers(2, 4000, 500.0), notify=_silent, lost=_lost))
+    found = sorted(run_all(die_always, names, workers=Workers(2, 4000.0, 500.0), notify=_silent, lost=_lost))
     assert found[:2] == ["good one", "good two"]
     assert "lost bad" in found[2] and "signal 9 (SIGKILL)" in found[2] and "share was 2000 MB" in found[2]
 

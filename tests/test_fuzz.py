@@ -31,7 +31,8 @@ from hedypet_bids.io.frames import FrameReader, read_labels, read_volume
 from hedypet_bids.io.participant_metadata import read_participant
 from hedypet_bids.io.pet_metadata import PetMetadata, read_pet_metadata
 from hedypet_bids.io.store import Store
-from hedypet_bids.participant import Job, open_subject
+from hedypet_bids.job import Job
+from hedypet_bids.participant import open_subject
 from hedypet_bids.settings import Settings
 
 MOST_SECONDS, MOST_BYTES = 20.0, 1 << 30
