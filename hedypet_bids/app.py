@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
@@ -10,7 +11,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from hedypet_bids import bids_names as names
 from hedypet_bids import work_dir
@@ -123,9 +124,19 @@ def _participants(options: Options, settings: Settings) -> int:
 def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
     """Process one participant, or plan it; whatever goes wrong is in the result."""
     # Imported where the work is done: who only waits for workers is spared the second that the study takes.
-    from hedypet_bids.participant import process as process_here
+    from hedypet_bids import participant
 
-    return process_here(job, notify)
+    _keep_for_good()
+    return participant.process(job, notify)
+
+
+@cache
+def _keep_for_good() -> None:
+    """Have the garbage collector leave out what was imported, 200,000 objects that stay to the end.
+
+    Looking at them again and again took 4 % of a short participant's time, and 0.3 s when the process ended.
+    """
+    gc.freeze()
 
 
 def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:

@@ -32,6 +32,8 @@ PATIENCE_S = 900.0
 _LOOK_UP_S = 2.0
 # A worker that died is there again after some seconds.
 _RESTART_S = 10.0
+# An item that takes less is small, and the next one would only fault the same pages in anew.
+_LONG_S = 10.0
 
 WORKER_SETTINGS = {
     # Non-daemonic workers may fork external tools.
@@ -191,8 +193,10 @@ def _run_on_cluster(
     enough: Callable[[ResultT], bool],
     gpu_parts: GpuParts[ItemT, ResultT] | None,
 ) -> Iterator[ResultT]:
-    # Imported here: one process needs no cluster, and the import takes half a second.
+    # Imported here: one process needs no cluster, and the import takes half a second. All of it before any
+    # setting is changed: what its import adds to the settings would be gone when they are set back.
     import dask
+    import distributed  # noqa: F401
 
     with ExitStack() as stack:
         # What Dask would choose is shared by all runs of a user, and stays behind.
@@ -440,10 +444,12 @@ def _on_worker(work: Callable[[ItemT, Notify], ResultT], item: ItemT) -> ResultT
     def tell(label: str, step: str, state: str) -> None:
         worker.log_event(PROGRESS_TOPIC, (label, step, state))
 
+    began = time.monotonic()
     try:
         return work(item, tell)
     finally:
-        _give_back_memory()
+        if time.monotonic() - began > _LONG_S:
+            _give_back_memory()
 
 
 def _give_back_memory() -> None:

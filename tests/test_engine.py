@@ -410,6 +410,21 @@ def test_a_lost_worker_costs_one_repetition_then_its_item(tmp_path: Path) -> Non
     assert "lost bad" in found[2] and "signal 9 (SIGKILL)" in found[2] and "share was 2000 MB" in found[2]
 
 
+TWICE = """
+from hedypet_bids.engine import Workers, run_all
+if __name__ == "__main__":
+    for _ in range(2):
+        two = Workers(2)
+        print(sorted(run_all(lambda item, _: 2 * item, [1, 2], workers=two, notify=print, lost=print)))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_may_run_workers_more_than_once() -> None:
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[2, 4]\n[2, 4]\n"), done.stderr
+
+
 def test_enough_stops_before_the_next_item() -> None:
     seen = list(
         run_all(
