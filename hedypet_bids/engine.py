@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import tempfile
 import time
 from collections import deque
@@ -372,6 +373,7 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
             ) from fault
     share_mb = workers.share_mb(n_workers)
     try:
+        _talk_to_self()
         cluster = LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,
@@ -387,6 +389,12 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
             "up (ip link set lo up), and free memory and processes. Without --mem-mb, --nprocs 1 needs none."
         ) from fault
     return stack.enter_context(Client(stack.enter_context(cluster)))
+
+
+def _talk_to_self() -> None:
+    """Raise OSError where processes of this machine cannot reach each other; Dask would try for a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname(), CONNECT_TIMEOUT_S).close()
 
 
 class _Deaths(logging.Handler):

@@ -408,8 +408,10 @@ def test_workers_without_a_loopback_device(
 ) -> None:
     output = tmp_path / "out"
     words = command(*arguments(bids, output, settings, "--nprocs", "2"))
+    began = time.monotonic()
     done = run(without_network(words, loopback=False))
     assert_clear(done, 75, "loopback", "--nprocs 1")
+    assert time.monotonic() - began < 30.0, "Dask alone tries for a minute"
     assert_mended(run(words), output, undisturbed)
 
 
