@@ -451,7 +451,7 @@ def _shape_flags(qc: Mapping[str, float]) -> list[str]:
     low, high = NORMAL_RANGES["median_radius_mm"]
     if not low <= qc["median_radius_mm"] <= high:
         flags.append(
-            f"The median radius of the aorta is {qc['median_radius_mm']:.1f} mm; "
+            f"The median radius of the aorta is {qc['median_radius_mm']:.2f} mm; "
             f"normal is {low:g} to {high:g} mm."
         )
     if qc["max_radius_mm"] > _ANEURYSM_RADIUS_MM:
