@@ -29,7 +29,7 @@ test: $(INSTALLED) ## run every test
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 quick: $(INSTALLED) ## run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 lint: $(INSTALLED) ## ruff and the layers of the design
 	$(BIN)/ruff check .

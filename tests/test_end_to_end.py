@@ -203,6 +203,7 @@ def test_the_group_page_links_every_participant(phantom_run: Run) -> None:
     assert ">nan<" not in page
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_group_files_are_the_same_bytes(
     phantom_run: Run, tmp_path: Path
 ) -> None:

@@ -254,6 +254,7 @@ with exclusive(Path({str(path)!r}), wait=False, what="it"): pass
         pass
 
 
+@pytest.mark.slow
 def test_steps_run_in_part_and_the_rest_resumes(single: Path, undisturbed: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     arguments = (single, output, "participant", "--skip-bids-validation")
@@ -323,6 +324,7 @@ def test_the_estimate_of_memory_is_no_less_than_what_is_used(size: str, tmp_path
         assert peak_mb <= estimate_mb <= 2 * peak_mb, (nprocs, peak_mb, estimate_mb)
 
 
+@pytest.mark.slow
 def test_levels_are_groups_of_steps(single: Path, tmp_path: Path) -> None:
     arguments = (single, tmp_path / "out", "participant", "--skip-bids-validation", "--dry-run")
     plan = hedypet(*arguments, "--level", "minimal").stdout
