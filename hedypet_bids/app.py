@@ -30,7 +30,7 @@ from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.participant_inputs import ParticipantInputs
 from hedypet_bids.io.store import Store
 from hedypet_bids.job import Job, gpu_part, inputs_of, joined, lost
-from hedypet_bids.options import SEGMENTATION, Options
+from hedypet_bids.options import SEGMENTATION, Options, chosen
 from hedypet_bids.preflight import segmentation_tools
 from hedypet_bids.resources import memory_limit_mb, participant_mb, segmentation_mb
 from hedypet_bids.runner import ParticipantResult
@@ -182,7 +182,7 @@ def _needed_mb(jobs: Sequence[Job], *, side_by_side: bool = False) -> float:
         try:
             inputs = job.inputs or inputs_of(job)
             network_mb = 0.0
-            if not job.steps or SEGMENTATION in job.steps:
+            if chosen(job.steps, SEGMENTATION):
                 network_mb = segmentation_mb(inputs, job.tools, job.settings.segment, job.store)
             estimates.append(participant_mb(inputs, side_by_side=side_by_side, segmentation_mb=network_mb))
         except HedypetError:

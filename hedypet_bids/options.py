@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ THREADS_VARIABLE = "HEDYPET_THREADS"
 
 WORK_DIR_VARIABLE = "HEDYPET_WORK_DIR"
 """Set by hedypet-worker: its own work folder, which takes the place of that of whoever sent the work."""
+
+
+def chosen(steps: Collection[str], step: str) -> bool:
+    """Whether a step is among those asked for; naming none asks for all."""
+    return not steps or step in steps
 
 
 @dataclass(frozen=True)

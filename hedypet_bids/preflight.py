@@ -8,7 +8,7 @@ from pathlib import Path
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.io.participant_inputs import ParticipantInputs
 from hedypet_bids.labels import CT_TASKS
-from hedypet_bids.options import SEGMENTATION, Options
+from hedypet_bids.options import SEGMENTATION, Options, chosen
 from hedypet_bids.settings import SegmentSettings
 from hedypet_bids.steps.step import Tools
 from hedypet_bids.tools import synthseg, totalsegmentator
@@ -47,7 +47,7 @@ def segmentation_tools(
         return Tools(synthseg=mr_tool, without=without, work_dir=options.work_dir)
     licence = totalsegmentator.find_licence(options.totalseg_license)
     weights = totalsegmentator.weights_folder(options.totalseg_weights)
-    if not options.steps or SEGMENTATION in options.steps:
+    if chosen(options.steps, SEGMENTATION):
         # A dry run may be on a machine without the GPU that the run will have, and a cluster has its own.
         device = "auto" if options.dry_run or options.dask_scheduler else options.device
         _check(weights, _models(settings, licensed=bool(licence)), device, inputs)

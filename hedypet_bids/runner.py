@@ -16,6 +16,7 @@ from hedypet_bids.errors import HedypetError
 from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.input_checks import InputCheck
 from hedypet_bids.io.store import Stamp, Store, Writer
+from hedypet_bids.options import chosen
 from hedypet_bids.peak_memory import PeakMemory
 from hedypet_bids.steps.step import CannotRun, State, Step, StepRecord
 from hedypet_bids.version import __version__
@@ -169,7 +170,7 @@ class StepRunner:
 
     def wants(self, group: str) -> bool:
         """Whether the steps of a group may run."""
-        return not self.steps or group in self.steps
+        return chosen(self.steps, group)
 
     def write_crash(self, step: str, sources: Iterable[Path] = ()) -> Path:
         """Write the traceback of the exception being handled to the log folder; returns the file."""
