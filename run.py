@@ -3,7 +3,7 @@
 
 import sys
 
-from hedypet_bids.cli import main
+from hedypet_bids.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,6 +17,7 @@ from benchmarks.group import run_group, write_outputs
 from hedypet_bids.labels import ALL_TASKS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "pages"))
 from browser import Browser, chromium
 from test_explorer import explorer
 

@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hedypet_bids.bids_names import recording, sidecar_of
 from hedypet_bids.labels import ALL_TASKS, VOI_TASKS, Task
+from hedypet_bids.names import recording, sidecar_of
 from hedypet_bids.version import __version__
 
 PLACE = "ses-a/pet"
 TEMPLATES = 8
 WINDOWS = (2, 3, 4, 5, 6, 7, 8)
-_GROUP = "import sys; from hedypet_bids.cli import main; sys.exit(main())"
+_GROUP = "import sys; from hedypet_bids.cli.main import main; sys.exit(main())"
 
 
 def main() -> None:

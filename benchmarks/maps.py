@@ -22,9 +22,9 @@ import numpy as np
 from benchmarks import series
 from benchmarks.measure import child, print_machine, print_table, side_by_side
 from benchmarks.tacs import decompress
-from hedypet_bids.io.frames import FrameReader
-from hedypet_bids.kernels.patlak import Window, map_weights
-from hedypet_bids.kernels.voxel_maps import weighted_sums
+from hedypet_bids.io.nifti_read import FrameReader
+from hedypet_bids.kernels.kinetics.patlak import Window, map_weights
+from hedypet_bids.kernels.kinetics.weighted_sums import weighted_sums
 from hedypet_bids.model import FrameTimes
 
 N_LAST = 8

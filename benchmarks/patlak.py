@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from hedypet_bids.kernels.patlak import Window, fit_patlak
+from hedypet_bids.kernels.kinetics.patlak import Window, fit_patlak
 from hedypet_bids.model import FrameTimes
 
 N_PARTICIPANTS, N_REGIONS, N_INPUTS = 80, 500, 12

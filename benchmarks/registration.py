@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from benchmarks.dataset import add_arguments, dataset_and_truth
-from hedypet_bids.kernels.resampling import moved
+from hedypet_bids.kernels.registration.rigid import crop_to_head, register_rigid
+from hedypet_bids.kernels.resampling.resample import moved
 from hedypet_bids.model import Grid, Matrix
-from hedypet_bids.tools.registration import crop_to_head, register_rigid
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 BRAIN = 90

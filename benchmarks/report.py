@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 from benchmarks.measure import child, print_machine
 from benchmarks.series import FULL_SIZE
 from hedypet_bids import pipeline
-from hedypet_bids.io.dataset import Dataset, Request
-from hedypet_bids.io.gzip_nifti import write_nifti
+from hedypet_bids.inputs.dataset import Dataset, Request
+from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.store import Store
-from hedypet_bids.job import Job
 from hedypet_bids.model import Grid
-from hedypet_bids.participant import process
 from hedypet_bids.phantom import truth_folder, write_phantom
+from hedypet_bids.report.participant import write_report
+from hedypet_bids.run.job import Job
+from hedypet_bids.run.participant import process
 from hedypet_bids.settings import Settings
-from hedypet_bids.steps.report import write_report
 
 LABEL, GIVEN = "001", "given.pickle"
 MOST_S, MOST_MB, LARGEST_MB = 60.0, 2000.0, 15.0

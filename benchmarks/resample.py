@@ -27,8 +27,8 @@ from nibabel.processing import resample_from_to
 
 from benchmarks.dataset import add_arguments, dataset_and_truth
 from benchmarks.measure import peak_mb
-from hedypet_bids.io.gzip_nifti import write_nifti
-from hedypet_bids.kernels.resampling import (
+from hedypet_bids.io.nifti_write import write_nifti
+from hedypet_bids.kernels.resampling.resample import (
     clip_negative,
     head_grid,
     moved,

@@ -9,7 +9,7 @@ import numpy as np
 from isal import igzip
 from numpy.typing import NDArray
 
-from hedypet_bids.io.gzip_nifti import write_nifti
+from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.labels import SEGMENTATION_TASKS, VOI_TASKS
 from hedypet_bids.model import Grid
 

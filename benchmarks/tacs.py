@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks import series
 from benchmarks.measure import child, print_machine, print_table, side_by_side
-from hedypet_bids.io.frames import FrameReader, read_labels
+from hedypet_bids.io.nifti_read import FrameReader, read_labels
 from hedypet_bids.kernels.erosion import erode_labels
-from hedypet_bids.kernels.region_stats import JointLabels, RegionSet, region_statistics
+from hedypet_bids.kernels.region_statistics import JointLabels, RegionSet, region_statistics
 from hedypet_bids.labels import task
 
 BLOCK = 1 << 22

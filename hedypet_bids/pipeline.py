@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hedypet_bids.runner import StepRunner
+from hedypet_bids.group.readouts import GroupTables, write_readouts
+from hedypet_bids.group.splits import Splits
+from hedypet_bids.report.group import write_group_page
+from hedypet_bids.report.participant import DynamicFindings, Findings, StaticFindings, write_report
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.aorta import PlaceAortaVois
-from hedypet_bids.steps.group_report import write_group_page
 from hedypet_bids.steps.input_functions import ExtractInputFunctions
+from hedypet_bids.steps.kinetics import FitPatlak, MapPatlak
+from hedypet_bids.steps.means import MeasureStatic
 from hedypet_bids.steps.normalise import Normalise, WriteSuv
-from hedypet_bids.steps.patlak import FitPatlak, MapPatlak
 from hedypet_bids.steps.quality import CheckQuality
-from hedypet_bids.steps.readouts import GroupTables, write_readouts
 from hedypet_bids.steps.register import Register
-from hedypet_bids.steps.report import DynamicFindings, Findings, StaticFindings, write_report
 from hedypet_bids.steps.resample import Resample, Transforms
 from hedypet_bids.steps.segment import SEGMENTATION_ORDER, segment
-from hedypet_bids.steps.splits import Splits
-from hedypet_bids.steps.static_image import AverageFrames
-from hedypet_bids.steps.static_means import MeasureStatic
+from hedypet_bids.steps.static import AverageFrames
 from hedypet_bids.steps.step import Subject
 from hedypet_bids.steps.tacs import MeasureCurves
+
+if TYPE_CHECKING:
+    from hedypet_bids.run.schedule import StepRunner
 
 
 def run_participant(subject: Subject, study: StepRunner) -> None:

@@ -10,13 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Space
+from hedypet_bids import names
 from hedypet_bids.errors import MissingInputError, UsageError
+from hedypet_bids.group.dictionary import TABLES
+from hedypet_bids.group.statistics import DENOMINATORS
+from hedypet_bids.group.tables import schema
 from hedypet_bids.io.tables import read_table
-from hedypet_bids.steps.data_dictionary import TABLES
-from hedypet_bids.steps.group_statistics import DENOMINATORS
-from hedypet_bids.steps.readout_files import schema
+from hedypet_bids.names import Space
 
 NORMALISATIONS = DENOMINATORS
 """Normalisations of activity by the column of ``metadata`` with their constants, Bq/g."""

@@ -1,7 +1,7 @@
 """Every file that hedypet writes, for the page of outputs: its name, what it holds, its columns.
 
-Names come from ``hedypet_bids.bids_names``. The columns of the participants' tables are listed here;
-tests/test_documentation.py holds them to the files of a real run and to what their sidecars say.
+Names come from ``hedypet_bids.names``. The columns of the participants' tables are listed here;
+tests/system/test_documentation.py holds them to the files of a real run and to what their sidecars say.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
+from hedypet_bids import names
+from hedypet_bids.names import Source
 
 REGION_COLUMN = "<region>"
 """Stands for one column a region of the task."""

@@ -17,12 +17,12 @@ from unittest.mock import patch
 import tomli_w
 from docs_outputs import FILES, TABLE_KINDS, OutputFile
 
-from hedypet_bids.boutiques import descriptor
+from hedypet_bids.cli.boutiques import descriptor
+from hedypet_bids.group.dictionary import COLUMNS, TABLES
 from hedypet_bids.kernels.quality import NORMAL_RANGES
 from hedypet_bids.labels import ALL_TASKS
 from hedypet_bids.report.references import REFERENCES
 from hedypet_bids.settings import Settings, plain
-from hedypet_bids.steps.data_dictionary import COLUMNS, TABLES
 from hedypet_bids.tools.totalsegmentator import LICENSED_TASKS, MODELS, TASKS, models_of
 from hedypet_bids.version import __version__
 

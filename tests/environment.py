@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from running import ROOT
 
 SOMEBODY = 12345
 """A user who is not in /etc/passwd, as ``docker run --user`` and SLURM in containers give."""
@@ -22,7 +22,7 @@ SOMEBODY = 12345
 DISTURBED = """
 import subprocess, sys
 from hedypet_bids.io import store
-from hedypet_bids.cli import main
+from hedypet_bids.cli.main import main
 finish, (step, command), disturbed = store.Writer._finish, sys.argv[1:3], []
 def disturb(self, path, *rest):
     if self.stamp.step == step and not disturbed:

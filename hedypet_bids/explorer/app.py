@@ -13,13 +13,13 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from hedypet_bids.errors import HedypetError
+from hedypet_bids.explorer.bands import BANDS, Band
 from hedypet_bids.explorer.figures import Axis, curves_figure, points_figure, value_axis, windows_figure
-from hedypet_bids.explorer.spread import BANDS, Band
 from hedypet_bids.explorer.tables import NORMALISATIONS, Tables
 from hedypet_bids.explorer.viewer import HEIGHT_PX, find_images, projections, read_slices, viewer_html
+from hedypet_bids.group.dictionary import COLUMNS
+from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS
 from hedypet_bids.settings import PatlakSettings
-from hedypet_bids.steps.data_dictionary import COLUMNS
-from hedypet_bids.steps.participant_rows import INPUT_FUNCTION_IDENTIFIERS
 from hedypet_bids.version import __version__
 
 FIRST_REGIONS = ("brain", "liver", "heart", "aorta")

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from hedypet_bids.explorer.spread import Band, mean_and_half_width
+from hedypet_bids.explorer.bands import Band, mean_and_half_width
 from hedypet_bids.explorer.tables import wide
-from hedypet_bids.report.looks import COLOURS
+from hedypet_bids.figures.palette import COLOURS
 
 EARLY_MIN = 3.0
 REGION = ["Label Name", "Erosion Iterations"]

@@ -10,9 +10,9 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from hedypet_bids import bids_names as names
-from hedypet_bids.steps.data_dictionary import TABLES
-from hedypet_bids.steps.group_statistics import DENOMINATORS
+from hedypet_bids import names
+from hedypet_bids.group.dictionary import TABLES
+from hedypet_bids.group.statistics import DENOMINATORS
 
 ACTIVITY = "activity"
 NORMALISATIONS = ("SUV", "SUL Decazes", "SUL Janma", "SUL James", ACTIVITY)

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import HedypetError
-from hedypet_bids.io.frames import read_labels, read_volume
+from hedypet_bids.figures.palette import HU_WINDOW, SUV_WINDOW
+from hedypet_bids.io.nifti_read import read_labels, read_volume
 from hedypet_bids.labels import color, label_table
 from hedypet_bids.model import Grid
-from hedypet_bids.report.looks import HU_WINDOW, SUV_WINDOW
 
 # What a browser holds and sends quickly: about 2 MB gzipped.
 MOST_VOXELS = 3_000_000

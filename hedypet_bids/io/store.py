@@ -24,14 +24,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 
-from hedypet_bids import bids_names
-from hedypet_bids.bids_names import Source, Space
+from hedypet_bids import names
 from hedypet_bids.errors import HedypetError, OutputError
 from hedypet_bids.io.atomic import atomic, write_bytes, write_error, write_text
-from hedypet_bids.io.gzip_nifti import write_nifti
+from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.tables import write_table
 from hedypet_bids.labels import Task, color
 from hedypet_bids.model import Grid, IntArray
+from hedypet_bids.names import Source, Space
 from hedypet_bids.settings import digest
 from hedypet_bids.version import __version__
 
@@ -90,7 +90,7 @@ class Store:
         }
         wanted = {
             "dataset_description.json": json.dumps(description, indent=2) + "\n",
-            ".bidsignore": "".join(f"{line}\n" for line in bids_names.BIDSIGNORE),
+            ".bidsignore": "".join(f"{line}\n" for line in names.BIDSIGNORE),
             "README": "Quantitative readouts of total-body FDG PET, written by hedypet "
             f"{__version__}. sub-*.html are the reports, readouts/ the group tables.\n",
         }
@@ -190,8 +190,8 @@ class Writer:
         **sidecar: Any,
     ) -> Path:
         """Write a label image in the smallest integer type, its label table and its sidecar."""
-        table = self._begin(bids_names.label_table_file(source, task.name, space))
-        path = self._begin(bids_names.segmentation(source, task.name, space))
+        table = self._begin(names.label_table_file(source, task.name, space))
+        path = self._begin(names.segmentation(source, task.name, space))
         columns = {
             "index": task.table.indices,
             "name": task.table.names,
@@ -238,7 +238,7 @@ class Writer:
         path = self.store.path(name)
         # An old sidecar must not vouch for the new file while that is being written.
         try:
-            bids_names.sidecar_of(path).unlink(missing_ok=True)
+            names.sidecar_of(path).unlink(missing_ok=True)
         except OSError as fault:
             raise write_error(path, fault) from fault
         self._open.append(path)
@@ -256,7 +256,7 @@ class Writer:
                 "Inputs": list(self.stamp.inputs),
             },
         }
-        sidecar_path = bids_names.sidecar_of(path)
+        sidecar_path = names.sidecar_of(path)
         if path != sidecar_path and not path.is_file():
             raise OutputError(
                 f"{path} disappeared while {self.stamp.step} ran. Was the output folder moved or removed? "
@@ -280,7 +280,7 @@ def svg_of(figure: Figure) -> bytes:
 def read_sidecar(path: Path) -> dict[str, Any]:
     """The sidecar of an output file; empty when it is missing or was cut short."""
     try:
-        content = json.loads(bids_names.sidecar_of(path).read_text("utf-8"))
+        content = json.loads(names.sidecar_of(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         return {}
     return content if isinstance(content, dict) else {}

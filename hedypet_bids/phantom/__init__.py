@@ -1,11 +1,10 @@
 """A whole-body FDG PET/CT/MR phantom with known truth, written as a raw BIDS dataset.
 
-``main`` is the command ``hedypet-phantom``; :func:`write_phantom` does the same from Python. The body
-is analytic (:func:`sample_labels` on any grid) and so are the curves
-(:func:`irreversible_two_tissue`, :func:`input_function`).
+The command ``hedypet-phantom`` calls :func:`write_phantom`. The body is analytic
+(:func:`sample_labels` on any grid) and so are the curves (:func:`irreversible_two_tissue`,
+:func:`input_function`).
 """
 
-from hedypet_bids.phantom.cli import main
 from hedypet_bids.phantom.dataset import PIECES, truth_folder, write_phantom
 from hedypet_bids.phantom.grids import SIZES, PhantomSize, Voxels
 from hedypet_bids.phantom.kinetics import (
@@ -43,7 +42,6 @@ __all__ = [
     "input_function",
     "irreversible_two_tissue",
     "label_lut",
-    "main",
     "make_participant",
     "material_curves",
     "merged_frames",

@@ -1,11 +1,10 @@
 """How the PET images were reconstructed: one checked description, and what is made of it or held against it.
 
-``main`` is the command ``hedypet-reconstruction``. A :class:`Description` comes from a YAML file in
+A :class:`Description` comes from a YAML file in
 ``reconstructions/``; :func:`write_parameters` and :func:`parse_parameters` go to and from the parameter
 files of Siemens' JSRecon12 (e7 tools); :func:`differences` compares a PET sidecar with a description.
 """
 
-from hedypet_bids.reconstruction.cli import main
 from hedypet_bids.reconstruction.description import (
     Description,
     Framing,
@@ -33,7 +32,6 @@ __all__ = [
     "Reconstruction",
     "description_yaml",
     "differences",
-    "main",
     "parse_description",
     "parse_parameters",
     "read_description",

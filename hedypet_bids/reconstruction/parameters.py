@@ -15,7 +15,7 @@ from hedypet_bids.reconstruction.description import (
     PostFilter,
     Reconstruction,
 )
-from hedypet_bids.reconstruction.text import millimetres, read_text, shown, version, whole
+from hedypet_bids.reconstruction.numbers import millimetres, read_text, shown, version, whole
 
 # JSRecon12 keeps iterations and subsets per algorithm: attenuation-weighted, ordinary Poisson, and with PSF.
 _ALGORITHMS = ("aw", "op", "psf")

@@ -12,7 +12,7 @@ from typing import Any
 
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.reconstruction.description import Description, Framing, PostFilter, runs
-from hedypet_bids.reconstruction.text import read_text, shown
+from hedypet_bids.reconstruction.numbers import read_text, shown
 
 # Sidecars round times; the shortest frame of a dynamic series is 1 s.
 _SAME_S = 0.1

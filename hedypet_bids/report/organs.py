@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hedypet_bids.io.tables import frame_times, read_table
-from hedypet_bids.kernels.region_stats import RegionKey
+from hedypet_bids.kernels.region_statistics import RegionKey
 from hedypet_bids.labels import label_table
 from hedypet_bids.model import FrameTimes
 

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
-from hedypet_bids.io.frames import FrameReader, read_labels
+from hedypet_bids import names
+from hedypet_bids.figures.aorta import draw_aorta, draw_aorta_labels
+from hedypet_bids.io.nifti_read import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.aorta import (
     LOWER_DESCENDING,
@@ -28,14 +28,14 @@ from hedypet_bids.kernels.aorta import (
     segment_aorta,
     wall_distance_mm,
 )
-from hedypet_bids.kernels.bolus import FALLBACK_WINDOW_S
-from hedypet_bids.kernels.resampling import resample_labels
+from hedypet_bids.kernels.aorta.bolus import FALLBACK_WINDOW_S
+from hedypet_bids.kernels.resampling.resample import resample_labels
 from hedypet_bids.labels import AORTA_TASK, VOI_TASKS, label_table
 from hedypet_bids.model import BoolArray, FrameTimes, Grid
-from hedypet_bids.report.aorta_picture import draw_aorta, draw_aorta_labels
+from hedypet_bids.names import Source
 from hedypet_bids.settings import VOI_SHAPES, AortaSettings, plain
 from hedypet_bids.steps.step import CannotRun, Step, Subject, pet_facts
-from hedypet_bids.tools.nifti_dynamic_aorta import library_segments, library_vois
+from hedypet_bids.tools.nifti_dynamic import library_segments, library_vois
 
 AORTA = "aorta"
 COMBINED = "aortavoicombined"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hedypet_bids import bids_names as names
+from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.store import Writer, read_sidecar
 from hedypet_bids.io.tables import frame_times, read_table

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
-from hedypet_bids.io.frames import read_labels, read_volume
+from hedypet_bids import names
+from hedypet_bids.io.nifti_read import read_labels, read_volume
 from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.lean_mass import (
@@ -22,6 +21,7 @@ from hedypet_bids.kernels.lean_mass import (
     normalisation_constants,
 )
 from hedypet_bids.labels import label_table
+from hedypet_bids.names import Source
 from hedypet_bids.steps.step import CannotRun, Step, Subject, pet_facts
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
+from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.store import Writer, read_sidecar
 from hedypet_bids.io.tables import MISSING, frame_times, read_table
@@ -28,8 +27,9 @@ from hedypet_bids.kernels.quality import (
     frame_quality,
     static_over_dynamic,
 )
-from hedypet_bids.kernels.region_stats import RegionKey
+from hedypet_bids.kernels.region_statistics import RegionKey
 from hedypet_bids.model import FloatArray, FrameTimes, Grid
+from hedypet_bids.names import Source
 from hedypet_bids.steps.step import Step, Subject, pet_facts
 
 # Large, with little motion, and of different tissues.

@@ -9,16 +9,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
+from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.io.frames import read_labels, read_volume
+from hedypet_bids.io.nifti_read import read_labels, read_volume
 from hedypet_bids.io.store import Writer
+from hedypet_bids.kernels.registration.rigid import RigidRegistration, crop_to_head, register_rigid
 from hedypet_bids.labels import label_table
 from hedypet_bids.model import FloatArray, Grid, Matrix
+from hedypet_bids.names import Source
 from hedypet_bids.settings import plain
 from hedypet_bids.steps.step import CannotRun, Step, Subject
-from hedypet_bids.tools.registration import RigidRegistration, crop_to_head, register_rigid
 
 BRAIN = "brain"
 NO_CT = (

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source, Space
-from hedypet_bids.io.frames import read_labels, read_volume
+from hedypet_bids import names
+from hedypet_bids.io.nifti_read import read_labels, read_volume
 from hedypet_bids.io.store import Writer
-from hedypet_bids.kernels.resampling import (
+from hedypet_bids.kernels.resampling.resample import (
     clip_negative,
     head_grid,
     moved,
@@ -24,6 +23,7 @@ from hedypet_bids.kernels.resampling import (
 )
 from hedypet_bids.labels import CT_TASKS, Task, label_table, task
 from hedypet_bids.model import Grid
+from hedypet_bids.names import Source, Space
 from hedypet_bids.settings import plain
 from hedypet_bids.steps.register import BRAIN, read_matrix
 from hedypet_bids.steps.segment import grid_of

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hedypet_bids import bids_names as names
-from hedypet_bids.bids_names import Source
+from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, OutputError
-from hedypet_bids.io.frames import FrameReader, read_labels, read_volume
-from hedypet_bids.io.gzip_nifti import write_nifti
+from hedypet_bids.inputs.label_schemes import in_task_numbers, names_of_labels, table_beside
+from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_volume
+from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.quality import QualityCheck, check
-from hedypet_bids.kernels.resampling import resample_labels
+from hedypet_bids.kernels.resampling.resample import resample_labels
 from hedypet_bids.kernels.segmentation_checks import segmentation_checks
 from hedypet_bids.labels import CT_TASKS, Task, task
 from hedypet_bids.model import Grid, IntArray
+from hedypet_bids.names import Source
 from hedypet_bids.settings import plain
-from hedypet_bids.steps.label_schemes import in_task_numbers, names_of_labels, table_beside
 from hedypet_bids.steps.step import Step, Subject
 from hedypet_bids.tools import gpu, synthseg, totalsegmentator
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from hedypet_bids.bids_names import Source
-from hedypet_bids.io.participant_inputs import ParticipantInputs
-from hedypet_bids.io.participant_metadata import ParticipantMetadata
-from hedypet_bids.io.pet_metadata import PetMetadata
+from hedypet_bids.inputs.participant_metadata import ParticipantMetadata
+from hedypet_bids.inputs.pet_metadata import PetMetadata
+from hedypet_bids.inputs.roles import ParticipantInputs
 from hedypet_bids.io.store import Store, Writer
+from hedypet_bids.names import Source
 from hedypet_bids.settings import Settings
 from hedypet_bids.tools.synthseg import SynthSeg
 from hedypet_bids.tools.totalsegmentator import TotalSegmentator

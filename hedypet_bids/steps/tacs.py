@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hedypet_bids import bids_names as names
-from hedypet_bids.io.frames import FrameReader, read_labels
+from hedypet_bids import names
+from hedypet_bids.io.nifti_read import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import FRAME_END, FRAME_START, frame_times
 from hedypet_bids.kernels.erosion import erode_labels
-from hedypet_bids.kernels.region_stats import (
+from hedypet_bids.kernels.region_statistics import (
     JointLabels,
     RegionKey,
     RegionSet,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hedypet_bids.errors import HedypetError, MissingProgramError, ReadWriteError, TryAgainError
 from hedypet_bids.io.atomic import write_error
-from hedypet_bids.tools import guard
+from hedypet_bids.tools import end_with_parent as guard
 
 _LINES_SHOWN = 8
 _LOG_BYTES_READ = 20_000
@@ -41,7 +41,7 @@ def run_program(
 ) -> Finished:
     """Run a program to its end; its standard output and error go to ``log``.
 
-    It is ended with this process, also where that is killed: see :mod:`hedypet_bids.tools.guard`.
+    It is ended with this process, also where that is killed: see :mod:`hedypet_bids.tools.end_with_parent`.
 
     Parameters
     ----------

@@ -1,0 +1,187 @@
+"""The readout tables of the group, from the participants' outputs alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from hedypet_bids.errors import HedypetError, NothingSelectedError, TryAgainError
+from hedypet_bids.group.dictionary import PARTICIPANT_TABLES
+from hedypet_bids.group.rows import participant_rows
+from hedypet_bids.group.splits import Splits
+from hedypet_bids.group.statistics import RegionValues, StudyValues, participant_values
+from hedypet_bids.group.tables import PARTITION_ROWS, join_parts, schema, write_part, write_whole
+from hedypet_bids.io.atomic import write_error
+from hedypet_bids.settings import PatlakSettings, Settings
+
+_log = logging.getLogger("hedypet")
+
+# Starting a process takes as long as reading a few participants.
+_PARTICIPANTS_PER_PROCESS = 4
+_WARNINGS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class GroupTables:
+    """How many participants and rows the tables hold, which could not be read, and what was noticed."""
+
+    n_participants: int
+    rows: Mapping[str, int]
+    problems: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What is left in memory of a participant once its rows are on disk."""
+
+    label: str
+    metadata: Mapping[str, Any]
+    rows: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, RegionValues] = field(default_factory=dict)
+    versions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def write_readouts(
+    output: Path,
+    settings: Settings,
+    *,
+    splits: Splits | None = None,
+    nprocs: int | None = None,
+    partition_rows: int = PARTITION_ROWS,
+) -> GroupTables:
+    """Write every readout table as Parquet and TSV with a data dictionary.
+
+    A participant whose results cannot be read is left out of all tables but ``metadata``, where
+    the reason stands, and is named in the result. Participants are read side by side and their rows
+    go to disk at once, so memory does not grow with them but for their metadata and statistics.
+
+    Raises
+    ------
+    NothingSelectedError
+        The output holds no participant, or none of the split.
+    TryAgainError
+        A process that reads participants was killed.
+    """
+    splits = splits or Splits()
+    labels = sorted(p.name.removeprefix("sub-") for p in output.glob("sub-*") if p.is_dir())
+    if not labels:
+        raise NothingSelectedError(f"{output} holds no sub-* folder. Run the participant level first.")
+    labels = splits.select(labels)
+    with _parts_folder(output) as folder:
+        work = partial(_read_participant, output=output, parts=Path(folder), patlak=settings.patlak)
+        reads, values = [], StudyValues()
+        for read in _side_by_side(work, labels, nprocs or _available_cpus()):
+            metadata = {**read.metadata, "Split": splits.of(read.label)}
+            values.add(metadata, read.values)
+            reads.append(_Read(read.label, metadata, read.rows, {}, read.versions, read.notes, read.problem))
+        rows = _write_tables(output, Path(folder), reads, values, partition_rows)
+    problems = {read.label: read.problem for read in reads if read.problem}
+    return GroupTables(len(labels), rows, problems, _warnings(reads, splits))
+
+
+def _parts_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
+    readouts = output / "readouts"
+    try:
+        readouts.mkdir(exist_ok=True)
+        # Beside the tables, so that parts become tables by renaming.
+        return tempfile.TemporaryDirectory(prefix=".tmp-", dir=readouts)
+    except OSError as fault:
+        raise write_error(readouts, fault) from fault
+
+
+def _read_participant(label: str, *, output: Path, parts: Path, patlak: PatlakSettings) -> _Read:
+    """Write a participant's rows into ``parts``; returns what the tables of all participants need."""
+    subject = f"sub-{label}"
+    try:
+        rows = participant_rows(output / subject, label)
+    except HedypetError as fault:
+        unreadable = {"Subject": subject, "Missing": f"unreadable: {fault}"}
+        return _Read(label, unreadable, problem=str(fault))
+    try:
+        written = {name: write_part(parts, name, subject, table) for name, table in rows.tables.items()}
+    except OSError as fault:
+        raise write_error(parts, fault) from fault
+    values = participant_values(rows, patlak)
+    return _Read(label, rows.metadata, written, values, rows.versions, rows.notes)
+
+
+def _side_by_side(work: Callable[[str], _Read], labels: Sequence[str], nprocs: int) -> Iterator[_Read]:
+    """Results in the order of the labels, from as many processes as are worth starting."""
+    n_workers = min(nprocs, len(labels) // _PARTICIPANTS_PER_PROCESS)
+    if n_workers <= 1:
+        yield from map(work, labels)
+        return
+    # Spawned: a fork would copy the threads' locks of pyarrow and numba.
+    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
+        try:
+            yield from pool.map(work, labels, chunksize=_PARTICIPANTS_PER_PROCESS)
+        except BrokenProcessPool as fault:
+            raise TryAgainError(
+                "A process that reads participants was killed, most often for lack of memory. "
+                "Run the same command again with fewer processes (--nprocs)."
+            ) from fault
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _write_tables(
+    output: Path, parts: Path, reads: Sequence[_Read], values: StudyValues, partition_rows: int
+) -> dict[str, int]:
+    metadata = pa.Table.from_pylist([dict(read.metadata) for read in reads], schema=schema("metadata"))
+    write_whole(output, "metadata", metadata)
+    rows = {"metadata": len(reads)}
+    subjects = [f"sub-{read.label}" for read in reads]
+    for name in PARTICIPANT_TABLES:
+        rows[name] = sum(read.rows.get(name, 0) for read in reads)
+        join_parts(parts, name, subjects, output, partition=rows[name] > partition_rows)
+    for name, table in values.tables().items():
+        write_whole(output, name, table)
+        rows[name] = table.num_rows
+    return rows
+
+
+def _warnings(reads: Sequence[_Read], splits: Splits) -> tuple[str, ...]:
+    """Say what is odd about the outputs, in the log too."""
+    warnings = [note for read in reads for note in read.notes]
+    by_version: dict[str, list[str]] = {}
+    for read in reads:
+        for version in read.versions:
+            by_version.setdefault(version, []).append(f"sub-{read.label}")
+    if len(by_version) > 1:
+        listed = "; ".join(f"{v} ({_some(subjects)})" for v, subjects in sorted(by_version.items()))
+        warnings.append(
+            f"The outputs were made by several versions of hedypet: {listed}. Run the participant level "
+            "again to make all with one."
+        )
+    unknown = sorted(frozenset().union(*splits.members.values()) - {read.label for read in reads})
+    if unknown and splits.chosen is None:
+        warnings.append(f"The splits name participants without outputs: {_some(unknown)}.")
+    for warning in warnings[:_WARNINGS_SHOWN]:
+        _log.warning("%s", warning)
+    if len(warnings) > _WARNINGS_SHOWN:
+        _log.warning("... and %d more warnings; all are in group.html", len(warnings) - _WARNINGS_SHOWN)
+    return tuple(warnings)
+
+
+def _some(items: Sequence[str], most: int = 5) -> str:
+    """The first items and how many there are more."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def _available_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,139 @@
+"""Readout tables on disk: the parts of each participant, then Parquet and TSV made from them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from isal import isal_zlib
+
+from hedypet_bids import names
+from hedypet_bids.group.dictionary import COLUMNS, TABLES
+from hedypet_bids.io.atomic import atomic, write_text
+from hedypet_bids.io.tables import MISSING
+
+PARTITION_ROWS = 1_000_000
+"""A table with more rows is a folder of one Parquet file a participant."""
+
+_ROWS_PER_GROUP = 131_072
+_GZIP_LEVEL, _GZIP_HEADER = 2, 31  # levels of isal are 0 to 3; 31 asks zlib for a gzip header without a time
+_PART = "part-0.parquet"
+
+
+def schema(table: str) -> pa.Schema:
+    """Columns and types of a readout table."""
+    return pa.schema([(name, COLUMNS[name].arrow) for name in TABLES[table]])
+
+
+def write_part(folder: Path, table: str, subject: str, rows: pa.Table) -> int:
+    """Write the rows (without Subject) of one participant as both formats; returns how many there are."""
+    if rows.num_rows:
+        part = _part_folder(folder / table, subject)
+        part.mkdir(parents=True)
+        pq.write_table(rows, part / _PART, compression="zstd")
+        _text_part(folder, table, subject).write_bytes(gzipped_rows(_with_subject(rows, subject)))
+    return int(rows.num_rows)
+
+
+def join_parts(folder: Path, table: str, subjects: Sequence[str], output: Path, *, partition: bool) -> None:
+    """Make the files of a table from the parts of its participants, in the order given."""
+    there = [s for s in subjects if _part_folder(folder / table, s).is_dir()]
+    with atomic(output / names.readout(table, ".tsv.gz")) as text, text.open("wb") as joined:
+        joined.write(_header(table))
+        for subject in there:
+            with _text_part(folder, table, subject).open("rb") as part:
+                shutil.copyfileobj(part, joined)
+    final = output / names.readout(table, ".parquet")
+    if partition:
+        _remove(final)
+        (folder / table).replace(final)
+    else:
+        _write_parquet(final, table, (_read_part(folder / table, subject) for subject in there))
+    _write_dictionary(output, table)
+
+
+def write_whole(output: Path, table: str, rows: pa.Table) -> None:
+    """Write the three files of a small table."""
+    with atomic(output / names.readout(table, ".tsv.gz")) as text:
+        text.write_bytes(_header(table) + (gzipped_rows(rows) if rows.num_rows else b""))
+    _write_parquet(output / names.readout(table, ".parquet"), table, [rows])
+    _write_dictionary(output, table)
+
+
+def gzipped_rows(rows: pa.Table) -> bytes:
+    """Rows as tab-separated text in one gzip member, without a header; ``n/a`` for what is missing."""
+    text = pa.table([_as_text(column) for column in rows.columns], names=rows.column_names)
+    sink = pa.BufferOutputStream()
+    options = pa_csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    pa_csv.write_csv(text, sink, options)
+    compressed: bytes = isal_zlib.compress(sink.getvalue(), _GZIP_LEVEL, _GZIP_HEADER)
+    return compressed
+
+
+def _as_text(column: Any) -> Any:
+    text = pc.cast(column, pa.string())
+    if column.type == pa.string():
+        # A line break or tab in free text (the reason of a failure) would make two cells of one.
+        text = pc.replace_substring_regex(text, r'[\t\r\n"]+', " ")
+    return pc.fill_null(text, MISSING)
+
+
+def _header(table: str) -> bytes:
+    line = "\t".join(TABLES[table]) + "\n"
+    compressed: bytes = isal_zlib.compress(line.encode(), _GZIP_LEVEL, _GZIP_HEADER)
+    return compressed
+
+
+def _write_dictionary(output: Path, table: str) -> None:
+    dictionary = {column: COLUMNS[column].describe() for column in TABLES[table]}
+    write_text(output / names.readout(table, ".json"), json.dumps(dictionary, indent=2) + "\n")
+
+
+def _part_folder(table: Path, subject: str) -> Path:
+    return table / f"Subject={subject}"
+
+
+def _text_part(folder: Path, table: str, subject: str) -> Path:
+    return folder / f"{table}_{subject}.tsv.gz"
+
+
+def _read_part(table: Path, subject: str) -> pa.Table:
+    return _with_subject(pq.read_table(_part_folder(table, subject) / _PART, partitioning=None), subject)
+
+
+def _with_subject(rows: pa.Table, subject: str) -> pa.Table:
+    return rows.add_column(0, "Subject", pa.repeat(subject, rows.num_rows))
+
+
+def _write_parquet(path: Path, table: str, parts: Iterable[pa.Table]) -> None:
+    if path.is_dir():
+        _remove(path)
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema(table), compression="zstd") as writer:
+        for rows in _gathered(parts):
+            writer.write_table(rows)
+
+
+def _gathered(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Parts joined until there are enough rows for a row group."""
+    waiting: list[pa.Table] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(rows.num_rows for rows in waiting) >= _ROWS_PER_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""What others made ready for a participant: segmentations, corrected aorta masks, transforms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from hedypet_bids import names
+from hedypet_bids.errors import BadDataError, MissingInputError
+from hedypet_bids.inputs.roles import ParticipantInputs
+from hedypet_bids.io.nifti_read import FrameReader
+from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS, Task
+from hedypet_bids.names import Source
+
+READY_SEGMENTATIONS = ("totalsegmentator", "synthseg")
+
+
+def ready_derivatives(root: Path, given: Mapping[str, Path]) -> dict[str, Path]:
+    """Datasets of ready segmentations: those given, else those inside the raw dataset."""
+    found = {
+        name: root / "derivatives" / name
+        for name in READY_SEGMENTATIONS
+        if (root / "derivatives" / name).is_dir()
+    }
+    for name, path in given.items():
+        if not path.is_dir():
+            raise MissingInputError(f"--derivatives {name}={path}: the folder does not exist.")
+        found[name] = path.resolve()
+    return found
+
+
+def with_derivatives(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> ParticipantInputs:
+    """The inputs with ready segmentations and their image, a correction of the aorta, given transforms.
+
+    Raises
+    ------
+    BadDataError
+        Several files could be meant, or segmentations lie on no image of the participant.
+    """
+    inputs = dataclasses.replace(inputs, anatomy=inputs.ct or _labelled(inputs, derivatives))
+    to = "CT" if inputs.ct else "PET"
+    transforms = {
+        part: _only(derivatives.get("xfm"), inputs.label, f"*from-{moving}_to-{to}*xfm.txt")
+        for part, moving in (("head", "T1w"), ("body", "DIXON"))
+    }
+    return dataclasses.replace(
+        inputs,
+        ready_segmentations=_ready_segmentations(inputs, derivatives),
+        aorta_correction=_only(derivatives.get("aorta"), inputs.label, "*aorta*.nii*"),
+        given_transforms={part: path for part, path in transforms.items() if path},
+    )
+
+
+def _only(folder: Path | None, label: str, pattern: str) -> Path | None:
+    """The one file of a participant that matches, in ``sub-<L>/`` or named after it; None without one."""
+    if folder is None:
+        return None
+    beside = [p for p in folder.glob(f"sub-{label}{pattern}") if p.name[len(label) + 4] in "_-"]
+    found = sorted({*(folder / f"sub-{label}").rglob(pattern), *beside})
+    if len(found) > 1:
+        listed = "\n  ".join(map(str, found))
+        raise BadDataError(
+            f"Expected one file {pattern} of sub-{label} in {folder}; found {len(found)}:\n  {listed}\n"
+            "Remove or rename all but one."
+        )
+    return found[0] if found else None
+
+
+def _labelled(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> Source | None:
+    """The image, other than a CT, that ready segmentations of the body label: by name, then by grid."""
+    folder = derivatives.get("totalsegmentator")
+    if folder is None:
+        return None
+    files = {
+        image: [
+            path
+            for task in CT_TASKS
+            for path in _segmentation_files(folder / f"sub-{inputs.label}", image, task)
+        ]
+        for image in (inputs.body_mr, inputs.static, inputs.dynamic, inputs.head_mr)
+        if image is not None
+    }
+    named = [image for image in files if files[image]]
+    if len(named) <= 1:
+        return named[0] if named else None
+    for image in named:
+        grid = FrameReader(image.path).grid
+        if all(FrameReader(path).grid.matches(grid, tolerance_mm=0.01) for path in files[image]):
+            return image
+    listed = "\n  ".join(f"{path} ({FrameReader(path).grid.shape})" for path in files[named[0]])
+    candidates = "\n  ".join(f"{i.path} ({FrameReader(i.path).grid.shape})" for i in named)
+    raise BadDataError(
+        f"There is no CT of sub-{inputs.label}, and its ready segmentations\n  {listed}\nlie on the grid of "
+        f"none of the images that have their name:\n  {candidates}\nGive them in the grid of one of these."
+    )
+
+
+def _ready_segmentations(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for task in SEGMENTATION_TASKS:
+        image = inputs.anatomy if task in CT_TASKS else inputs.head_mr
+        folder = derivatives.get("totalsegmentator" if task in CT_TASKS else "synthseg")
+        if image is None or folder is None:
+            continue
+        candidates = _segmentation_files(folder / f"sub-{inputs.label}", image, task)
+        if len(candidates) > 1:
+            listed = "\n  ".join(map(str, candidates))
+            raise BadDataError(
+                f"Expected one {task.name} segmentation of {image.path.name}; found {len(candidates)}:\n"
+                f"  {listed}\nRemove or rename all but one."
+            )
+        if candidates:
+            found[task.name] = candidates[0]
+    return found
+
+
+def _segmentation_files(folder: Path, image: Source, task: Task) -> list[Path]:
+    """Ready label images of one task that are named after an image (its session, rec and acq)."""
+    of_image = names.entities_of(image.path.name)
+    matches = []
+    for path in sorted(folder.rglob(f"*_seg-{task.name}*_dseg.nii*")):
+        entities = names.entities_of(path.name)
+        same = all(entities.get(key, value) == value for key, value in of_image.items())
+        if same and "space" not in entities and _task_of(entities["seg"]) is task:
+            matches.append(path)
+    return matches
+
+
+def _task_of(label: str) -> Task | None:
+    """The task whose name is the longest beginning of a ``seg-`` label (``synthsegparcV2``)."""
+    known = [t for t in CT_TASKS + MR_TASKS if label.startswith(t.name)]
+    return max(known, key=lambda t: len(t.name), default=None)

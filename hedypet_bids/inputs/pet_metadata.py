@@ -1,0 +1,421 @@
+"""What a PET sidecar says about timing, units, dose and decay, in hedypet's units.
+
+BIDS gives all times of a PET image in s relative to ``TimeZero``; here they are
+relative to the start of the injection.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hedypet_bids.errors import BadDataError
+from hedypet_bids.inputs.participant_metadata import number
+from hedypet_bids.model import FrameTimes
+
+# Half-lives in s as given by the National Nuclear Data Center (NuDat); the first four are also those of
+# table 5.7 of the European Pharmacopoeia.
+HALF_LIFE_S: Mapping[str, float] = {
+    "C11": 20.385 * 60,
+    "N13": 9.965 * 60,
+    "O15": 122.24,
+    "F18": 109.77 * 60,
+    "Cu64": 12.701 * 3600,
+    "Ga68": 67.71 * 60,
+    "Rb82": 1.2575 * 60,
+    "Zr89": 78.41 * 3600,
+    "I124": 4.1760 * 86400,
+}
+
+_ELEMENTS = {
+    "carbon": "C",
+    "nitrogen": "N",
+    "oxygen": "O",
+    "fluorine": "F",
+    "copper": "Cu",
+    "gallium": "Ga",
+    "rubidium": "Rb",
+    "zirconium": "Zr",
+    "iodine": "I",
+}
+
+_CONCENTRATION = re.compile(r"(?P<prefix>[kM]?)[Bb][Qq](?:\s*/\s*|\s+)?(?:[mM][lL]|cc|cm\^?3)")
+_CONCENTRATION_BQ_ML = {"": 1.0, "k": 1e3, "M": 1e6}
+
+# 1 Ci = 3.7e10 Bq. Both code points of the micro sign occur.
+_DOSE_BQ = {
+    "Bq": 1.0,
+    "kBq": 1e3,
+    "MBq": 1e6,
+    "GBq": 1e9,
+    "Ci": 3.7e10,
+    "mCi": 3.7e7,
+    "uCi": 3.7e4,
+    "\u00b5Ci": 3.7e4,
+    "\u03bcCi": 3.7e4,
+}
+# From a mouse's dose to several times the largest clinical one (Rb-82, O-15 water: 2 GBq).
+DOSE_RANGE_BQ = (1e5, 1e10)
+
+# Beyond so many half-lives (a factor of a million) nothing is left to be measured: times are wrong or in ms.
+_MOST_HALF_LIVES = 20.0
+# Where the nuclide is not known: longer than any PET study.
+_LONGEST_S = 30 * 86400.0
+_SHOWN_CHARACTERS = 80
+
+# Sidecars round times to milliseconds or to whole seconds.
+_SAME_TIME_S = 1.0
+_SAME_FACTOR = 0.01
+_SAME_START_S = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class PetMetadata:
+    """Timing, units, dose and decay state of a PET image.
+
+    Parameters
+    ----------
+    frames
+        Frame times in s from the start of the injection.
+    units, units_factor
+        The sidecar's ``Units``, and what the stored values are multiplied by to be Bq/mL.
+    dose_bq, dose_reason
+        Activity at injection, Bq; NaN with a reason when it is unknown.
+    radionuclide, half_life_s
+        As ``F18``; empty and NaN when the sidecar does not say or the nuclide is not listed.
+    decay_corrected
+        Whether the stored image is decay-corrected.
+    decay_reference_s
+        The time that it is corrected to, s from injection; NaN when it is not corrected.
+    decay_factor
+        Per frame, what the stored values are multiplied by to be decay-corrected to the
+        injection, shape (n_frames,).
+    scan_start_s
+        Start of the scan, s from injection.
+    notes
+        Assumptions and oddities, for the log and the report.
+    problems
+        Those of the notes that a person should look at.
+    tracer
+        As the sidecar writes it; empty when it does not say.
+    """
+
+    frames: FrameTimes
+    units: str
+    units_factor: float
+    dose_bq: float
+    dose_reason: str
+    radionuclide: str
+    half_life_s: float
+    decay_corrected: bool
+    decay_reference_s: float
+    decay_factor: NDArray[np.float64]
+    scan_start_s: float
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    tracer: str = ""
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """Per frame, stored value to Bq/mL decay-corrected to injection, shape (n_frames,)."""
+        return self.units_factor * self.decay_factor
+
+
+def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) -> PetMetadata:
+    """The metadata of a PET image from its sidecar.
+
+    Parameters
+    ----------
+    sidecar
+        Content of ``*_pet.json``, with what it inherits.
+    n_frames
+        Frames of the image (1 for a 3D image).
+    where
+        Name of the file for messages.
+
+    Raises
+    ------
+    BadDataError
+        Units that are no activity concentration, frame times that do not fit the image
+        or each other, or a decay state that is missing or cannot be undone. An unknown
+        dose is no error: it leaves ``dose_bq`` NaN with its reason.
+    """
+    injection_s = _required_number(sidecar, "InjectionStart", where)
+    frames = _frames(sidecar, injection_s, n_frames, where)
+    notes: list[str] = []
+    units, units_factor = _units(sidecar, where)
+    nuclide = _radionuclide(sidecar.get("TracerRadionuclide"))
+    half_life_s = HALF_LIFE_S.get(nuclide, math.nan)
+    _check_time("FrameTimesStart", float(frames.start_s[0]), nuclide, half_life_s, where)
+    _check_time("FrameTimesStart + FrameDuration", float(frames.end_s[-1]), nuclide, half_life_s, where)
+    scan_start_s = _scan_start(sidecar, frames, injection_s, where, notes)
+    corrected = _decay_corrected(sidecar, where)
+    reference_s = math.nan
+    if corrected:
+        reference_s = _decay_reference(sidecar, injection_s, scan_start_s, where, notes)
+        _check_time("ImageDecayCorrectionTime", reference_s, nuclide, half_life_s, where)
+    decay_factor = _decay_factors(frames, half_life_s, reference_s, sidecar, where)
+    dose_bq, dose_reason = _dose(sidecar)
+    notes += _conversions(reference_s, units_factor, units)
+    notes += _other_notes(sidecar)
+    problems = [*_stated_factors(sidecar, frames, half_life_s, reference_s), *filter(None, [dose_reason])]
+    return PetMetadata(
+        frames=frames,
+        units=units,
+        units_factor=units_factor,
+        dose_bq=dose_bq,
+        dose_reason=dose_reason,
+        radionuclide=nuclide,
+        half_life_s=half_life_s,
+        decay_corrected=corrected,
+        decay_reference_s=reference_s,
+        decay_factor=decay_factor,
+        scan_start_s=scan_start_s,
+        notes=(*notes, *problems),
+        problems=tuple(problems),
+        tracer=str(sidecar.get("TracerName") or "").strip(),
+    )
+
+
+def decay_correction(frames: FrameTimes, *, half_life_s: float) -> NDArray[np.float64]:
+    """Factors that correct frame means for decay back to time 0, shape (n_frames,).
+
+    Exact for activity that is constant within a frame apart from decay:
+    exp(k a) * k d / (1 - exp(-k d)) with k = ln 2 / half-life, a the start and d the
+    duration of the frame.
+    """
+    rate = math.log(2.0) / half_life_s
+    decay = rate * frames.duration_s
+    # A frame too short for any decay has the limit, 1.
+    within = np.divide(decay, -np.expm1(-decay), out=np.ones_like(decay), where=decay > 0)
+    factors: NDArray[np.float64] = np.exp(rate * frames.start_s) * within
+    return factors
+
+
+def _required_number(sidecar: Mapping[str, Any], key: str, where: str) -> float:
+    value = number(sidecar.get(key))
+    if math.isnan(value):
+        raise BadDataError(
+            f"{where}: {key} must be a number of seconds relative to TimeZero; "
+            f"found {_shown(sidecar, key)}. Add it to the sidecar."
+        )
+    return value
+
+
+def _shown(sidecar: Mapping[str, Any], key: str) -> str:
+    text = repr(sidecar[key]) if key in sidecar else "nothing"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _check_time(key: str, time_s: float, nuclide: str, half_life_s: float, where: str) -> None:
+    """Raise BadDataError for a time, s from injection, at which nothing can have been measured."""
+    known = not math.isnan(half_life_s)
+    limit_s = _MOST_HALF_LIVES * half_life_s if known else _LONGEST_S
+    if abs(time_s) > limit_s:
+        limit = f"{_MOST_HALF_LIVES:g} half-lives of {nuclide}" if known else f"{_LONGEST_S / 86400:g} days"
+        raise BadDataError(
+            f"{where}: {key} is {time_s:g} s from the injection, more than {limit} ({limit_s:g} s). "
+            "Are the times in milliseconds, or InjectionStart not relative to TimeZero? BIDS wants seconds."
+        )
+
+
+def _frames(sidecar: Mapping[str, Any], injection_s: float, n_frames: int, where: str) -> FrameTimes:
+    start = _numbers(sidecar, "FrameTimesStart", n_frames, where)
+    duration = _numbers(sidecar, "FrameDuration", n_frames, where)
+    try:
+        frames = FrameTimes(start_s=start - injection_s, duration_s=duration)
+    except BadDataError as fault:
+        raise BadDataError(f"{where}: {fault}") from fault
+    if frames.end_s[-1] <= 0:
+        raise BadDataError(
+            f"{where}: the last frame ends {-frames.end_s[-1]:g} s before the injection. "
+            f"Check InjectionStart ({injection_s:g} s) and FrameTimesStart; both are relative to TimeZero."
+        )
+    return frames
+
+
+def _numbers(sidecar: Mapping[str, Any], key: str, n_frames: int, where: str) -> NDArray[np.float64]:
+    content = sidecar.get(key)
+    values = content if isinstance(content, list) else [content]
+    found = np.array([number(value) for value in values], dtype=np.float64)
+    if np.isnan(found).any():
+        raise BadDataError(
+            f"{where}: {key} must be a list of seconds, one per frame; found {_shown(sidecar, key)}."
+        )
+    if found.size != n_frames:
+        raise BadDataError(
+            f"{where}: {key} has {found.size} entries, the image {n_frames} frames. "
+            "Restore the sidecar that belongs to this image."
+        )
+    return found
+
+
+def _units(sidecar: Mapping[str, Any], where: str) -> tuple[str, float]:
+    """The units as written, and the factor to Bq/mL."""
+    units = str(sidecar.get("Units", "")).strip()
+    match = _CONCENTRATION.fullmatch(units)
+    if match is None:
+        raise BadDataError(
+            f"{where}: Units must be Bq/mL, kBq/mL or MBq/mL; found {_shown(sidecar, 'Units')}. "
+            "Images in counts or SUV cannot be quantified: convert them, or correct Units."
+        )
+    return units, _CONCENTRATION_BQ_ML[match["prefix"]]
+
+
+def _radionuclide(text: object) -> str:
+    """A nuclide as ``F18`` from F18, 18F, F-18, [18F] or ^18^Fluorine; empty when it is none of these."""
+    found = re.fullmatch(
+        r"(?:([A-Za-z]+)(\d+)|(\d+)([A-Za-z]+))", re.sub(r"[\s^\[\]_-]", "", str(text or ""))
+    )
+    if found is None:
+        return ""
+    symbol = found[1] or found[4]
+    return _ELEMENTS.get(symbol.lower(), symbol.capitalize()) + (found[2] or found[3])
+
+
+def _scan_start(
+    sidecar: Mapping[str, Any], frames: FrameTimes, injection_s: float, where: str, notes: list[str]
+) -> float:
+    """Start of the scan in s from injection; noted when the first frame stands for it."""
+    first_s = float(frames.start_s[0])
+    scan_start_s = number(sidecar.get("ScanStart")) - injection_s
+    if math.isnan(scan_start_s):
+        notes.append(f"ScanStart is missing; the first frame's start, {first_s:g} s after injection, is used")
+        return first_s
+    if first_s < scan_start_s - _SAME_TIME_S:
+        raise BadDataError(
+            f"{where}: frame 0 starts at {first_s + injection_s:g} s, before ScanStart "
+            f"({scan_start_s + injection_s:g} s). Both must be relative to TimeZero."
+        )
+    return scan_start_s
+
+
+def _decay_corrected(sidecar: Mapping[str, Any], where: str) -> bool:
+    corrected = sidecar.get("ImageDecayCorrected")
+    if not isinstance(corrected, bool):
+        raise BadDataError(
+            f"{where}: ImageDecayCorrected must be true or false; "
+            f"found {_shown(sidecar, 'ImageDecayCorrected')}. Add it to the sidecar."
+        )
+    return corrected
+
+
+def _decay_reference(
+    sidecar: Mapping[str, Any], injection_s: float, scan_start_s: float, where: str, notes: list[str]
+) -> float:
+    """The time that a decay-corrected image is corrected to, s from injection."""
+    reference_s = number(sidecar.get("ImageDecayCorrectionTime")) - injection_s
+    if not math.isnan(reference_s):
+        return reference_s
+    if abs(scan_start_s) <= _SAME_TIME_S:
+        notes.append(
+            "ImageDecayCorrectionTime is missing; scan and injection start together, so this time is used"
+        )
+        return 0.0
+    raise BadDataError(
+        f"{where}: ImageDecayCorrectionTime must be a number of seconds relative to TimeZero; found "
+        f"{_shown(sidecar, 'ImageDecayCorrectionTime')}. Without it the image cannot be related to the dose: "
+        f"scan and injection are {abs(scan_start_s):g} s apart. Add it to the sidecar."
+    )
+
+
+def _decay_factors(
+    frames: FrameTimes, half_life_s: float, reference_s: float, sidecar: Mapping[str, Any], where: str
+) -> NDArray[np.float64]:
+    """Factors to decay correction to injection; ``reference_s`` is NaN for an uncorrected image."""
+    if reference_s == 0:
+        return np.ones(len(frames))
+    if math.isnan(half_life_s):
+        raise BadDataError(
+            f"{where}: decay must be corrected to the time of injection, which needs a TracerRadionuclide "
+            f"among {', '.join(HALF_LIFE_S)}; found {_shown(sidecar, 'TracerRadionuclide')}."
+        )
+    if math.isnan(reference_s):
+        return decay_correction(frames, half_life_s=half_life_s)
+    return np.full(len(frames), 2.0 ** (reference_s / half_life_s))
+
+
+def _dose(sidecar: Mapping[str, Any]) -> tuple[float, str]:
+    """Injected activity in Bq, or NaN and the reason."""
+    amount = number(sidecar.get("InjectedRadioactivity"))
+    units = str(sidecar.get("InjectedRadioactivityUnits", "")).strip()
+    if math.isnan(amount):
+        found = _shown(sidecar, "InjectedRadioactivity")
+        return math.nan, f"the injected activity is unknown: InjectedRadioactivity is {found}"
+    if units not in _DOSE_BQ:
+        found = _shown(sidecar, "InjectedRadioactivityUnits")
+        return math.nan, (
+            f"the injected activity is unknown: InjectedRadioactivityUnits is {found}, expected one of "
+            "Bq, kBq, MBq, GBq, mCi, uCi (BIDS has no default)"
+        )
+    dose_bq = amount * _DOSE_BQ[units]
+    low, high = DOSE_RANGE_BQ
+    if not low <= dose_bq <= high:
+        return math.nan, (
+            f"the injected activity is unknown: {amount:g} {units} is not between {low / 1e6:g} and "
+            f"{high / 1e6:g} MBq; check InjectedRadioactivityUnits"
+        )
+    return dose_bq, ""
+
+
+def _conversions(reference_s: float, units_factor: float, units: str) -> Iterator[str]:
+    if units_factor != 1:
+        yield f"the image is in {units}; it was converted to Bq/mL"
+    if math.isnan(reference_s):
+        yield "the image is not decay-corrected; its frames were corrected to the time of injection"
+    elif reference_s:
+        yield (
+            f"the image is decay-corrected to {reference_s:g} s after injection; it was shifted to injection"
+        )
+
+
+def _stated_factors(
+    sidecar: Mapping[str, Any], frames: FrameTimes, half_life_s: float, reference_s: float
+) -> Iterator[str]:
+    """What is wrong when the scanner's own decay factors disagree with the times in the sidecar."""
+    stated = sidecar.get("DecayCorrectionFactor")
+    if math.isnan(half_life_s) or math.isnan(reference_s) or not isinstance(stated, list):
+        return
+    factors = np.array([number(value) for value in stated])
+    if factors.shape != (len(frames),) or np.isnan(factors).any():
+        return
+    expected = decay_correction(frames, half_life_s=half_life_s) * 2.0 ** (-reference_s / half_life_s)
+    wrong = np.abs(factors / expected - 1.0) > _SAME_FACTOR
+    if wrong.any():
+        frame = int(np.argmax(wrong))
+        yield (
+            f"DecayCorrectionFactor of frame {frame} is {factors[frame]:g}; ImageDecayCorrectionTime and "
+            f"the frame times give {expected[frame]:g}: "
+            f"{_what_to_check(factors * 2.0 ** (reference_s / half_life_s), frames, half_life_s)}"
+        )
+
+
+def _what_to_check(factors: NDArray[np.float64], frames: FrameTimes, half_life_s: float) -> str:
+    """The delay that the factors would fit: times are often counted from the scan, not the injection."""
+    rate = math.log(2.0) / half_life_s
+    with np.errstate(invalid="ignore", divide="ignore"):
+        decay = rate * frames.duration_s
+        start_s = np.log(factors * -np.expm1(-decay) / decay) / rate
+    later_s = start_s - frames.start_s
+    if np.isfinite(later_s).all() and np.ptp(later_s) <= _SAME_START_S and later_s[0] > _SAME_START_S:
+        return (
+            f"they fit frames that start {later_s.mean():.0f} s later. Are FrameTimesStart and ScanStart "
+            "counted from the scan instead of TimeZero? Correct them in the sidecar or with --corrections"
+        )
+    return "check them"
+
+
+def _other_notes(sidecar: Mapping[str, Any]) -> Iterator[str]:
+    scaling = sidecar.get("ScaleFactor")
+    factors = scaling if isinstance(scaling, list) else [] if scaling is None else [scaling]
+    if any(number(factor) != 1.0 for factor in factors):
+        yield "ScaleFactor in the sidecar is not applied; the scaling in the image's header is"
+    mode = str(sidecar.get("ModeOfAdministration", "")).strip().lower()
+    if "infusion" in mode:
+        yield f"the tracer was given as {mode}; times count from InjectionStart"

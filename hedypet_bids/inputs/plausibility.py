@@ -1,0 +1,83 @@
+"""Whether images can show one person: voxel sizes, and where two images lie in the world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hedypet_bids.errors import BadDataError, HedypetError
+from hedypet_bids.io.nifti_read import FrameReader
+from hedypet_bids.model import Grid
+
+# From small-animal scanners to coarse brain images; metres and micrometres are far outside.
+VOXEL_RANGE_MM = (0.05, 50.0)
+# Air is -1000 HU; tables and blankets around a patient leave most of it in place.
+_AIR_HU = -500.0
+_HIGHEST_HU = 32767.0
+_LOOKED_AT_VOXELS = 1 << 20
+
+
+def check_voxel_sizes(path: Path) -> None:
+    """Raise BadDataError when the voxels of an image are of no size that a scanner makes."""
+    sizes = FrameReader(path).grid.voxel_sizes_mm
+    low, high = VOXEL_RANGE_MM
+    if (sizes < low).any() or (sizes > high).any():
+        found = " x ".join(f"{size:g}" for size in sizes)
+        raise BadDataError(
+            f"{path} has voxels of {found} mm; expected {low:g} to {high:g} mm. Is its affine in metres or "
+            "micrometres? Correct the sform and qform of its header."
+        )
+
+
+def check_overlap(image: Path, other: Path) -> None:
+    """Raise BadDataError when two images of one session share no part of the world.
+
+    An image whose header cannot be read is left to the step that reads it.
+    """
+    try:
+        boxes = [_box_mm(FrameReader(path).grid) for path in (image, other)]
+    except HedypetError:
+        return
+    (low, high), (other_low, other_high) = boxes
+    if (np.minimum(high, other_high) <= np.maximum(low, other_low)).any():
+        raise BadDataError(
+            f"{image} and {other} do not overlap: they lie at {_shown(low, high)} and at "
+            f"{_shown(other_low, other_high)} (x, y, z in mm). Both must be in the coordinates of one scan; "
+            "check the sform and qform of their headers."
+        )
+
+
+def not_hounsfield(path: Path) -> str:
+    """Why the first slices of a CT cannot be in Hounsfield units; empty when they can, or cannot be read.
+
+    Air is around every patient, so some voxels are near -1000 HU, and no metal is beyond 12 bits by much.
+    """
+    reader = FrameReader(path)
+    pieces = reader.chunks(n_voxels=min(_LOOKED_AT_VOXELS, reader.grid.n_voxels))
+    try:
+        _, _, values = next(pieces)
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    except HedypetError:
+        return ""
+    finally:
+        pieces.close()
+    if low <= _AIR_HU and high <= _HIGHEST_HU:
+        return ""
+    return (
+        f"{path} begins with values from {low:g} to {high:g}; in Hounsfield units there would be air (below "
+        f"{_AIR_HU:g}) and nothing above {_HIGHEST_HU:g}. Rescale the CT with its DICOM's RescaleSlope and "
+        "RescaleIntercept."
+    )
+
+
+def _box_mm(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest world coordinates of a grid's outer edges."""
+    index = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in grid.shape], indexing="ij")).reshape(3, -1)
+    world = grid.affine[:3, :3] @ index + grid.affine[:3, 3:]
+    return world.min(axis=1), world.max(axis=1)
+
+
+def _shown(low: NDArray[np.float64], high: NDArray[np.float64]) -> str:
+    return ", ".join(f"{a:.0f} to {b:.0f}" for a, b in zip(low, high, strict=True))

@@ -1,0 +1,329 @@
+"""The page of the group: distributions over the participants, outliers, what is missing, who they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hedypet_bids import names
+from hedypet_bids.figures.distributions import BYTES_A_VALUE, Histogram, packed
+from hedypet_bids.group.dictionary import COLUMNS
+from hedypet_bids.group.page_values import (
+    KI,
+    UPTAKE,
+    VOLUME,
+    Quality,
+    Region,
+    RegionValues,
+    missing_reasons,
+    read_quality,
+    read_region_values,
+    read_small_table,
+    shown_input_function,
+)
+from hedypet_bids.group.readouts import GroupTables
+from hedypet_bids.group.statistics import DENOMINATORS, MIN_FOR_OUTLIERS, OUTLIER_Z
+from hedypet_bids.labels import CT_TASKS
+from hedypet_bids.report.page import number, write_page
+from hedypet_bids.settings import PatlakSettings
+
+MOST_VALUE_BYTES = 9_000_000
+"""What the values by region may take in the page: with the rest, 1,000 full participants stay under 15 MB."""
+
+MAIN_REGIONS = (
+    "brain",
+    "heart",
+    "aorta",
+    "liver",
+    "spleen",
+    "pancreas",
+    "kidney_left",
+    "kidney_right",
+    "colon",
+    "urinary_bladder",
+    "vertebrae_L3",
+    "gluteus_maximus_left",
+    "gluteus_maximus_right",
+)
+"""Regions of the task total that the page shows first."""
+
+_MAD_TO_SD = 1.4826  # as in the table of outliers
+_MOST_ROWS = 500  # of the tables of outliers and of flags
+_SHOWN_QUANTITIES = ("SUV", "SUL Janma", KI)
+_COLUMNS = {"uptake": UPTAKE, "ki": KI, "volume": VOLUME}
+_TASK_ORDER = ("ts_total", "ts_tissue", "ts_body", "totalimage", "aortasegments", "synthseg", "synthsegparc")
+_SEXES = {"F": "female", "M": "male"}
+_NO_SEX = "sex not known"
+_DEMOGRAPHICS = {
+    "Age [years]": "age",
+    "Weight [kg]": "weight",
+    "Height [m]": "height",
+    "Injected Activity [MBq]": "dose",
+}
+
+
+def write_group_page(output: Path, tables: GroupTables, patlak: PatlakSettings | None = None) -> None:
+    """Write ``group.html`` from the readout tables and the participants' quality checks.
+
+    A table that is missing or cannot be read is named on the page, which then goes without it.
+
+    Parameters
+    ----------
+    patlak
+        Which input function and window the Ki of the page is of, as in the table of statistics.
+    """
+    patlak = patlak or PatlakSettings()
+    metadata, problems = read_small_table(output, "metadata")
+    if problems:
+        metadata = _participants_by_folder(output, metadata)
+    subjects = [str(subject) for subject in metadata["Subject"]]
+    outliers, unread = read_small_table(output, "outliers")
+    statistics, unread_too = read_small_table(output, "statistics")
+    values, unread_values = read_region_values(output, subjects, patlak)
+    quality = read_quality(output, subjects)
+    flags = [(subject, flag) for subject, found in quality.flags.items() for flag in found]
+    regions, n_left_out = _shown_regions(values)
+    has_page = [(output / names.report(names.participant_label(s))).is_file() for s in subjects]
+    write_page(
+        output / names.GROUP_REPORT,
+        "group.html",
+        n_participants=len(subjects),
+        tables=[(name, rows, _parquet_link(output, name)) for name, rows in tables.rows.items()],
+        warnings=tables.warnings,
+        problems=[*problems, *unread, *unread_too, *unread_values, *quality.problems],
+        missing=_missing(output, metadata),
+        missing_parts=_missing_parts(metadata),
+        demographics=_demographics(metadata),
+        histograms=_histograms(metadata),
+        participants=_participants(metadata, has_page, quality),
+        has_splits=bool(metadata["Split"].notna().any()),
+        pages={
+            s: names.report(names.participant_label(s))
+            for s, there in zip(subjects, has_page, strict=True)
+            if there
+        },
+        flags=flags[:_MOST_ROWS],
+        n_flags=len(flags),
+        n_checked=len(quality.flags),
+        outliers=_outliers(outliers),
+        n_outliers=len(outliers),
+        min_for_outliers=MIN_FOR_OUTLIERS,
+        outlier_z=OUTLIER_Z,
+        quantities=_SHOWN_QUANTITIES,
+        statistics=_statistics(statistics),
+        n_regions=len(regions),
+        n_left_out=n_left_out,
+        has_ki=any(np.isfinite(values.of(region, KI)).any() for region in regions),
+        input_function=shown_input_function(patlak),
+        last_frames=patlak.map_last_frames,
+        data={
+            "participants": _participant_data(metadata, has_page),
+            "quantities": _quantities(),
+            "tasks": {t: (COLUMNS["Task"].levels or {}).get(t, t) for t in {r.task for r in regions}},
+            "regions": [_region_data(region, values) for region in regions],
+            "quality": _quality_data(quality),
+            "outliers": {"z": OUTLIER_Z, "least": MIN_FOR_OUTLIERS, "madToSd": _MAD_TO_SD},
+        },
+    )
+
+
+def _participants_by_folder(output: Path, empty: pd.DataFrame) -> pd.DataFrame:
+    """Metadata that knows no more of the participants than that they have a folder."""
+    folders = sorted(path.name for path in output.glob("sub-*") if path.is_dir())
+    return empty.reindex(range(len(folders))).assign(Subject=folders)
+
+
+def _parquet_link(output: Path, table: str) -> str:
+    """The file, or for a partitioned table nothing: browsers show folders as lists of names."""
+    path = names.readout(table, ".parquet")
+    return "" if (output / path).is_dir() else path
+
+
+def _shown_regions(values: RegionValues) -> tuple[list[Region], int]:
+    """The regions that fit into the page, the most looked at first, and how many do not."""
+
+    def rank(region: Region) -> tuple[Any, ...]:
+        task = _TASK_ORDER.index(region.task) if region.task in _TASK_ORDER else len(_TASK_ORDER)
+        return region.erosion, not _is_main(region), task, region.name
+
+    regions = sorted(values.regions, key=rank)
+    each = BYTES_A_VALUE * len(_COLUMNS) * max(1, len(values.subjects))
+    shown = regions[: max(1, int(MOST_VALUE_BYTES / each))]
+    return shown, len(regions) - len(shown)
+
+
+def _is_main(region: Region) -> bool:
+    return region.task == "ts_total" and region.name in MAIN_REGIONS
+
+
+def _region_data(region: Region, values: RegionValues) -> dict[str, Any]:
+    columns = {key: values.of(region, column) for key, column in _COLUMNS.items()}
+    return {
+        "task": region.task,
+        "name": region.name,
+        "erosion": region.erosion,
+        "main": MAIN_REGIONS.index(region.name) if _is_main(region) else None,
+        **{key: packed(found) if np.isfinite(found).any() else "" for key, found in columns.items()},
+    }
+
+
+def _quantities() -> list[dict[str, str]]:
+    """What can be chosen: the column of the values, and the constant that they are divided by."""
+    uptakes = [
+        {"name": name, "units": "g/mL", "column": "uptake", "constant": column}
+        for name, column in DENOMINATORS.items()
+    ]
+    return [
+        *uptakes,
+        {"name": KI, "units": COLUMNS[KI].units, "column": "ki", "constant": ""},
+        {"name": "Volume", "units": COLUMNS[VOLUME].units, "column": "volume", "constant": ""},
+    ]
+
+
+def _participant_data(metadata: pd.DataFrame, has_page: Sequence[bool]) -> dict[str, Any]:
+    return {
+        "label": list(metadata["Subject"]),
+        "hasPage": list(has_page),
+        "sex": [_text(sex) for sex in metadata["Sex"]],
+        "age": [None if pd.isna(age) else age for age in metadata["Age [years]"]],
+        # hedyPET writes the group as sex and years: F18-34.
+        "ageGroup": [_text(group).lstrip("FM") for group in metadata["Demographic Group [Sex,Age]"]],
+        "split": [_text(split) for split in metadata["Split"]],
+        "constants": {
+            column: [value if np.isfinite(value) else None for value in _real(metadata, column)]
+            for column in DENOMINATORS.values()
+        },
+    }
+
+
+def _quality_data(quality: Quality) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": measure.name.replace("_", " "),
+            "meaning": measure.meaning,
+            "units": measure.units,
+            "low": measure.low,
+            "high": measure.high,
+            "values": packed(measure.values),
+        }
+        for measure in quality.measures.values()
+    ]
+
+
+def _missing(output: Path, metadata: pd.DataFrame) -> list[dict[str, Any]]:
+    """What each participant lacks, and why."""
+    lacking = metadata[metadata["Missing"].notna()]
+    return [
+        {"subject": row["Subject"], "reasons": missing_reasons(output, row["Subject"], row["Missing"])}
+        for row in lacking.to_dict("records")
+    ]
+
+
+def _missing_parts(metadata: pd.DataFrame) -> list[tuple[str, int]]:
+    """How many participants lack each part."""
+    parts = metadata["Missing"].dropna().replace(r"^unreadable: .*", "all tables (unreadable)", regex=True)
+    kinds = parts.str.split(", ").explode().replace(r"^unfinished .*", "unfinished files", regex=True)
+    counts = kinds.to_frame("part").reset_index().drop_duplicates()["part"].value_counts()
+    return [(str(part), int(n)) for part, n in counts.items()]
+
+
+def _demographics(metadata: pd.DataFrame) -> list[dict[str, Any]]:
+    """Number, median and range of age, weight, height and dose, over everyone and by sex."""
+    members = {"everyone": np.full(len(metadata), True), **_by_sex(metadata)}
+    rows = []
+    for group, chosen in members.items():
+        cells = [_median_and_range(_real(metadata, column)[chosen]) for column in _DEMOGRAPHICS]
+        rows.append({"group": group, "n": int(chosen.sum()), "cells": cells})
+    return rows
+
+
+def _histograms(metadata: pd.DataFrame) -> list[Histogram]:
+    """Of age, weight, height and dose, by sex; without those that nobody has."""
+    found = []
+    for column in _DEMOGRAPHICS:
+        values = _real(metadata, column)
+        groups = {group: values[chosen] for group, chosen in _by_sex(metadata).items()}
+        found.append(Histogram.of(column.replace("Injected Activity", "Dose"), groups))
+    return [histogram for histogram in found if histogram]
+
+
+def _by_sex(metadata: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
+    sex = metadata["Sex"].map(_SEXES).fillna(_NO_SEX)
+    groups = {group: (sex == group).to_numpy() for group in (*_SEXES.values(), _NO_SEX)}
+    return {group: chosen for group, chosen in groups.items() if chosen.any()}
+
+
+def _median_and_range(values: NDArray[np.float64]) -> str:
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return "n/a"
+    return f"{number(np.median(values))} ({number(values.min())} to {number(values.max())}; n {values.size})"
+
+
+def _participants(metadata: pd.DataFrame, has_page: Sequence[bool], quality: Quality) -> list[dict[str, Any]]:
+    return [
+        {
+            "subject": row["Subject"],
+            "page": names.report(names.participant_label(row["Subject"])) if there else "",
+            "split": _text(row["Split"]),
+            "sex": _SEXES.get(_text(row["Sex"]), "n/a"),
+            "numbers": [row[column] for column in _DEMOGRAPHICS],
+            "suv": row["SUV Denominator [Bq/mL]"],
+            "flags": len(quality.flags[row["Subject"]]) if row["Subject"] in quality.flags else None,
+        }
+        for row, there in zip(metadata.to_dict("records"), has_page, strict=True)
+    ]
+
+
+def _outliers(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The farthest outliers, the farthest first."""
+    order = table["Robust z"].abs().sort_values(ascending=False, kind="stable").index[:_MOST_ROWS]
+    return [
+        {
+            "subject": row["Subject"],
+            "what": f"{row['Quantity']} of {row['Label Name']}",
+            "task": row["Task"],
+            "erosion": row["Erosion Iterations"],
+            "value": row["Value"],
+            "median": row["Median"],
+            "units": "mL/min/mL" if row["Quantity"] == KI else "g/mL",
+            "z": row["Robust z"],
+        }
+        for row in table.reset_index(drop=True).loc[order].to_dict("records")
+    ]
+
+
+def _statistics(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Median, quartiles and number of participants of every CT region over everyone and by sex."""
+    chosen = table[
+        table["Task"].isin([task.readout_name for task in CT_TASKS])
+        & (table["Erosion Iterations"] == 0)
+        & (table["Age Group"] == "all")
+        & table["Quantity"].isin(_SHOWN_QUANTITIES)
+    ]
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in chosen.to_dict("records"):
+        key = (row["Task"], row["Label Name"], row["Sex Group"])
+        region = rows.setdefault(key, {"task": key[0], "region": key[1], "sex": key[2], "cells": {}})
+        region["cells"][row["Quantity"]] = _cell(row)
+    return list(rows.values())
+
+
+def _cell(row: Mapping[Any, Any]) -> str:
+    quartiles = f"{number(row['25 %'], 3)} to {number(row['75 %'], 3)}"
+    mean = f"mean {number(row['Mean'], 3)}, SD {number(row['SD'], 2)}"
+    return f"{number(row['Median'], 3)} ({quartiles}; {mean}; n {row['Participants']})"
+
+
+def _real(metadata: pd.DataFrame, column: str) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = metadata[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    return values
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,302 @@
+"""What a command line leads to: checks, the study, a summary, an exit code."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+
+from hedypet_bids import names
+from hedypet_bids.errors import (
+    HedypetError,
+    MissingInputError,
+    MissingProgramError,
+    OutputError,
+    StoppedBySignal,
+)
+from hedypet_bids.group.splits import read_splits
+from hedypet_bids.inputs.dataset import Dataset, Request, read_filters
+from hedypet_bids.inputs.roles import ParticipantInputs
+from hedypet_bids.io import work_dir
+from hedypet_bids.io.atomic import write_text
+from hedypet_bids.io.lock import exclusive
+from hedypet_bids.io.store import Store
+from hedypet_bids.run.cluster import GpuParts, Workers, available_cpus, run_all
+from hedypet_bids.run.console import Console
+from hedypet_bids.run.job import Job, gpu_part, inputs_of, joined, lost
+from hedypet_bids.run.memory import memory_limit_mb, participant_mb, segmentation_mb
+from hedypet_bids.run.options import SEGMENTATION, Options, chosen
+from hedypet_bids.run.preflight import segmentation_tools
+from hedypet_bids.run.schedule import ParticipantResult
+from hedypet_bids.settings import Settings
+from hedypet_bids.tools.validator import validate_dataset
+from hedypet_bids.version import __version__
+
+# Without --mem-mb the memory of so many participants is estimated: a look at hundreds would take a minute.
+_ESTIMATED = 4
+
+_log = logging.getLogger("hedypet")
+
+
+def run(options: Options) -> int:
+    """Do what the command line asks for; returns the exit status.
+
+    Raises
+    ------
+    HedypetError
+        The run as a whole cannot be done.
+    """
+    _set_up_logging(options.verbosity)
+    _stop_on_sigterm()
+    folder = work_dir.prepare(options.work_dir)
+    settings = Settings.from_toml(options.settings_file) if options.settings_file else Settings()
+    settings = settings.with_values(options.values)
+    try:
+        return _group(options, settings) if options.level == "group" else _participants(options, settings)
+    finally:
+        if options.clean_workdir:
+            work_dir.empty(folder)
+
+
+def _participants(options: Options, settings: Settings) -> int:
+    request = _request(options)
+    dataset = Dataset(options.bids_dir, request)
+    corrections = {"corrections": dataset.corrections.root} if dataset.corrections.root else {}
+    links = {"raw": dataset.root, **dataset.derivatives, **corrections}
+    store = Store(options.output_dir.resolve(), links, checksums=options.checksums)
+    answer = "" if options.skip_bids_validation else _validate(dataset, store, keep=not options.dry_run)
+    nprocs = options.nprocs or available_cpus()
+    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
+    jobs = [
+        Job(
+            label=label,
+            bids_dir=dataset.root,
+            store=store,
+            settings=settings,
+            run_id=run_id,
+            request=request,
+            threads=None if options.dask_scheduler else max(1, nprocs // len(dataset.labels)),
+            dry=options.dry_run,
+            steps=options.steps,
+        )
+        for label in dataset.labels
+    ]
+    found: dict[str, ParticipantInputs] = {}
+    tools = segmentation_tools(options, settings.segment, [partial(_inputs, job, found) for job in jobs])
+    jobs = [replace(job, tools=tools, inputs=found.get(job.label)) for job in jobs]
+    console = Console(verbose=options.verbosity > 0)
+    if options.dry_run:
+        results = [process(job, _silent) for job in jobs]
+        console.show_plan(results)
+        return exit_code_of(results)
+    _make_output(store)
+    if answer:
+        write_text(store.path(names.VALIDATOR_LOG), answer)
+    workers = _workers(options, jobs, nprocs)
+    if not options.low_mem and _fit_side_by_side(jobs, workers):
+        jobs = [replace(job, side_by_side=True) for job in jobs]
+    progress = _Progress(console)
+    with console:
+        results = list(
+            run_all(
+                process,
+                jobs,
+                workers=workers,
+                notify=progress.step,
+                lost=progress.lost,
+                enough=lambda result: options.stop_on_first_crash and result.failed,
+                gpu_parts=GpuParts(gpu_part, joined) if options.device.startswith("gpu") else None,
+            )
+        )
+    results += _not_begun(jobs, results)
+    code = exit_code_of(results)
+    console.summarise(sorted(results, key=lambda r: r.label), store.root, code)
+    return code
+
+
+def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
+    """Process one participant, or plan it; whatever goes wrong is in the result."""
+    # Imported where the work is done: who only waits for workers is spared the second that the study takes.
+    from hedypet_bids.run import participant
+
+    _keep_for_good()
+    return participant.process(job, notify)
+
+
+@cache
+def _keep_for_good() -> None:
+    """Have the garbage collector leave out what was imported, 200,000 objects that stay to the end.
+
+    Looking at them again and again took 4 % of a short participant's time, and 0.3 s when the process ended.
+    """
+    gc.freeze()
+
+
+def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
+    """As many worker processes as processors, participants and memory allow."""
+    workers = Workers(nprocs, scheduler=options.dask_scheduler, folder=options.work_dir)
+    if options.dask_scheduler is not None:
+        return workers
+    if options.mem_mb:
+        needed_mb, limit_mb = _needed_mb(jobs), float(options.mem_mb)
+    elif min(nprocs, len(jobs)) > 1:
+        needed_mb, limit_mb = _needed_mb(jobs[:_ESTIMATED]), memory_limit_mb()
+    else:
+        return workers
+    if needed_mb > limit_mb:
+        of = f"--mem-mb {options.mem_mb}" if options.mem_mb else f"the {limit_mb:.0f} MB that there are"
+        _log.warning("A participant is estimated to need %.0f MB, more than %s.", needed_mb, of)
+    return replace(workers, memory_mb=limit_mb, item_mb=needed_mb, always_watched=options.mem_mb is not None)
+
+
+def _request(options: Options) -> Request:
+    return Request(
+        participant_labels=options.participant_labels,
+        excluded_labels=options.excluded_labels,
+        session_labels=options.session_labels,
+        pet_labels=options.pet_labels,
+        filters=read_filters(options.bids_filter_file) if options.bids_filter_file else {},
+        derivatives=options.derivatives,
+        corrections=options.corrections,
+        database_dir=options.database_dir,
+    )
+
+
+def _inputs(job: Job, found: dict[str, ParticipantInputs]) -> ParticipantInputs:
+    """The inputs of a participant, which are kept for its run."""
+    found[job.label] = inputs_of(job)
+    return found[job.label]
+
+
+def _needed_mb(jobs: Sequence[Job], *, side_by_side: bool = False) -> float:
+    """The most that any participant is estimated to need."""
+    estimates = [0.0]
+    for job in jobs:
+        try:
+            inputs = job.inputs or inputs_of(job)
+            network_mb = 0.0
+            if chosen(job.steps, SEGMENTATION):
+                network_mb = segmentation_mb(inputs, job.tools, job.settings.segment, job.store)
+            estimates.append(participant_mb(inputs, side_by_side=side_by_side, segmentation_mb=network_mb))
+        except HedypetError:
+            continue  # its own run will say so, and must not stop the others
+    return max(estimates)
+
+
+def _fit_side_by_side(jobs: Sequence[Job], workers: Workers) -> bool:
+    """Whether the memory is enough for branches of the study that run at the same time."""
+    if workers.scheduler is not None:
+        return True  # whoever starts the workers gives them their threads and their memory
+    if not jobs or jobs[0].threads == 1:
+        return False
+    limit_mb = workers.memory_mb or memory_limit_mb()
+    return workers.number_for(len(jobs)) * _needed_mb(jobs, side_by_side=True) <= limit_mb
+
+
+class _Progress:
+    """Shows the steps, and keeps which of them are running, for participants that are lost."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._running: dict[str, list[str]] = defaultdict(list)
+
+    def step(self, label: str, step: str, state: str) -> None:
+        """A step of a participant has started or ended."""
+        # A participant that begins again, after its worker was lost, tells of the same steps once more.
+        others = [name for name in self._running[label] if name != step]
+        self._running[label] = [*others, step] if state == "started" else others
+        self._console.step(label, step, state)
+
+    def lost(self, job: Job, reason: str) -> ParticipantResult:
+        """The result of a participant whose worker was lost: while which step, and what it was to need."""
+        needed = _needed_mb([job], side_by_side=job.side_by_side)
+        during = names.listed(self._running[job.label])
+        return lost(
+            job,
+            f"{reason}, while it did: {during}. The participant was estimated to need {needed:.0f} MB. Give "
+            "more memory (--mem-mb), fewer processes (--nprocs) or --low-mem, then run the same command "
+            "again; finished steps are kept.",
+        )
+
+
+def _not_begun(jobs: Sequence[Job], results: Sequence[ParticipantResult]) -> list[ParticipantResult]:
+    """Results of the participants that were left out after the first failure."""
+    done = {result.label for result in results}
+    reason = "not begun, because another failed and --stop-on-first-crash was given"
+    return [lost(job, reason) for job in jobs if job.label not in done]
+
+
+def _group(options: Options, settings: Settings) -> int:
+    output = options.output_dir.resolve()
+    if not (output / "dataset_description.json").is_file():
+        raise MissingInputError(
+            f"{output} holds no output of the participant level. Run hedypet with 'participant' first."
+        )
+    splits = read_splits(options.splits_file, [output, options.bids_dir], options.split)
+    with exclusive(output / names.readout("", ".lock"), wait=True, what="the group tables"):
+        # Imported here: it takes a second, which the participant level does not need in this process.
+        from hedypet_bids.pipeline import run_group
+
+        tables = run_group(output, settings, splits=splits, nprocs=options.nprocs)
+    code = HedypetError.exit_code if tables.problems else 0
+    Console(verbose=options.verbosity > 0).summarise_group(tables, output, code)
+    return code
+
+
+def exit_code_of(results: Sequence[ParticipantResult]) -> int:
+    """0 when all went well; the common code when everyone failed for the same reason; else 1."""
+    codes = Counter(result.exit_code for result in results)
+    if set(codes) == {0}:
+        return 0
+    return next(iter(codes)) if len(codes) == 1 else HedypetError.exit_code
+
+
+def _validate(dataset: Dataset, store: Store, *, keep: bool) -> str:
+    """The validator's answer on a valid dataset; empty where there is no validator."""
+    log = store.path(names.VALIDATOR_LOG) if keep else None
+    try:
+        return validate_dataset(dataset.root, dataset.labels, log)
+    except MissingProgramError as error:
+        _log.warning("The dataset is not validated: %s", error)
+        return ""
+
+
+def _make_output(store: Store) -> None:
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise OutputError(f"The output folder {store.root} cannot be made: {fault.strerror}.") from fault
+    store.write_dataset_files()
+
+
+def _set_up_logging(verbosity: int) -> None:
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    console = logging.StreamHandler()
+    console.setLevel(level)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    _log.handlers[:] = [console]
+    _log.setLevel(min(level, logging.INFO))
+    _log.propagate = False
+    _log.debug("hedypet %s", __version__)
+
+
+def _stop_on_sigterm() -> None:
+    """Let SIGTERM unwind the stack, so that temporary files and child processes are not left behind."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise StoppedBySignal
+
+    # Only the main thread may set handlers; elsewhere (tests, notebooks) the caller decides.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _silent(_label: str, _step: str, _state: str) -> None:
+    """No progress is shown while planning."""

@@ -1,0 +1,117 @@
+"""What a person sees while hedypet works: bars on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from tqdm import tqdm
+
+from hedypet_bids.run.options import N_STEPS
+from hedypet_bids.run.schedule import NOT_CHOSEN, ParticipantResult
+
+if TYPE_CHECKING:
+    from hedypet_bids.group.readouts import GroupTables
+
+FINAL_STATES = ("ran", "done", "skipped", "failed")
+
+
+class Console:
+    """Progress and summaries on standard error, plans on standard output."""
+
+    def __init__(self, *, verbose: bool, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self._verbose = verbose
+        self._bars: dict[str, Any] = {}
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for bar in self._bars.values():
+            bar.close()
+
+    def step(self, label: str, step: str, state: str) -> None:
+        """Show that a step of a participant has started or ended."""
+        if self.stream.isatty():
+            self._advance_bar(label, step, state)
+        elif state in FINAL_STATES and not self._verbose:
+            seconds = time.monotonic() - self._started
+            print(f"[{seconds:7.1f} s] sub-{label} {step}: {state}", file=self.stream, flush=True)
+
+    def _advance_bar(self, label: str, step: str, state: str) -> None:
+        if label not in self._bars:
+            self._bars[label] = tqdm(
+                desc=f"sub-{label}",
+                total=N_STEPS,
+                position=len(self._bars),
+                file=self.stream,
+                bar_format="{desc} {bar:20} {n_fmt}/{total_fmt} [{elapsed}] {postfix}",
+            )
+        bar = self._bars[label]
+        bar.set_postfix_str(f"{step}: {state}", refresh=False)
+        bar.update(1 if state in FINAL_STATES else 0)
+        bar.refresh()
+
+    def show_plan(self, results: Sequence[ParticipantResult]) -> None:
+        """Print per participant what was found, what is wrong, and which steps would run or why not."""
+        for result in results:
+            print(f"sub-{result.label}")
+            widest = max((len(check.part) for check in result.checks), default=0)
+            for check in result.checks:
+                text = check.text.replace("\n", "\n" + (widest + 14) * " ")
+                print(f"  {check.part:<{widest}}  {check.state:<9} {text}".rstrip())
+            if result.checks and result.records:
+                print("  steps")
+            width = max((len(record.step) for record in result.records), default=0)
+            for record in result.records:
+                print(f"    {record.step:<{width}}  {record.state:<8} {record.reason}")
+                for part, reason in record.missing:
+                    print(f"    {'':<{width}}  without  {part}: {reason}")
+            if not result.records and not any(check.state == "problem" for check in result.checks):
+                print(f"  problem: {result.error}")
+
+    def summarise(self, results: Sequence[ParticipantResult], output: Path, code: int) -> None:
+        """Say for each participant what was left out or failed, and in the last line what was done."""
+        for result in results:
+            for line in _left_out(result):
+                self._print(line)
+        failed = [result for result in results if result.failed]
+        finished = len(results) - len(failed)
+        where = f"outputs in {output}, reports in {output / 'sub-*.html'}"
+        self._print(
+            f"hedypet: {finished} of {len(results)} participants finished"
+            + (f", {len(failed)} failed ({', '.join('sub-' + r.label for r in failed)})" if failed else "")
+            + f" in {time.monotonic() - self._started:.0f} s; {where} (exit code {code})"
+        )
+
+    def summarise_group(self, tables: GroupTables, output: Path, code: int) -> None:
+        """Name the participants that cannot be read, and say in one line which tables were written."""
+        for label, reason in tables.problems.items():
+            self._print(f"sub-{label} FAILED: {reason}")
+        listed = ", ".join(f"{name} ({rows} rows)" for name, rows in tables.rows.items())
+        self._print(
+            f"hedypet: group tables of {tables.n_participants} participants in {output / 'readouts'}: "
+            f"{listed}; page {output / 'group.html'} (exit code {code})"
+        )
+
+    def _print(self, line: str) -> None:
+        print(line, file=self.stream, flush=True)
+
+
+def _left_out(result: ParticipantResult) -> list[str]:
+    lines = []
+    if result.error:
+        lines.append(f"sub-{result.label} FAILED: {result.error}")
+    skipped = [r for r in result.records if r.state == "skipped"]
+    chosen = [r for r in skipped if r.reason.startswith(NOT_CHOSEN)]
+    others = [f"{r.step} ({r.reason})" for r in skipped if r not in chosen]
+    if others:
+        lines.append(f"sub-{result.label}: left out: {'; '.join(others)}")
+    if chosen:
+        lines.append(f"sub-{result.label}: {NOT_CHOSEN}: {', '.join(r.step for r in chosen)}")
+    return lines

@@ -1,0 +1,88 @@
+"""A participant's share of a run: what is sent to whoever processes it, and what comes back.
+
+Nothing here imports the study, which takes a second that a process that only waits for workers does not need.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hedypet_bids.errors import HedypetError
+from hedypet_bids.inputs.dataset import Dataset, Request
+from hedypet_bids.inputs.roles import ParticipantInputs
+from hedypet_bids.io.store import Store
+from hedypet_bids.run.options import GPU_STEPS, STEP_NAMES, THREADS_VARIABLE
+from hedypet_bids.run.schedule import ParticipantResult
+from hedypet_bids.settings import Settings
+from hedypet_bids.steps.step import Tools
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to process one participant; picklable.
+
+    ``threads`` None leaves their number to the machine that processes it. ``side_by_side``: where there
+    are several, branches of the study run at the same time. ``part``: another job has the steps that
+    this one leaves out, and tells of them.
+    """
+
+    label: str
+    bids_dir: Path
+    store: Store
+    settings: Settings
+    run_id: str
+    request: Request = field(default_factory=Request)
+    tools: Tools = field(default_factory=Tools)
+    threads: int | None = 1
+    inputs: ParticipantInputs | None = None
+    dry: bool = False
+    steps: tuple[str, ...] = ()
+    side_by_side: bool = False
+    part: bool = False
+
+    @property
+    def threads_here(self) -> int:
+        """The threads of the job on this machine."""
+        return self.threads or int(os.environ.get(THREADS_VARIABLE, 1))
+
+
+def inputs_of(job: Job) -> ParticipantInputs:
+    """The images of a participant; BadDataError where what is there cannot be right."""
+    return dataset_of(job).inputs(job.label)
+
+
+def dataset_of(job: Job) -> Dataset:
+    """The dataset as far as it belongs to the participant."""
+    request = replace(job.request, participant_labels=(job.label,), excluded_labels=())
+    return Dataset(job.bids_dir, request, selection=job.settings.selection)
+
+
+def gpu_part(job: Job) -> tuple[Job | None, Job | None]:
+    """The job in two: the steps that use a GPU, and those after them; None where that leaves no step."""
+    chosen = job.steps or STEP_NAMES
+    on_gpu = tuple(name for name in chosen if name in GPU_STEPS)
+    rest = tuple(name for name in chosen if name not in GPU_STEPS)
+    return (
+        # Its own log folder: each part writes down its plan and its steps.
+        replace(job, steps=on_gpu, part=True, run_id=f"{job.run_id}_gpu") if on_gpu else None,
+        replace(job, steps=rest, part=True) if rest else None,
+    )
+
+
+def joined(on_gpu: ParticipantResult, rest: ParticipantResult) -> ParticipantResult:
+    """The result of both parts of a job: of each step the record of the part that was to run it."""
+    ours = {record.step: record for record in on_gpu.records if record.step.split()[0] in GPU_STEPS}
+    return replace(
+        rest,
+        records=tuple(ours.get(record.step, record) for record in rest.records) or on_gpu.records,
+        exit_code=on_gpu.exit_code or rest.exit_code,
+        # What stops both parts, such as a second run on the same participant, is told once.
+        error="\n".join(dict.fromkeys(filter(None, [on_gpu.error, rest.error]))),
+    )
+
+
+def lost(job: Job, reason: str) -> ParticipantResult:
+    """The result of a participant whose worker process died."""
+    return ParticipantResult(job.label, (), HedypetError.exit_code, reason)

@@ -1,0 +1,347 @@
+"""The explorer: its statistics, its queries, and its pages in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from browser import Browser, chromium
+from hypothesis import given
+from hypothesis import strategies as st
+from running import ROOT, Run, only
+from scipy import stats
+from streamlit.testing.v1 import AppTest
+
+from hedypet_bids.explorer import INSTALL, main
+from hedypet_bids.explorer.bands import mean_and_half_width
+from hedypet_bids.explorer.figures import Axis, curves_figure, points_figure, value_axis
+from hedypet_bids.explorer.tables import Tables, wide
+from hedypet_bids.explorer.viewer import find_images, projections, read_slices
+
+APP = ROOT / "hedypet_bids" / "explorer" / "app.py"
+
+
+@pytest.fixture(scope="module")
+def output(phantom_run: Run) -> Path:
+    """Both levels of the phantom: participant 001 complete, 002 with a static PET only."""
+    return phantom_run.output
+
+
+# ---- statistics
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=30))
+def test_bands_are_those_of_the_textbook(values: list[float]) -> None:
+    column = np.array(values)[:, np.newaxis]
+    n, sd = len(values), float(np.std(values, ddof=1))
+    mean, half, counted = mean_and_half_width(column, "SD")
+    assert mean[0] == pytest.approx(np.mean(values), abs=1e-9) and counted[0] == n
+    assert half[0] == pytest.approx(sd, abs=1e-9)
+    _, half, _ = mean_and_half_width(column, "95 % CI of the mean")
+    if sd > 1e-6:
+        low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+        assert half[0] == pytest.approx((high - low) / 2, rel=1e-9)
+        _, wider, _ = mean_and_half_width(column, "95 % prediction")
+        assert wider[0] == pytest.approx(half[0] * np.sqrt(n + 1), rel=1e-9)
+
+
+def test_a_prediction_interval_holds_another_value_in_95_of_100_cases() -> None:
+    draws = np.random.default_rng(1).normal(3.0, 2.0, size=(6, 20_000))
+    mean, half, _ = mean_and_half_width(draws[:5], "95 % prediction")
+    assert (np.abs(draws[5] - mean) <= half).mean() == pytest.approx(0.95, abs=0.005)
+
+
+def test_what_is_missing_is_left_out_and_one_value_has_no_spread() -> None:
+    values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [np.inf, np.nan, np.nan]])
+    mean, half, n = mean_and_half_width(values, "SD")
+    np.testing.assert_array_equal(n, [2, 1, 0])
+    np.testing.assert_allclose(mean, [2.0, 5.0, np.nan])
+    np.testing.assert_allclose(half, [np.sqrt(2.0), np.nan, np.nan])
+
+
+# ---- queries
+
+
+def test_values_are_those_of_the_tables(output: Path) -> None:
+    tables = Tables(output)
+    assert tables.problems == []
+    means = pd.read_csv(output / "readouts/means.tsv.gz", sep="\t", na_values="n/a")
+    people = pd.read_csv(output / "readouts/metadata.tsv.gz", sep="\t", na_values="n/a").set_index("Subject")
+    for normalisation, column in (
+        ("SUV", "SUV Denominator [Bq/mL]"),
+        ("SUL James", "SUL James Denominator [Bq/mL]"),
+    ):
+        rows = tables.means("ts_total", ["liver", "brain"], [1], normalisation)
+        expected = means[
+            (means["Task"] == "ts_total")
+            & means["Label Name"].isin(["liver", "brain"])
+            & (means["Erosion Iterations"] == 1)
+        ]
+        assert len(rows) == len(expected) == 4
+        merged = rows.merge(expected, on=["Subject", "Label Name"])
+        constants = people[column].reindex(merged["Subject"]).to_numpy()
+        np.testing.assert_allclose(merged["value"], merged["PET Mean [Bq/mL]_y"] / constants, rtol=1e-12)
+    curves = tables.curves("tacs", "ts_total", ["liver"], [0], "activity")
+    own = pd.read_csv(only(output / "sub-001", "*_rec-acdynPSF_seg-total_tacs.tsv"), sep="\t")
+    assert set(curves["Subject"]) == {"sub-001"}
+    matrix, minutes = wide(curves, "minutes")
+    np.testing.assert_allclose(matrix[0] * 1000, own["liver"], rtol=1e-12)
+    np.testing.assert_allclose(minutes, (own["frame_start"] + own["frame_end"]) / 120)
+    assert tables.windows() == [2, 3, 4, 5, 6, 7, 8] and len(tables.input_functions()) == 13
+
+
+def test_a_partitioned_table_gives_the_same(output: Path, tmp_path: Path) -> None:
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    copy = Path(shutil.copytree(output / "readouts", tmp_path / "readouts"))
+    rows = pq.read_table(copy / "means.parquet")
+    (copy / "means.parquet").unlink()
+    partitioning = ds.partitioning(rows.select(["Subject"]).schema, flavor="hive")
+    ds.write_dataset(rows, copy / "means.parquet", format="parquet", partitioning=partitioning)
+    asked = ("ts_total", ["liver"], [0, 1], "SUV")
+    key = ["Subject", "Erosion Iterations"]
+    got, expected = (Tables(root).means(*asked).sort_values(key) for root in (tmp_path, output))
+    pd.testing.assert_frame_equal(
+        got.reset_index(drop=True), expected.reset_index(drop=True), check_dtype=False
+    )
+    pd.testing.assert_frame_equal(Tables(tmp_path).regions("means"), Tables(output).regions("means"))
+
+
+def test_names_with_quotes_reach_no_other_query(output: Path) -> None:
+    assert Tables(output).means("ts_total", ["liver' OR '1'='1"], [0], "SUV").empty
+
+
+def test_missing_and_foreign_tables_are_named(output: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(output / "readouts", tmp_path / "readouts"))
+    (copy / "tacs.parquet").unlink()
+    (copy / "means.parquet").write_bytes(b"no table")
+    shutil.copy(copy / "outliers.parquet", copy / "patlak_ki.parquet")
+    tables = Tables(tmp_path)
+    said = "\n".join(tables.problems)
+    assert "tacs.parquet is missing" in said
+    assert "means.parquet cannot be read" in said
+    assert "patlak_ki.parquet has no" in said
+    assert tables.regions("tacs").empty and tables.means("ts_total", ["liver"], [0], "SUV").empty
+    assert tables.windows() == []
+
+
+# ---- figures
+
+
+def test_hover_and_bands_carry_the_values() -> None:
+    rows = pd.DataFrame(
+        {
+            "Subject": ["sub-1", "sub-2"] * 2,
+            "Label Name": "liver",
+            "Erosion Iterations": 0,
+            "Frame Index": [0, 0, 1, 1],
+            "minutes": [1.0, 1.0, 2.0, 2.0],
+            "value": [1.0, 3.0, 2.0, 6.0],
+            "sex": ["female", "male"] * 2,
+        }
+    )
+    figure, shown, notes = curves_figure(rows, colour_by="region", band="SD", axis=Axis("SUV", "g/mL"))
+    assert notes == []
+    outline, line = figure.data
+    np.testing.assert_allclose(line.y, [2.0, 4.0])
+    np.testing.assert_allclose(outline.y, [2 + np.sqrt(2), 4 + np.sqrt(8), 4 - np.sqrt(8), 2 - np.sqrt(2)])
+    assert "g/mL" in line.hovertemplate and list(shown["participants"]) == [2, 2]
+    assert figure.layout.xaxis.title.text == "time after injection [min]"
+    by_sex, _, _ = curves_figure(rows, colour_by="sex", band="none", axis=value_axis("activity"))
+    assert [trace.name for trace in by_sex.data] == ["liver, female", "liver, male"]
+    assert by_sex.layout.yaxis.title.text == "activity concentration [kBq/mL]"
+    # Frames at other times have no common mean in minutes; by index they have.
+    rows.loc[1, "minutes"] = 1.5
+    figure, _, notes = curves_figure(rows, colour_by="region", band="SD", axis=value_axis("SUV"))
+    assert "frame index" in notes[0] and len(figure.data[-1].x) == 1
+    figure, _, notes = curves_figure(
+        rows, colour_by="region", band="SD", axis=value_axis("SUV"), by_frame=True
+    )
+    assert notes == [] and list(figure.data[-1].x) == [0, 1]
+    points = points_figure(rows[rows["Frame Index"] == 0], colour_by="sex", axis=value_axis("SUV"))
+    assert {trace.name: list(trace.y) for trace in points.data} == {"female": [1.0], "male": [3.0]}
+
+
+# ---- images
+
+
+def test_slices_and_projections_are_those_of_the_images(output: Path) -> None:
+    images = find_images(output / "sub-001")
+    assert set(images) == {"pet", "ct", "labels"} and "br38f" in images["ct"].name
+    slices = read_slices(images, 3000.0)
+    pet = nib.as_closest_canonical(nib.load(images["pet"])).get_fdata()
+    np.testing.assert_allclose(slices.pet, np.clip(pet / 30000, 0, 1) * 255, atol=1)
+    labels = nib.as_closest_canonical(nib.load(images["labels"])).get_fdata()
+    np.testing.assert_array_equal(slices.labels, labels)
+    (_, coronal), (_, sagittal) = projections(images, 3000.0)
+    # Isotropic voxels: a pixel each, head up, patient's left at the left.
+    np.testing.assert_allclose(
+        255 - coronal[::-1].T.astype(int), np.clip(pet.max(axis=1) / 30000, 0, 1) * 255, atol=1
+    )
+    assert sagittal.shape == (pet.shape[2], pet.shape[1])
+
+
+# ---- the pages without a browser
+
+
+def page(output: Path) -> AppTest:
+    app = AppTest.from_string(
+        f"from pathlib import Path\nfrom hedypet_bids.explorer.app import main\nmain(Path({str(output)!r}))",
+        default_timeout=60,
+    )
+    return app.run()
+
+
+def test_every_tab_shows_something(output: Path) -> None:
+    app = page(output)
+    assert not app.exception
+    assert [tab.label for tab in app.tabs] == [
+        *("About", "Time-activity curves", "Organ means", "Patlak", "Participants")
+    ]
+    assert not app.warning and not app.info
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda root: shutil.rmtree(root / "readouts"), "run hedypet with 'group'"),
+        (lambda root: (root / "readouts/tacs.parquet").unlink(), "tacs.parquet is missing"),
+        (lambda root: (root / "readouts/metadata.parquet").unlink(), "metadata.parquet is missing"),
+        (lambda root: [shutil.rmtree(p) for p in root.glob("sub-*") if p.is_dir()], ""),
+    ],
+    ids=["no group level", "no curves", "no metadata", "no images"],
+)
+def test_gaps_are_said_and_the_page_opens(break_it, said: str, output: Path, tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    shutil.copytree(output, root, copy_function=lambda a, b: Path(b).hardlink_to(a))
+    break_it(root)
+    app = page(root)
+    assert not app.exception, app.exception
+    assert said in "\n".join(warning.value for warning in app.warning)
+    assert len(app.tabs) == 5
+
+
+def test_a_folder_that_is_no_output_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 66
+    assert "no output of hedypet" in capsys.readouterr().err
+
+
+def test_an_installation_without_the_explorer_says_how_to_get_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the container image, which has the program but not its packages."""
+    (tmp_path / "dataset_description.json").write_text("{}")
+    monkeypatch.setattr("hedypet_bids.explorer.find_spec", lambda _: None)
+    assert main([str(tmp_path)]) == 127
+    said = capsys.readouterr().err
+    assert f"needs streamlit, plotly, duckdb; install them with {INSTALL} in the folder" in said
+    assert INSTALL in (ROOT / "docs" / "explorer.md").read_text("utf-8")
+
+
+# ---- in a real browser
+
+
+@contextmanager
+def explorer(output: Path) -> Iterator[str]:
+    """A running explorer; gives its address."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("hedypet-explorer"), output, "--no-browser", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    address = f"http://localhost:{port}"
+    try:
+        _wait(lambda: _answers(f"{address}/_stcore/health"), 60)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _wait(condition, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+SHOWN_PLOT = (
+    "Array.from(document.querySelectorAll('.js-plotly-plot')).find((p) => p.offsetParent && p.calcdata)"
+)
+
+
+def _plotted(browser: Browser) -> set[str]:
+    """The names of the traces of the first plot that is seen."""
+    names: list[str] = browser.run(
+        f"const plot = {SHOWN_PLOT}; return plot ? plot.data.map((t) => t.name) : []"
+    )
+    return {name for name in names if name}
+
+
+def _open_tab(browser: Browser, name: str) -> None:
+    _wait(lambda: any(tab.text == name for tab in browser.find("[role=tab]")))
+    next(tab for tab in browser.find("[role=tab]") if tab.text == name).click()
+
+
+@pytest.mark.slow
+def test_the_pages_work_in_a_browser(output: Path, tmp_path: Path) -> None:
+    with explorer(output) as address, chromium(tmp_path / "profile") as browser:
+        browser.open(address, width=1280, height=1600)
+        organs = {"aorta", "brain", "heart", "liver"}
+        _open_tab(browser, "Organ means")
+        _wait(lambda: _plotted(browser) == organs)
+        # The values under the pointer are those of the table.
+        hover = browser.run(f"return {SHOWN_PLOT}.calcdata.flatMap((c) => c[0].pts.map((p) => p.v))")
+        table = Tables(output).means("ts_total", sorted(organs), [0], "SUV")
+        np.testing.assert_allclose(sorted(hover), sorted(table["value"]), rtol=1e-6)
+
+        _open_tab(browser, "Time-activity curves")
+        _wait(lambda: _plotted(browser) == organs)
+        labels = [label for label in browser.find("label") if label.text.strip() == "input functions"]
+        labels[0].click()
+        _wait(lambda: any("descending" in name for name in _plotted(browser)))
+
+        _open_tab(browser, "Participants")
+        _wait(lambda: bool(browser.find("iframe")))
+        browser.driver.switch_to.frame(browser.find("iframe")[-1])
+        _wait(lambda: browser.run("return document.body.dataset.ready") == "yes")
+        look = "return document.getElementById('picture').toDataURL()"
+        before = browser.run(look)
+        browser.run(
+            "const s = document.getElementById('slice'); s.value = 3; s.dispatchEvent(new Event('input'));"
+        )
+        assert browser.run(look) != before
+        assert browser.run("return document.getElementById('where').textContent").startswith("4 of")
+        browser.driver.switch_to.default_content()
+
+        assert browser.outside_requests() == []
+        assert browser.console_errors() == []
+        browser.open(address, width=400, height=900)
+        _wait(lambda: bool(browser.find("[role=tab]")))
+        assert browser.overflow_px() == 0

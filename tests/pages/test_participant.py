@@ -1,0 +1,600 @@
+"""The participant's page in a real browser, and that what it says is what the tables say."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from browser import Browser, chromium
+from matplotlib.colors import to_hex, to_rgb
+from running import Run, hedypet, only
+
+from hedypet_bids.figures.curves import draw_input_functions
+from hedypet_bids.figures.patlak import draw_patlak, patlak_plot
+from hedypet_bids.figures.planes import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    Box,
+    View,
+    read_planes,
+    read_projections,
+    survey_labels,
+)
+from hedypet_bids.figures.rasters import Shade, draw_labels
+from hedypet_bids.io.nifti_write import write_nifti
+from hedypet_bids.io.tables import frame_times, read_table
+from hedypet_bids.kernels.kinetics.patlak import Window
+from hedypet_bids.labels import color, label_table
+from hedypet_bids.model import FrameTimes, Grid
+from hedypet_bids.report.methods import MADE, READY, Parts, methods_of, methods_of_dataset
+from hedypet_bids.report.organs import GREY_MATTER, LIVER, MUSCLE, Organ, organ_curve
+from hedypet_bids.report.references import REFERENCES
+from hedypet_bids.settings import Settings
+
+INPUT_FUNCTION, LAST_FRAMES = "aortavoi1ml3pxdescendingupper", 4
+CONSTANT_COLUMNS = {
+    "SUV [g/mL]": "suv",
+    "SUL James [g/mL]": "sul_james",
+    "SUL Janma [g/mL]": "sul_janma",
+    "SUL Decazes [g/mL]": "sul_decazes",
+}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def no_ct(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A participant whose only image is the static PET."""
+    folder = tmp_path_factory.mktemp("no-ct")
+    bids, output = folder / "bids", folder / "out"
+    ignored = shutil.ignore_patterns("sub-001", "ct", "derivatives", "*_ct.*")
+    shutil.copytree(phantom, bids, ignore=ignored)
+    done = hedypet(
+        bids, output, "participant", "--participant-label", "002", "--skip-bids-validation", "--nprocs", "1"
+    )
+    return Run(bids, output, done, done)
+
+
+def table_of(browser: Browser, css: str) -> pd.DataFrame:
+    """A table of the open page, as its cells' text."""
+    rows = browser.run(
+        "return [...document.querySelectorAll(arguments[0] + ' tr')]"
+        ".map(row => [...row.children].map(cell => cell.innerText.trim()))",
+        css,
+    )
+    return pd.DataFrame(rows[1:], columns=rows[0])
+
+
+def significant(value: float, digits: int = 4) -> str:
+    return f"{value:.{digits}g}"
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("label", ["001", "002"])
+def test_the_page_opens_clean_offline_and_fits(
+    browser: Browser, phantom_run: Run, label: str, width: int
+) -> None:
+    browser.open(phantom_run.output / f"sub-{label}.html", width=width)
+    assert browser.console_errors() == []
+    assert browser.outside_requests() == []
+    assert browser.overflow_px() <= 0
+    assert len(browser.find("img")) >= 5
+    assert browser.blank_pictures() == []
+    alts = [image.get_attribute("alt") for image in browser.find("img")]
+    assert all(len(alt) > 20 for alt in alts)
+    assert len(set(alts)) == len(alts)
+
+
+def test_the_page_of_a_whole_participant_has_every_picture(browser: Browser, phantom_run: Run) -> None:
+    browser.open(phantom_run.output / "sub-001.html")
+    counts = browser.run(
+        """const found = {}; let section = '';
+        for (const item of document.querySelectorAll('h2, main img')) {
+          if (item.tagName === 'H2') section = item.id; else found[section] = (found[section] || 0) + 1;
+        } return found;"""
+    )
+    assert counts == {
+        "patlak": 3,
+        "input-functions": 2,
+        "curves": 2,
+        "uptake": 2,
+        "ki-map": 2,
+        "segmentations": 8,
+        "alignment": 18,
+        "aorta": 1,
+    }
+    assert len(browser.find(".scale")) == 2
+    text = browser.run("return document.querySelector('#uptake ~ .scale').innerText")
+    assert text.split() == ["0", "10", "SUV", "[g/mL]"]
+
+
+def test_pictures_are_also_files(phantom_run: Run) -> None:
+    folder = phantom_run.output / "sub-001" / "figures"
+    names = {path.name.removeprefix("sub-001_desc-") for path in folder.iterdir()}
+    assert {"mipcoronal.webp", "kimipsagittal.webp", "patlakLiver.svg", "segtotalcoronal.webp"} <= names
+    assert {"alignheadaxialbelow.webp", "alignheadaxialabove.webp", "inputfunctionsearly.svg"} <= names
+
+
+@pytest.mark.parametrize("title", ["liver", "spleen", "brain", "urinary bladder"])
+def test_the_table_of_organs_equals_the_tables(browser: Browser, phantom_run: Run, title: str) -> None:
+    folder = phantom_run.output / "sub-001"
+    region = title.replace(" ", "_")
+    browser.open(phantom_run.output / "sub-001.html")
+    shown = table_of(browser, "#organ-table").set_index("organ").loc[title]
+    means = read_table(only(folder, "*acstatPSF_seg-total_desc-eroded1_morph.tsv")).set_index("name")
+    constants = read_table(only(folder, "*_norm.tsv")).set_index("name")["value"]
+    ki = read_table(only(folder, "*_seg-total_desc-eroded1_model-Patlak_kinpar.tsv"))
+    row = ki[
+        (ki["name"] == region) & (ki["input_function"] == INPUT_FUNCTION) & (ki["last_frames"] == LAST_FRAMES)
+    ].iloc[0]
+    assert shown["erosions"] == "1"
+    assert shown["volume [mL]"] == significant(means.loc[region, "volume"])
+    assert shown["mean [Bq/mL]"] == significant(means.loc[region, "mean"], 5)
+    for column, name in CONSTANT_COLUMNS.items():
+        assert shown[column] == significant(means.loc[region, "mean"] / constants[name])
+    ki_text = f"{significant(row['Ki'])} ± {significant(row['Ki_se'], 2)}"
+    assert shown["Ki ± SE [mL/min/mL]"] == ki_text
+
+
+def test_an_organ_of_several_regions_is_their_mean_by_volume(browser: Browser, phantom_run: Run) -> None:
+    folder = phantom_run.output / "sub-001"
+    browser.open(phantom_run.output / "sub-001.html")
+    shown = table_of(browser, "#organ-table").set_index("organ").loc["brain grey matter"]
+    means = read_table(only(folder, "*acstatPSF_seg-synthseg_morph.tsv")).set_index("name")
+    both = means.loc[list(GREY_MATTER.regions)]
+    mean = (both["mean"] * both["n_voxels"]).sum() / both["n_voxels"].sum()
+    constants = read_table(only(folder, "*_norm.tsv")).set_index("name")["value"]
+    assert shown["volume [mL]"] == significant(both["volume"].sum())
+    assert shown["SUV [g/mL]"] == significant(mean / constants["suv"])
+    assert shown["Ki ± SE [mL/min/mL]"].split(" ± ")[0] == significant(merged_ki(folder, GREY_MATTER))
+
+
+def test_the_quality_table_has_words_for_pass_and_flag(browser: Browser, phantom_run: Run) -> None:
+    import json
+
+    path = only(phantom_run.output / "sub-001", "*acdynPSF_qc.json")
+    checks = {c["name"].replace("_", " "): c for c in json.loads(path.read_text())["Checks"]}
+    browser.open(phantom_run.output / "sub-001.html")
+    shown = table_of(browser, "#quality-table").set_index("check")
+    assert set(shown.index) == set(checks)
+    words = {"normal": "pass", "outside": "FLAG", "unknown": "not known"}
+    for name, check in checks.items():
+        assert shown.loc[name, "result"] == words[check["state"]]
+        assert shown.loc[name, "normal"] == f"{check['low']:.4g} to {check['high']:.4g}"
+
+
+def test_steps_have_time_and_memory(browser: Browser, phantom_run: Run) -> None:
+    log = only(phantom_run.output / "sub-001", "steps.tsv")
+    recorded = read_table(log).set_index("step")
+    browser.open(phantom_run.output / "sub-001.html")
+    shown = table_of(browser, "#step-table").set_index("step")
+    assert set(shown.index) == set(recorded.index)
+    for step, row in recorded.iterrows():
+        assert shown.loc[step, "state"] == row["state"]
+        assert shown.loc[step, "time [s]"] == f"{row['seconds']:.1f}"
+        assert shown.loc[step, "peak memory [MB]"] == f"{row['peak_mb']:.0f}"
+
+
+def test_spaces_have_the_grids_of_their_images(browser: Browser, phantom_run: Run) -> None:
+    browser.open(phantom_run.output / "sub-001.html")
+    shown = table_of(browser, "#spaces-table").set_index("space")
+    for space, pattern in (
+        ("bodystat", "*_space-bodystat_seg-total_dseg.nii.gz"),
+        ("bodydyn", "*_space-bodydyn_seg-total_dseg.nii.gz"),
+        ("head", "*_space-head_seg-total_res-1mm_dseg.nii.gz"),
+    ):
+        image = nib.load(only(phantom_run.output / "sub-001", pattern))
+        assert shown.loc[space, "voxels (x, y, z)"] == " x ".join(map(str, image.shape))
+        sizes = [float(re.sub(" .*", "", mm)) for mm in shown.loc[space, "voxel size [mm]"].split(" x ")]
+        np.testing.assert_allclose(sizes, image.header.get_zooms(), rtol=1e-3)
+
+
+def test_the_legend_has_the_colours_of_the_label_table(browser: Browser, phantom_run: Run) -> None:
+    path = only(phantom_run.output / "sub-001", "*_space-bodystat_seg-total_dseg.tsv")
+    colours = read_table(path).set_index("name")["color"]
+    browser.open(phantom_run.output / "sub-001.html")
+    shown = browser.run(
+        "return [...document.querySelector('.legend').children].map(item => "
+        "[item.innerText.trim(), getComputedStyle(item.querySelector('i')).backgroundColor])"
+    )
+    assert len(shown) == 20
+    image = np.asanyarray(nib.load(path.with_name(path.name.replace(".tsv", ".nii.gz"))).dataobj)
+    sizes = np.bincount(image.ravel())[1:]
+    table = label_table("total")
+    assert shown[0][0] == table.names[table.indices.index(int(np.argmax(sizes)) + 1)]
+    for name, colour in shown:
+        rgb = [int(part) for part in re.findall(r"\d+", colour)]
+        assert "#{:02x}{:02x}{:02x}".format(*rgb) == colours[name]
+
+
+def test_labels_are_painted_in_their_colours() -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    values = np.full((40, 40), -1000.0)
+    labels = np.zeros((40, 40))
+    labels[10:30, 10:30] = 5
+    picture = draw_labels(
+        View(CORONAL, values, (2.0, 2.0)),
+        Shade(-1000.0, 0.0),
+        View(CORONAL, labels, (2.0, 2.0)),
+        name="x",
+        title="x",
+        alt="x",
+    )
+    pixels = np.asarray(Image.open(BytesIO(picture.content)).convert("RGB")) / 255
+    centre = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2]
+    wanted = 0.55 * np.array(to_rgb(color(5)))
+    np.testing.assert_allclose(centre, wanted, atol=0.04)
+
+
+def test_the_slider_goes_from_one_image_to_the_other_by_keyboard(browser: Browser, phantom_run: Run) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(phantom_run.output / "sub-001.html")
+    slider = browser.find("#blend-pet")[0]
+    [pair] = browser.find("#blends-pet figure:first-child .blend")
+    below, above = pair.find_elements("css selector", "img")
+    shots = {}
+    for key, opacity in ((Keys.HOME, "0"), (Keys.END, "1"), (Keys.ARROW_LEFT, "0.95")):
+        slider.send_keys(key)
+        assert browser.run("return getComputedStyle(arguments[0]).opacity", above) == opacity
+        shots[key] = pair.screenshot_as_png
+    assert len(set(shots.values())) == 3
+    assert slider.get_attribute("aria-valuetext") == "95 % PET"
+    # Only the slider's own pictures change.
+    other = browser.find("#blends-head .blend img + img")[0]
+    assert browser.run("return getComputedStyle(arguments[0]).opacity", other) == "0.5"
+    assert browser.run("return arguments[0].naturalWidth === arguments[1].naturalWidth", below, above)
+
+
+def test_focus_is_visible(browser: Browser, phantom_run: Run) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(phantom_run.output / "sub-001.html")
+    kinds = set()
+    for _ in range(60):
+        ActionChains(browser.driver).send_keys(Keys.TAB).perform()
+        kind, style, width = browser.run(
+            "const e = document.activeElement, s = getComputedStyle(e);"
+            "return [e.tagName, s.outlineStyle, s.outlineWidth]"
+        )
+        if kind == "BODY":
+            break
+        kinds.add(kind)
+        assert style != "none" and float(width.removesuffix("px")) >= 1, kind
+    assert {"A", "DIV", "INPUT", "SUMMARY"} <= kinds
+
+
+def test_print_shows_both_images_without_a_slider(browser: Browser, phantom_run: Run) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    # The width of A4.
+    browser.open(phantom_run.output / "sub-001.html", width=794)
+    browser.find("#blend-pet")[0].send_keys(Keys.END)
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert browser.overflow_px() <= 0
+        shown = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
+        assert browser.run(shown, ".slider", "display") == "none"
+        assert browser.run(shown, "#blends-pet .blend img + img", "opacity") == "0.5"
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_missing_parts_leave_a_sentence(browser: Browser, phantom_run: Run) -> None:
+    browser.open(phantom_run.output / "sub-002.html")
+    text = browser.run("return document.body.innerText")
+    for sentence in (
+        "There are no Patlak plots: no dynamic PET was found.",
+        "There is no input function: no dynamic PET was found.",
+        "There are no time-activity curves: no dynamic PET was found.",
+        "There is no Ki map: no dynamic PET was found.",
+        "There is no aorta to show: no dynamic PET was found.",
+        "The head MR is not shown: no T1w image (MPRAGE) was found.",
+        "The body MR is not shown: no T1w image (DIXONbodyIN) was found.",
+    ):
+        assert sentence in text
+    files = table_of(browser, "#files-table").set_index("part")["file"]
+    assert files["dynamic PET"] == files["topogram"] == "not found"
+
+
+@pytest.mark.slow
+def test_without_ct_and_dynamic_the_page_still_opens(browser: Browser, no_ct: Run) -> None:
+    assert no_ct.participant.returncode == 0, no_ct.participant.stderr
+    browser.open(no_ct.output / "sub-002.html", width=400)
+    assert browser.console_errors() == [] and browser.overflow_px() <= 0
+    assert browser.blank_pictures() == []
+    assert len(browser.find("img")) == 2
+    text = browser.run("return document.body.innerText")
+    assert "There is no segmentation on a CT in the static PET's space to show." in text
+    assert "There is no pair of images on the CT to compare." in text
+    assert "SUV [g/mL]" in text
+
+
+def merged_ki(folder: Path, organ: Organ) -> float:
+    """Ki of an organ of several regions from the table: fits are linear in the curve."""
+    eroded = f"_desc-eroded{organ.erosion}" if organ.erosion else ""
+    table = read_table(only(folder, f"*_seg-{organ.task}{eroded}_model-Patlak_kinpar.tsv"))
+    rows = table[
+        (table["input_function"] == INPUT_FUNCTION) & (table["last_frames"] == LAST_FRAMES)
+    ].set_index("name")
+    volumes = read_table(only(folder, f"*acdynPSF_seg-{organ.task}{eroded}_morph.tsv")).set_index("name")
+    n = volumes.loc[list(organ.regions), "n_voxels"]
+    return float((rows.loc[list(organ.regions), "Ki"] * n).sum() / n.sum())
+
+
+@pytest.mark.parametrize("organ", [GREY_MATTER, LIVER, MUSCLE], ids=lambda organ: organ.title)
+def test_the_plotted_line_has_the_slope_of_the_table(phantom_run: Run, organ: Organ) -> None:
+    folder = phantom_run.output / "sub-001"
+    key = (organ.task, organ.erosion)
+    eroded = f"_desc-eroded{organ.erosion}" if organ.erosion else ""
+    curves = {key: only(folder, f"*acdynPSF_seg-{organ.task}{eroded}_tacs.tsv")}
+    volumes = {key: only(folder, f"*acdynPSF_seg-{organ.task}{eroded}_morph.tsv")}
+    blood = read_table(only(folder, f"*_recording-{INPUT_FUNCTION}_desc-idif_blood.tsv"))
+    found = organ_curve(organ, curves, volumes)
+    assert found is not None
+    frames, curve = found
+    cp = blood["whole_blood_radioactivity"].to_numpy()
+    plot = patlak_plot(curve, cp, frames, window=Window(last_frames=LAST_FRAMES), rule="simpson")
+    [axis] = draw_patlak(plot, title=organ.title).axes
+    lines = {line.get_linestyle(): line for line in axis.get_lines()}
+    x, y = lines["-"].get_data()
+    assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(merged_ki(folder, organ), rel=1e-6)
+
+    points = [line for line in axis.get_lines() if line.get_marker() == "o"]
+    used = next(line for line in points if line.get_markerfacecolor() != "white")
+    outside = next(line for line in points if line.get_markerfacecolor() == "white")
+    assert len(used.get_xdata()) == LAST_FRAMES
+    assert len(outside.get_xdata()) == len(frames) - LAST_FRAMES
+    # The points alone give the line: the plot and the table integrate in the same way.
+    slope, intercept = np.polyfit(used.get_xdata(), used.get_ydata(), 1)
+    assert slope == pytest.approx(merged_ki(folder, organ), rel=1e-6)
+    assert y[0] == pytest.approx(intercept + slope * x[0], rel=1e-9)
+
+
+def test_the_caption_of_a_patlak_plot_has_the_numbers_of_the_table(phantom_run: Run) -> None:
+    table = read_table(
+        only(phantom_run.output / "sub-001", "*_seg-total_desc-eroded1_model-Patlak_kinpar.tsv")
+    )
+    row = table[
+        (table["name"] == "liver")
+        & (table["input_function"] == INPUT_FUNCTION)
+        & (table["last_frames"] == LAST_FRAMES)
+    ].iloc[0]
+    page = (phantom_run.output / "sub-001.html").read_text()
+    assert f"Liver: Ki {row['Ki']:.4g} ± {row['Ki_se']:.2g} mL/min/mL, V0 {row['V0']:.4g} mL/mL" in page
+    assert f"R² {row['r2']:.4f}, 4 frames." in page
+
+
+def test_a_plot_without_blood_has_no_line_and_says_so() -> None:
+    frames = FrameTimes(np.arange(6) * 60.0, np.full(6, 60.0))
+    plot = patlak_plot(np.ones(6), np.zeros(6), frames, window=Window(last_frames=4), rule="simpson")
+    assert np.isnan(plot.ki) and not plot.used.any()
+    [axis] = draw_patlak(plot, title="nothing").axes
+    assert all(line.get_linestyle() == "None" for line in axis.get_lines())
+
+
+def test_every_input_function_is_drawn_with_its_values(phantom_run: Run) -> None:
+    paths = sorted((phantom_run.output / "sub-001").rglob("*_desc-idif_blood.tsv"))
+    tables = {re.search("recording-(.*?)_", path.name)[1]: read_table(path) for path in paths}
+    [axis] = draw_input_functions(tables, early=True).axes
+    drawn = [line for line in axis.get_lines() if len(line.get_xdata())]
+    assert len(drawn) == 13
+    assert axis.get_xlim() == (0, 180)
+    for line, table in zip(drawn, tables.values(), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), table["whole_blood_radioactivity"] / 1000)
+        np.testing.assert_allclose(line.get_xdata(), table["time"])
+    looks = {(to_hex(line.get_color()), line.get_linestyle()) for line in drawn}
+    assert len(looks) == 13
+    shown = [text.get_text() for text in axis.figure.legends[0].get_texts()]
+    assert "combined descending" in shown and "upper descending" in shown and len(shown) == 8
+
+
+def test_organ_curves_weight_regions_by_their_voxels(tmp_path: Path) -> None:
+    curves, volumes = tmp_path / "tacs.tsv", tmp_path / "morph.tsv"
+    curves.write_text("frame_start\tframe_end\ta\tb\tc\n0\t10\t1\t5\tn/a\n10\t20\t2\t6\tn/a\n")
+    volumes.write_text("name\tn_voxels\na\t3\nb\t1\nc\t0\n")
+    organ = Organ("both", "total", ("a", "b", "c"), erosion=1)
+    found = organ_curve(organ, {("total", 0): curves}, {("total", 0): volumes})
+    assert found is not None
+    np.testing.assert_allclose(found[1], [2.0, 3.0])
+    np.testing.assert_array_equal(found[0].start_s, frame_times(read_table(curves)).start_s)
+    assert (
+        organ_curve(Organ("none", "total", ("c",)), {("total", 0): curves}, {("total", 0): volumes}) is None
+    )
+    assert organ_curve(Organ("none", "tissue", ("c",)), {("total", 0): curves}, {}) is None
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "SRA", "AIL"])
+def test_views_are_the_same_in_every_orientation(tmp_path: Path, axes: str) -> None:
+    rng = np.random.default_rng(0)
+    image = nib.Nifti1Image(rng.random((9, 11, 13), dtype=np.float32), np.diag([2.0, 3.0, 4.0, 1.0]))
+    turned = image.as_reoriented(
+        nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt(("R", "A", "S")), nib.orientations.axcodes2ornt(tuple(axes))
+        )
+    )
+    assert "".join(nib.aff2axcodes(turned.affine)) == axes
+    path = tmp_path / "image.nii.gz"
+    nib.save(turned, path)
+    data, at = image.get_fdata(), (3, 4, 5)
+    planes = read_planes(path, at)
+    projections = read_projections(path, along=(SAGITTAL, CORONAL, AXIAL))
+    sizes = {SAGITTAL: (3.0, 4.0), CORONAL: (2.0, 4.0), AXIAL: (2.0, 3.0)}
+    for along in (SAGITTAL, CORONAL, AXIAL):
+        np.testing.assert_allclose(planes[along].values, data.take(at[along], axis=along), rtol=1e-6)
+        np.testing.assert_allclose(projections[along].values, data.max(axis=along), rtol=1e-6)
+        assert planes[along].pixel_mm == pytest.approx(sizes[along])
+
+
+def test_values_that_are_not_finite_do_not_spoil_a_projection(tmp_path: Path) -> None:
+    data = np.ones((4, 4, 4), dtype=np.float32)
+    data[1, 1, 1], data[2, 2, 2] = np.nan, np.inf
+    data[:, 3, 3] = np.nan
+    write_nifti(tmp_path / "image.nii.gz", data, Grid(data.shape, np.eye(4)))
+    views = read_projections(tmp_path / "image.nii.gz", along=(CORONAL, SAGITTAL))
+    assert set(np.unique(views[CORONAL].values)) == {1.0}
+    assert views[SAGITTAL].values[3, 3] == 0
+
+
+def test_a_survey_counts_labels_and_finds_their_middle(tmp_path: Path) -> None:
+    labels = np.zeros((12, 10, 8), dtype=np.uint8)
+    labels[2:5, 4:9, 1:4] = 7
+    labels[2, 4, 6] = 3
+    grid = Grid(labels.shape, np.diag([-1.0, 1.0, 1.0, 1.0]))
+    write_nifti(tmp_path / "labels.nii.gz", labels, grid)
+    survey = survey_labels(tmp_path / "labels.nii.gz")
+    assert survey.counts == {7: 45, 3: 1}
+    # The first voxel axis runs to the left here, the views' to the right.
+    assert survey.centre() == (8, 6, 2)
+    box = Box.around(survey.marginals, [1, 1, 1])
+    assert (box.low, box.high) == ((6, 3, 0), (11, 10, 8))
+
+
+def test_large_images_are_never_in_memory_whole(tmp_path: Path) -> None:
+    path = tmp_path / "image.nii.gz"
+    shape = (256, 256, 300)
+    write_nifti(
+        path, (np.full((*shape[:2], 1), k, np.float32) for k in range(shape[2])), Grid(shape, np.eye(4))
+    )
+    whole_mb = np.prod(shape) * 4 / 2**20
+    tracemalloc.start()
+    views = read_projections(path)
+    planes = read_planes(path, (1, 2, 3))
+    peak_mb = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    assert peak_mb < 0.6 * whole_mb
+    assert views[CORONAL].values[0, -1] == 299 and planes[AXIAL].values[0, 0] == 3
+
+
+def test_the_citation_files_are_the_methods_of_the_settings(phantom_run: Run) -> None:
+    text = (phantom_run.output / "logs" / "CITATION.md").read_text()
+    bib = (phantom_run.output / "logs" / "CITATION.bib").read_text()
+    assert text == methods_of_dataset(Settings()).markdown()
+    keys = re.findall(r"^@\w+\{(\w+),$", bib, flags=re.MULTILINE)
+    assert len(keys) == len(set(keys)) == len(re.findall(r"^\d+\. ", text, flags=re.MULTILINE))
+    assert {"patlak", "totalsegmentator", "mattes", "janmahasatian"} <= set(keys)
+    assert bib.count("{") == bib.count("}")
+    cited = {int(n) for group in re.findall(r"\[([\d, ]+)\]", text) for n in group.split(", ")}
+    assert cited == set(range(1, len(keys) + 1))
+
+
+def test_the_methods_of_the_page_are_those_of_the_participant(phantom_run: Run) -> None:
+    whole, part = ((phantom_run.output / f"sub-{label}.html").read_text() for label in ("001", "002"))
+    assert (
+        "slope and intercept of Patlak plots" in whole and "slope and intercept of Patlak plots" not in part
+    )
+    assert "maximises Mattes" in whole and "maximises Mattes" not in part
+    assert "were taken over from segmentations that came with the dataset" in part
+    assert "Isensee" not in whole
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"patlak": {"rule": "frames"}}, "whole area of each finished frame"),
+        ({"patlak": {"last_frames": (3, 9)}}, "the last 3 and 9 frames"),
+        ({"patlak": {"start_min": (30.0,)}}, "frames from 30 min on"),
+        ({"patlak": {"map_fwhm_mm": 5.0}}, "a Gaussian of 5 mm FWHM"),
+        ({"patlak": {"map_last_frames": 6}}, "Voxel maps use the last 6 frames"),
+        ({"register": {"method": "identity"}}, "without registration"),
+        ({"register": {"seed": 7}}, "(seed 7)"),
+        ({"resample": {"spline_order": 1}}, "B-splines of order 1"),
+        ({"resample": {"head_voxel_mm": 0.5}}, "a 0.5 mm grid"),
+        ({"segment": {"totalseg_fast": True}}, "at 3 mm"),
+        ({"segment": {"totalseg_roi_subset": ("liver", "aorta")}}, "limited to liver and aorta"),
+        ({"segment": {"synthseg_robust": False}}, "with SynthSeg [@synthseg],"),
+        ({"aorta": {"method": "nifti_dynamic"}}, "the library nifti_dynamic"),
+        ({"aorta": {"early_window_s": 100.0}}, "the first 100 s"),
+        ({"curves": {"erosions": (0, 1, 2)}}, "after 0, 1 and 2 erosions"),
+        ({"static": {"window_min": (45.0, 60.0)}}, "from 45 to 60 min"),
+    ],
+)
+def test_the_methods_text_changes_with_the_settings(changed: dict, word: str) -> None:
+    default = "\n".join(methods_of_dataset(Settings()).paragraphs)
+    other = "\n".join(methods_of_dataset(Settings().with_values(changed)).paragraphs)
+    assert word not in default
+    assert word in other
+
+
+def test_the_methods_text_tells_only_what_took_place() -> None:
+    nothing = methods_of(Settings(), Parts())
+    assert len(nothing.paragraphs) == 2
+    made = methods_of(Settings(), Parts(segmented={"total": MADE, "synthseg": READY}))
+    assert "totalsegmentator" in made.keys and "synthseg" not in made.keys
+    given = methods_of(Settings(), Parts(registered={"head": "given", "body": "rigid"}))
+    assert "The T1-weighted MR image was brought to the CT by the transform that came" in given.paragraphs[1]
+    assert all(text and "None" not in text for text in methods_of_dataset(Settings()).numbered())
+
+
+def test_references_have_what_a_citation_needs() -> None:
+    for key, reference in REFERENCES.items():
+        assert reference.authors and reference.title and reference.where and 1970 < reference.year < 2030, key
+        assert reference.doi.startswith("10.") or reference.kind == "book", key
+        assert not reference.text().endswith(", ."), key
+
+
+@pytest.mark.slow
+def test_a_crash_is_told_with_its_log_and_kept_when_only_the_report_is_made_again(
+    browser: Browser, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hedypet_bids.cli.main import main
+    from hedypet_bids.steps.means import MeasureStatic
+
+    def crash(*_: object) -> None:
+        raise RuntimeError("the <disk> & the bus")
+
+    arguments = [str(phantom), str(tmp_path / "out"), "participant", "--participant-label", "002"]
+    arguments += ["--skip-bids-validation", "--nprocs", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(MeasureStatic, "run", crash)
+        assert main(arguments) == 1
+    for suffix in ("failed: RuntimeError: the <disk> & the bus", "(in run "):
+        browser.open(tmp_path / "out" / "sub-002.html")
+        assert browser.console_errors() == []
+        text = browser.run("return document.querySelector('.alarm').textContent")
+        assert "static means" in text and suffix in text
+        assert "Traceback" in text and 'raise RuntimeError("the <disk> & the bus")' in text
+        shown = table_of(browser, "#step-table").set_index("step")
+        assert shown.loc["normalise", "state"] in ("ran", "done")
+        assert "No organ was measured" in browser.run("return document.body.innerText")
+        assert main([*arguments, "--steps", "report"]) == 0
+    assert "made in run" in shown.loc["normalise", "remark"]
+
+
+@pytest.mark.slow
+def test_files_that_cannot_be_read_leave_a_sentence(
+    browser: Browser, phantom_run: Run, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(phantom_run.output, output)
+    only(output / "sub-001", "*_recording-aortavoi2ml5pxtop_desc-idif_blood.tsv").write_bytes(b"")
+    only(output / "sub-001", "*_space-head_seg-synthseg_res-1mm_dseg.nii.gz").write_bytes(b"no image")
+    done = hedypet(
+        phantom_run.bids,
+        output,
+        *("participant", "--participant-label", "001", "--skip-bids-validation", "--steps", "report"),
+    )
+    assert done.returncode == 0, done.stderr
+    browser.open(output / "sub-001.html")
+    assert browser.console_errors() == []
+    text = browser.run("return document.body.innerText")
+    assert "Not shown: the input functions." in text and "cannot be read as a table" in text
+    assert "Not shown: the segmentations." in text and "cannot be read as NIfTI" in text
+    assert len(browser.find("#uptake ~ .images img")) >= 4
+    assert len(browser.find("#organ-table tr")) > 10

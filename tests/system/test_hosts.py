@@ -1,0 +1,121 @@
+"""Dask workers on hosts of their own: network namespaces, which share files and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from running import ROOT, Run
+from test_engine import outputs
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Host:
+    """A network namespace: its name, and the address of this machine as it is seen from there."""
+
+    name: str
+    gateway: str
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[Host]]:
+    """Two hosts, each with a line to this machine and none to the other."""
+    if os.getuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and the program ip (Debian: iproute2)")
+    made: list[tuple[Host, str]] = []
+    try:
+        for number in range(2):
+            name, line = f"hedypet{os.getpid()}{number}", f"hp{os.getpid() % 10000}{number}"
+            ours, theirs = f"10.213.{number}.1", f"10.213.{number}.2"
+            commands = (
+                f"ip netns add {name}",
+                f"ip link add {line}a type veth peer name {line}b",
+                f"ip link set {line}b netns {name}",
+                f"ip address add {ours}/30 dev {line}a",
+                f"ip link set {line}a up",
+                f"ip -n {name} address add {theirs}/30 dev {line}b",
+                f"ip -n {name} link set {line}b up",
+                f"ip -n {name} link set lo up",
+            )
+            for command in commands:
+                done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
+                if done.returncode:
+                    pytest.skip(f"no network namespace can be made here ({command}: {done.stderr.strip()})")
+                if command.startswith("ip netns add"):
+                    made.append((Host(name, ours), f"{line}a"))
+        yield [host for host, _ in made]
+    finally:
+        for host, line in made:
+            # The line would go with the namespace, but later than the next test asks for its name.
+            subprocess.run(["ip", "link", "del", line], capture_output=True, check=False)
+            subprocess.run(["ip", "netns", "del", host.name], check=False)
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    """The port of a Dask scheduler that listens on every line of this machine."""
+    with socket.socket() as free:
+        free.bind(("0.0.0.0", 0))
+        number = int(free.getsockname()[1])
+    process = subprocess.Popen(
+        [BIN / "dask", "scheduler", "--host", "0.0.0.0", "--port", str(number), "--no-dashboard"],
+        stderr=(tmp_path / "scheduler.log").open("w"),
+    )
+    yield number
+    process.terminate()
+    process.wait(30)
+
+
+def worker_on(host: Host, port: int, work: Path) -> subprocess.Popen[bytes]:
+    words = ("ip", "netns", "exec", host.name, BIN / "hedypet-worker", f"tcp://{host.gateway}:{port}")
+    return subprocess.Popen(
+        [*words, "--memory-limit", "4GB", "--work-dir", work / host.name],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fails", [False, True], ids=["both live", "one dies half-way"])
+def test_two_hosts_finish_a_run(
+    fails: bool, phantom: Path, phantom_run: Run, hosts: list[Host], port: int, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    running = {host.name: worker_on(host, port, tmp_path) for host in hosts}
+    words = (phantom, output, "participant", "--skip-bids-validation")
+    try:
+        run = subprocess.Popen(
+            [sys.executable, ROOT / "run.py", *words, "--dask-scheduler", f"tcp://127.0.0.1:{port}"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert run.stderr is not None
+        lines = []
+        for line in run.stderr:
+            lines.append(line)
+            if fails and "resample bodystat: ran" in line and len(running) == 2:
+                _, process = running.popitem()
+                os.killpg(process.pid, signal.SIGKILL)
+        assert run.wait(300) == 0, "".join(lines)
+    finally:
+        for process in running.values():
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+    assert "2 of 2 participants finished" in lines[-1]
+    for label in ("001", "002"):
+        expected = outputs(phantom_run.output / f"sub-{label}")
+        assert outputs(output / f"sub-{label}").keys() == expected.keys()
+    if not fails:
+        # Each host has taken one: a worker that did nothing has compiled nothing.
+        assert all((tmp_path / host.name / "numba").is_dir() for host in hosts)

@@ -1,0 +1,376 @@
+"""The group level when participants are half written, unreadable, foreign, or come later."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from running import ROOT, Run, hedypet, only
+
+from hedypet_bids import Study
+from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
+from hedypet_bids.group.dictionary import COLUMNS, TABLES
+from hedypet_bids.group.readouts import write_readouts
+from hedypet_bids.group.splits import read_splits
+from hedypet_bids.group.statistics import column_statistics, robust_z
+from hedypet_bids.labels import task
+from hedypet_bids.names import sidecar_of
+from hedypet_bids.report.group import write_group_page
+from hedypet_bids.settings import Settings
+
+sys.path.append(str(ROOT))
+from benchmarks.group import write_outputs
+
+
+@pytest.fixture
+def output(phantom_run: Run, tmp_path: Path) -> Path:
+    """A copy of the outputs of two participants, without the group's files."""
+    path = tmp_path / "out"
+    shutil.copytree(
+        phantom_run.output, path, ignore=shutil.ignore_patterns("readouts", "group.html", "*.nii.gz")
+    )
+    return path
+
+
+def group(output: Path) -> tuple[int, str]:
+    done = hedypet("raw", output, "group")
+    return done.returncode, done.stderr
+
+
+def table(output: Path, name: str) -> pd.DataFrame:
+    return pd.read_parquet(output / "readouts" / f"{name}.parquet")
+
+
+def test_every_column_of_every_table_is_described() -> None:
+    for columns in TABLES.values():
+        assert all(COLUMNS[column].description for column in columns)
+        assert len(set(columns)) == len(columns)
+
+
+def test_an_unreadable_table_costs_its_participant_only(output: Path) -> None:
+    only(output / "sub-001", "*_seg-total_tacs.tsv").write_bytes(b"\xff\xfe\x00broken")
+    code, text = group(output)
+    assert code == 1
+    assert "sub-001 FAILED" in text and "seg-total_tacs.tsv" in text and "Traceback" not in text
+    metadata = table(output, "metadata").set_index("Subject")
+    assert metadata.loc["sub-001", "Missing"].startswith("unreadable")
+    assert set(table(output, "means")["Subject"]) == {"sub-002"}
+
+
+def test_a_table_with_a_missing_column_is_named(output: Path) -> None:
+    path = only(output / "sub-002", "*_seg-total_morph.tsv")
+    broken = pd.read_csv(path, sep="\t").drop(columns="n_voxels")
+    broken.to_csv(path, sep="\t", index=False)
+    code, text = group(output)
+    assert code == 1
+    assert "sub-002 FAILED" in text and "n_voxels" in text
+
+
+def test_a_table_without_its_sidecar_does_not_count(output: Path) -> None:
+    for path in (output / "sub-001").rglob("*_seg-totalimage_*tacs.tsv"):
+        sidecar_of(path).unlink()
+    code, _ = group(output)
+    assert code == 0
+    assert "curves" in table(output, "metadata").set_index("Subject").loc["sub-001", "Missing"]
+    assert "totalimage" not in set(table(output, "tacs")["Task"])
+
+
+def test_foreign_files_and_empty_participants_do_no_harm(output: Path) -> None:
+    (output / "sub-001" / "notes_tacs.tsv").write_text("hello")
+    (output / "sub-999").mkdir()
+    code, _ = group(output)
+    assert code == 0
+    metadata = table(output, "metadata").set_index("Subject")
+    assert "constants" in metadata.loc["sub-999", "Missing"]
+
+
+def test_later_participants_give_the_same_bytes_as_all_at_once(twelve: Path) -> None:
+    write_readouts(twelve, Settings(), nprocs=1)
+    whole = contents(twelve / "readouts")
+    shutil.move(twelve / "sub-00005", twelve.parent / "later")
+    write_readouts(twelve, Settings(), nprocs=1)
+    assert "sub-00005" not in set(table(twelve, "metadata")["Subject"])
+    shutil.move(twelve.parent / "later", twelve / "sub-00005")
+    write_readouts(twelve, Settings(), nprocs=1)
+    assert contents(twelve / "readouts") == whole
+
+
+def test_absent_labels_are_rows_without_voxels(output: Path) -> None:
+    assert group(output)[0] == 0
+    means = table(output, "means")
+    absent = means[(means["Label Name"] == "kidney_cyst_left") & (means["Erosion Iterations"] == 0)]
+    assert set(absent["Subject"]) == {"sub-001", "sub-002"}
+    assert (absent["Voxel Count"] == 0).all() and absent["PET Mean [Bq/mL]"].isna().all()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up tables of twelve participants with few regions."""
+    folder = tmp_path_factory.mktemp("many")
+    write_outputs(folder, 12, 5, [task("tissue"), task("totalimage"), task("aortavoi1ml3px")])
+    return folder
+
+
+@pytest.fixture
+def twelve(many: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "twelve"
+    shutil.copytree(many, path)
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_processes_and_partitions_change_no_row(twelve: Path) -> None:
+    write_readouts(twelve, Settings(), nprocs=1)
+    single = contents(twelve / "readouts")
+    write_readouts(twelve, Settings(), nprocs=2)
+    assert contents(twelve / "readouts") == single
+    whole = {name: Study(twelve).readout(name) for name in TABLES}
+    write_readouts(twelve, Settings(), nprocs=1, partition_rows=50)
+    assert (twelve / "readouts" / "tacs.parquet" / "Subject=sub-00003" / "part-0.parquet").is_file()
+    for name in TABLES:
+        pd.testing.assert_frame_equal(Study(twelve).readout(name), whole[name])
+    partitioned = contents(twelve / "readouts")
+    assert {n: b for n, b in partitioned.items() if ".tsv.gz" in n} == {
+        n: b for n, b in single.items() if ".tsv.gz" in n
+    }
+    write_readouts(twelve, Settings(), nprocs=1, partition_rows=50)
+    assert contents(twelve / "readouts") == partitioned
+    write_readouts(twelve, Settings(), nprocs=1)
+    assert contents(twelve / "readouts") == single
+
+
+def test_partitions_are_pruned_by_participant(twelve: Path) -> None:
+    write_readouts(twelve, Settings(), nprocs=1, partition_rows=50)
+    for path in (twelve / "readouts" / "tacs.parquet").glob("Subject=*/*"):
+        if "sub-00003" not in str(path):
+            path.write_bytes(b"not read")
+    rows = Study(twelve).readout("tacs", subjects=["00003"], tasks=["totalimage"])
+    assert set(rows["Subject"]) == {"sub-00003"} and len(rows) == 5
+
+
+def test_the_text_tables_hold_the_numbers_of_parquet(twelve: Path) -> None:
+    write_readouts(twelve, Settings(), nprocs=1)
+    for name in TABLES:
+        text = pd.read_csv(
+            twelve / "readouts" / f"{name}.tsv.gz", sep="\t", na_values="n/a", keep_default_na=False
+        )
+        expected = table(twelve, name)
+        pd.testing.assert_frame_equal(text, expected, check_dtype=False, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("seg-tissue_morph.tsv", "subcutaneous_fat", None, "lists a region twice"),
+        ("seg-tissue_tacs.tsv", "visceral_fat", "subcutaneous_fat", "has a column twice"),
+        ("seg-tissue_morph.tsv", "volume", "size", "has no column volume"),
+        ("seg-tissue_morph.tsv", "\n1\t", "\none\t", "holds no numbers"),
+        ("seg-tissue_tacs.tsv", "", "\0\0", "cannot be read as a table"),
+    ],
+)
+def test_what_cannot_be_right_costs_its_participant_only(
+    twelve: Path, name: str, old: str, new: str | None, message: str
+) -> None:
+    path = only(twelve / "sub-00004", f"*rec-dyn_{name}")
+    text = path.read_text()
+    if new is None:
+        path.write_text(text + text.splitlines()[-1] + "\n")
+    elif not old:
+        path.write_bytes(b"a\tb\n1\n1\t2\t3\n")
+    else:
+        path.write_text(text.replace(old, new, 1))
+    found = write_readouts(twelve, Settings(), nprocs=1)
+    assert list(found.problems) == ["00004"]
+    assert message in found.problems["00004"] and path.name in found.problems["00004"]
+    assert "sub-00004" not in set(table(twelve, "means")["Subject"])
+    assert found.rows["metadata"] == 12
+    assert len(set(table(twelve, "tacs")["Subject"])) == 11
+
+
+def test_two_tables_of_the_same_task_are_refused(twelve: Path) -> None:
+    for path in list((twelve / "sub-00001").rglob("*rec-dyn_seg-tissue_*")):
+        other = path.with_name(path.name.replace("rec-dyn", "rec-other"))
+        shutil.copy(path, other)
+    found = write_readouts(twelve, Settings(), nprocs=1)
+    assert "rec-other" in found.problems["00001"] and "rec-dyn" in found.problems["00001"]
+
+
+def test_half_written_results_are_named_and_left_out(twelve: Path) -> None:
+    whole = only(twelve / "sub-00002", "*rec-dyn_seg-tissue_desc-std_tacs.tsv")
+    sidecar_of(whole).write_text('{"hedypet": {"Ver')
+    write_readouts(twelve, Settings(), nprocs=1)
+    missing = table(twelve, "metadata").set_index("Subject")["Missing"]
+    assert f"unfinished {whole.name}" in missing["sub-00002"]
+    assert "unfinished" not in missing["sub-00003"]
+    curves = table(twelve, "tacs")
+    tissue = curves[(curves["Task"] == "ts_tissue") & (curves["Erosion Iterations"] == 0)]
+    assert "sub-00002" not in set(tissue["Subject"]) and len(set(tissue["Subject"])) == 11
+
+
+def test_regions_that_a_table_lacks_are_rows_without_voxels(twelve: Path) -> None:
+    path = only(twelve / "sub-00001", "*rec-stat_seg-tissue_morph.tsv")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    write_readouts(twelve, Settings(), nprocs=1)
+    means = table(twelve, "means").query("Task == 'ts_tissue' and `Erosion Iterations` == 0")
+    rows = means[means["Subject"] == "sub-00001"]
+    assert list(rows["Label Name"]) == list(task("tissue").table.names)
+    assert rows["Voxel Count"].iloc[-1] == 0 and np.isnan(rows["PET Mean [Bq/mL]"].iloc[-1])
+
+
+def test_frame_times_are_each_participants_own(twelve: Path, tmp_path: Path) -> None:
+    write_outputs(tmp_path / "short", 1, 3, [task("tissue")])
+    shutil.rmtree(twelve / "sub-00000")
+    shutil.move(tmp_path / "short" / "sub-00000", twelve / "sub-00000")
+    write_readouts(twelve, Settings(), nprocs=1)
+    n_frames = table(twelve, "tacs").groupby("Subject")["Frame Index"].nunique()
+    assert n_frames["sub-00000"] == 3 and n_frames["sub-00001"] == 5
+
+
+def test_versions_and_foreign_files_are_named_and_pickles_never_read(twelve: Path) -> None:
+    sidecar = sidecar_of(only(twelve / "sub-00003", "*rec-stat_norm.tsv"))
+    sidecar.write_text(sidecar.read_text().replace('"Version": "', '"Version": "0.0.'))
+    (twelve / "sub-00001" / "sub-00002_seg-tissue_tacs.tsv").write_text("a\tb\n")
+    (twelve / "sub-00001" / "sub-00001_seg-tissue_tacs.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    found = write_readouts(twelve, Settings(), nprocs=1)
+    assert not found.problems
+    assert any("0.0." in w and "sub-00003" in w for w in found.warnings)
+    assert any("sub-00002_seg-tissue_tacs.tsv" in w for w in found.warnings)
+    assert "0.0." in table(twelve, "metadata").set_index("Subject").loc["sub-00003", "hedypet Version"]
+
+
+def test_no_step_of_the_group_can_read_a_pickle() -> None:
+    package = Path(__file__).resolve().parents[2] / "hedypet_bids"
+    sources = [package / "study.py", *(package / "steps").glob("*.py"), *(package / "io").glob("*.py")]
+    for source in sources:
+        assert not re.search(r"import pickle|read_pickle|allow_pickle=True", source.read_text()), source
+
+
+SPLITS = '{"train": ["sub-00001", "00002"], "test": ["sub-00003"], "all": ["00001", "00077"]}'
+
+
+@pytest.mark.parametrize("source", ["file", "output", "participants"])
+def test_splits_select_and_label(twelve: Path, tmp_path: Path, source: str) -> None:
+    path = None
+    if source == "file":
+        path = tmp_path / "mine.json"
+        path.write_text(SPLITS)
+    elif source == "output":
+        (twelve / "splits.json").write_text(SPLITS)
+    else:
+        rows = ["sub-00001\ttrain", "sub-00002\ttrain", "sub-00003\ttest", "sub-00005\tn/a"]
+        (tmp_path / "participants.tsv").write_text("\n".join(["participant_id\tsplit", *rows]) + "\n")
+    write_readouts(twelve, Settings(), nprocs=1, splits=read_splits(path, [twelve, tmp_path], None))
+    split = table(twelve, "metadata").set_index("Subject")["Split"]
+    assert split["sub-00003"] == "test" and "train" in split["sub-00001"] and pd.isna(split["sub-00005"])
+    chosen = read_splits(path, [twelve, tmp_path], "train")
+    write_readouts(twelve, Settings(), nprocs=1, splits=chosen)
+    for name in TABLES:
+        if "Subject" in TABLES[name] and name != "outliers":
+            assert set(table(twelve, name)["Subject"]) == {"sub-00001", "sub-00002"}
+
+
+def test_splits_that_are_not_there_are_refused(twelve: Path, tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    with pytest.raises(MissingInputError, match=r"splits\.json"):
+        read_splits(path, [], None)
+    path.write_text('{"train": "sub-00001"}')
+    with pytest.raises(BadDataError, match="lists of participants"):
+        read_splits(path, [], None)
+    path.write_text('{"train": ["sub-99"]}')
+    with pytest.raises(UsageError, match="there is train"):
+        read_splits(path, [], "validation")
+    with pytest.raises(NothingSelectedError, match="12 participants"):
+        write_readouts(twelve, Settings(), nprocs=1, splits=read_splits(path, [], "train"))
+
+
+def test_the_command_line_takes_a_split(twelve: Path, tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    path.write_text(SPLITS)
+    done = hedypet("raw", twelve, "group", "--splits", path, "--split", "test")
+    assert done.returncode == 0, done.stderr
+    assert set(table(twelve, "metadata")["Subject"]) == {"sub-00003"}
+    assert hedypet("raw", twelve, "group", "--splits", path, "--split", "validation").returncode == 2
+
+
+def test_statistics_are_those_of_pandas_over_the_tables(twelve: Path) -> None:
+    write_readouts(twelve, Settings(), nprocs=1)
+    statistics = table(twelve, "statistics")
+    metadata = table(twelve, "metadata")
+    means = table(twelve, "means").merge(metadata, on="Subject")
+    means["Value"] = means["PET Mean [Bq/mL]"] / means["SUL Janma Denominator [Bq/mL]"]
+    kinetics = table(twelve, "patlak_ki").merge(metadata, on="Subject")
+    kinetics = kinetics[
+        (kinetics["Input Function Identifier"] == "aortavois_ml-1_width-3_aorta_descending_upper")
+        & (kinetics["Regression Frames"] == 4)
+    ].assign(Value=lambda rows: rows["Patlak Ki"])
+    keys = ["Task", "Label Name", "Erosion Iterations"]
+    for quantity, values in (("SUL Janma", means), ("Patlak Ki", kinetics)):
+        for sex in ("F", "M", "all"):
+            part = values if sex == "all" else values[values["Sex"] == sex]
+            expected = part.groupby(keys)["Value"].describe(percentiles=[0.05, 0.25, 0.5, 0.75, 0.95])
+            found = statistics[
+                (statistics["Quantity"] == quantity)
+                & (statistics["Sex Group"] == sex)
+                & (statistics["Age Group"] == "all")
+            ].set_index(keys)
+            assert len(found) == len(expected) > 0
+            for ours, theirs in (
+                ("Mean", "mean"),
+                ("SD", "std"),
+                ("5 %", "5%"),
+                ("Median", "50%"),
+                ("95 %", "95%"),
+            ):
+                np.testing.assert_allclose(found[ours], expected.loc[found.index, theirs], rtol=1e-12)
+            assert (found["Participants"] == expected.loc[found.index, "count"]).all()
+
+
+def test_an_outlier_is_listed_for_its_participant(twelve: Path) -> None:
+    path = only(twelve / "sub-00006", "*rec-stat_seg-tissue_morph.tsv")
+    wrong = pd.read_csv(path, sep="\t")
+    wrong.loc[wrong["name"] == "visceral_fat", "mean"] *= 1000
+    wrong.to_csv(path, sep="\t", index=False)
+    tables = write_readouts(twelve, Settings(), nprocs=1)
+    outliers = table(twelve, "outliers")
+    row = outliers[outliers["Label Name"] == "visceral_fat"].iloc[0]
+    assert row["Subject"] == "sub-00006" and row["Quantity"] == "SUV" and row["Robust z"] > 5
+    write_group_page(twelve, tables)
+    page = (twelve / "group.html").read_text()
+    assert "SUV of visceral_fat" in page and "visceral_fat" in page
+
+
+@given(
+    hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 12), st.integers(1, 3)),
+        elements=st.floats(-1e3, 1e3) | st.just(np.nan),
+    )
+)
+def test_column_statistics_are_those_of_numpy(values: np.ndarray) -> None:
+    found = column_statistics(values)
+    z, centre, spread = robust_z(values)
+    for i, column in enumerate(values.T):
+        finite = column[np.isfinite(column)]
+        assert found["Participants"][i] == len(finite)
+        if not len(finite):
+            assert np.isnan(found["Median"][i]) and np.isnan(found["Mean"][i])
+            continue
+        np.testing.assert_allclose(found["25 %"][i], np.quantile(finite, 0.25), atol=1e-9)
+        np.testing.assert_allclose(found["Mean"][i], finite.mean(), atol=1e-9)
+        np.testing.assert_allclose(centre[i], np.median(finite), atol=1e-9)
+        if len(finite) > 1:
+            np.testing.assert_allclose(found["SD"][i], finite.std(ddof=1), atol=1e-9)
+        mad = 1.4826 * np.median(np.abs(finite - np.median(finite)))
+        np.testing.assert_allclose(spread[i], mad, atol=1e-9)
+        assert len(finite) >= 8 or not z[:, i].any()

@@ -1,0 +1,848 @@
+"""TotalSegmentator's real code on toy weights, and a stand-in for mri_synthseg."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import psutil
+import pytest
+from running import ROOT, hedypet, only
+from scipy import ndimage
+
+from hedypet_bids import names
+from hedypet_bids.cli.main import weights as weights_command
+from hedypet_bids.errors import (
+    BadDataError,
+    HedypetError,
+    MissingInputError,
+    MissingProgramError,
+    ReadWriteError,
+    TryAgainError,
+    UsageError,
+)
+from hedypet_bids.inputs.dataset import Dataset
+from hedypet_bids.io.store import Store
+from hedypet_bids.labels import CT_TASKS, label_table
+from hedypet_bids.model import Grid
+from hedypet_bids.run.memory import BASE_MB, participant_mb, segmentation_mb
+from hedypet_bids.settings import SegmentSettings
+from hedypet_bids.steps.segment import check_ct
+from hedypet_bids.steps.step import Tools
+from hedypet_bids.tools import network_memory, synthseg, totalsegmentator
+from hedypet_bids.tools.external import run_program
+from hedypet_bids.tools.gpu import gpus_of, reserved
+from hedypet_bids.tools.totalsegmentator import MODELS, TASKS, TotalSegmentator, models_of
+
+LICENCE = "aca_ABCDEFGHIJKLMN"
+TRUNK = slice(100, 140)
+TOTALSEG = pytest.importorskip("totalsegmentator.map_tasks_config")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Toy weights of every model."""
+    from toy_weights import write_weights
+
+    folder = tmp_path_factory.mktemp("weights")
+    write_weights(folder)
+    return folder
+
+
+@pytest.fixture
+def raw(phantom: Path, tmp_path: Path) -> Path:
+    """Participant 001 without ready segmentations, with a CT of the trunk only: networks take their time."""
+    path = tmp_path / "raw"
+    shutil.copytree(phantom, path, ignore=shutil.ignore_patterns("derivatives", "sub-002"))
+    ct = only(path, "*rec-br38f_ct.nii.gz")
+    trunk = nib.load(ct).slicer[:, :, TRUNK]
+    nib.save(nib.Nifti1Image(np.asanyarray(trunk.dataobj), trunk.affine), ct)
+    return path
+
+
+def expected_from_hu(hu: np.ndarray, bands: dict[str, float], table: dict[str, int]) -> np.ndarray:
+    """The label whose centre is nearest, 0 for the background."""
+    numbers = np.array([table.get(name, 0) for name in bands])
+    distances = np.abs(hu[..., None] - np.array(list(bands.values())))
+    return numbers[np.argmin(distances, axis=-1)]
+
+
+def homogeneous(expected: np.ndarray, voxels: int) -> np.ndarray:
+    """Where all voxels around have the same label: networks that work on coarser voxels agree there."""
+    size = 2 * voxels + 1
+    return ndimage.maximum_filter(expected, size) == ndimage.minimum_filter(expected, size)
+
+
+def flip_a_byte(checkpoint: Path) -> None:
+    """Change one byte of the pickled part of a checkpoint."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        entry = next(item for item in archive.infolist() if item.filename.endswith("data.pkl"))
+    content = bytearray(checkpoint.read_bytes())
+    name_length, extra_length = struct.unpack_from("<HH", content, entry.header_offset + 26)
+    content[entry.header_offset + 30 + name_length + extra_length + 40] ^= 0xFF
+    checkpoint.write_bytes(content)
+
+
+def test_models_are_those_of_totalsegmentator() -> None:
+    for model in MODELS:
+        assert TOTALSEG.TASK_ID_WEIGHTS_CONFIGS[model.number]["foldername"] == model.folder
+    for ours, theirs in TASKS.items():
+        config = TOTALSEG.TASK_CONFIGS[theirs]
+        for fast in (False, True):
+            mode = config.get("sub_modes", {}).get("fast" if fast else "default", config)
+            numbers = mode["task_id"] if isinstance(mode["task_id"], list) else [mode["task_id"]]
+            assert [model.number for model in models_of(ours, fast=fast)] == numbers
+
+
+NO_NETWORK = """
+import socket
+from pathlib import Path
+def refuse(self, address, *rest):
+    if self.family != socket.AF_UNIX and str(address[0]) not in ("127.0.0.1", "localhost"):
+        with Path({record!r}).open("a") as file:
+            file.write(f"{{address}}\\n")
+        raise OSError("no network here")
+    return connect(self, address, *rest)
+connect, socket.socket.connect = socket.socket.connect, refuse
+resolve = socket.getaddrinfo
+def noted(host, *rest, **more):
+    if host not in (None, "localhost", "127.0.0.1"):
+        with Path({record!r}).open("a") as file:
+            file.write(f"{{host}}\\n")
+        raise OSError("no network here")
+    return resolve(host, *rest, **more)
+socket.getaddrinfo = noted
+"""
+
+
+@pytest.mark.slow
+def test_the_three_tasks_run_offline_from_the_command_line(
+    raw: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, site = tmp_path / "network.txt", tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(NO_NETWORK.format(record=str(record)))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("TOTALSEG_LICENSE", LICENCE)
+    output = tmp_path / "out"
+    arguments = (raw, output, "participant", "--totalseg-weights", toy, "--totalseg-fast", "--device", "cpu")
+    done = hedypet(*arguments, "--work-dir", tmp_path / "work")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not record.exists(), record.read_text()
+
+    from toy_weights import BANDS
+
+    image = nib.load(only(raw, "*rec-br38f_ct.nii.gz"))
+    hu = np.asanyarray(image.dataobj)
+    # Number of the model, and its voxel over the CT's, rounded up.
+    for name, number, reach in (("total", 297, 1), ("tissue", 481, 1), ("body", 300, 1)):
+        path = only(output, f"*br38f_seg-{name}_dseg.nii.gz")
+        found = nib.load(path)
+        labels = np.asanyarray(found.dataobj)
+        table = dict(zip(label_table(name).names, label_table(name).indices, strict=True))
+        if name == "body":
+            table = {"body_trunc": table["trunk"]}
+        expected = expected_from_hu(hu, dict(BANDS[number]), table)
+        inside = homogeneous(expected, reach)
+        assert labels.dtype == np.uint8 and found.shape == image.shape
+        np.testing.assert_allclose(found.affine, image.affine, atol=1e-4)
+        if name != "body":  # TotalSegmentator keeps the body's largest piece only
+            assert (labels[inside] == expected[inside]).mean() > 0.995, name
+        for label in np.unique(expected[inside & (expected > 0)]):
+            assert (labels[inside & (expected == label)] == label).mean() > 0.95, (name, label)
+        sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+        tool = sidecar["Tool"]
+        assert tool["Device"] == "cpu" and tool["Task"] == TASKS[name] and tool["Seconds"] > 0
+        assert [len(checksum) for checksum in tool["Weights"].values()] == [16]
+        assert {item["name"] for item in sidecar["Checks"]} >= {"labels_outside_body"}
+    written = [p for p in [*output.rglob("*"), *(tmp_path / "work").rglob("*")] if p.is_file()]
+    assert not [p for p in written if LICENCE.encode() in p.read_bytes()]
+    assert LICENCE not in done.stdout + done.stderr
+    again = hedypet(*arguments, "--dry-run")
+    segmented = [line for line in again.stdout.splitlines() if line.split()[:1] == ["segment"]]
+    assert [line.split()[2] for line in segmented] == ["done"] * 3 + ["skipped"] * 2, again.stdout
+
+
+@pytest.mark.slow
+def test_total_at_full_resolution_runs_its_five_models(raw: Path, toy: Path, tmp_path: Path) -> None:
+    image = tmp_path / "small.nii.gz"
+    nib.save(nib.load(only(raw, "*rec-br38f_ct.nii.gz")).slicer[20:50, 10:40, 10:30], image)
+    made = totalsegmentator.segment(
+        TotalSegmentator(toy, device="cpu"),
+        "total",
+        image,
+        tmp_path / "out.nii.gz",
+        threads=2,
+        timeout_s=600,
+        log=tmp_path / "log.txt",
+    )
+    assert len(made.weights) == 5 and made.version == "2.18.0"
+    labels = np.asanyarray(nib.load(tmp_path / "out.nii.gz").dataobj)
+    hu = np.asanyarray(nib.load(image).dataobj)
+    table = label_table("total")
+    for name, low, high in (("liver", 20, 80), ("vertebrae_L1", 1000, 1500)):
+        band = ndimage.binary_erosion((hu > low) & (hu < high))
+        if band.any():
+            assert (labels[band] == table.index_of(name)).mean() > 0.9, name
+    assert (labels == table.index_of("liver")).any()
+
+
+@pytest.mark.slow
+def test_a_subset_of_regions_leaves_the_others_out(raw: Path, toy: Path, tmp_path: Path) -> None:
+    totalsegmentator.segment(
+        TotalSegmentator(toy, device="cpu"),
+        "total",
+        only(raw, "*rec-br38f_ct.nii.gz"),
+        tmp_path / "out.nii.gz",
+        fast=True,
+        roi_subset=("liver",),
+        threads=2,
+        timeout_s=600,
+        log=tmp_path / "log.txt",
+    )
+    labels = np.asanyarray(nib.load(tmp_path / "out.nii.gz").dataobj)
+    assert set(np.unique(labels).tolist()) == {0, label_table("total").index_of("liver")}
+
+
+def test_without_weights_nothing_starts_and_all_are_listed(raw: Path, tmp_path: Path) -> None:
+    done = hedypet(raw, tmp_path / "out", "participant", "--totalseg-weights", tmp_path)
+    assert done.returncode == 66, done.stderr
+    for number in (291, 292, 293, 294, 295, 299):
+        assert f"Dataset{number}_" in done.stderr and f"{number}" in done.stderr.split("fetch")[1]
+    assert "Dataset481" not in done.stderr  # without a licence the task is skipped
+    assert not (tmp_path / "out").exists()
+    left_out = hedypet(raw, tmp_path / "out", "participant", "--no-totalsegmentator", "--dry-run")
+    assert left_out.returncode == 0 and "--no-totalsegmentator was given" in left_out.stdout
+
+
+def test_licence_is_found_in_order_and_never_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOTALSEG_LICENSE", raising=False)
+    monkeypatch.setenv("TOTALSEG_HOME_DIR", str(tmp_path))
+    assert totalsegmentator.find_licence() == ""
+    (tmp_path / "config.json").write_text(json.dumps({"license_number": LICENCE}))
+    assert totalsegmentator.find_licence() == LICENCE
+    monkeypatch.setenv("TOTALSEG_LICENSE", LICENCE[::-1])
+    assert totalsegmentator.find_licence() == LICENCE[::-1]
+    assert totalsegmentator.find_licence("x" * 18) == "x" * 18
+    with pytest.raises(UsageError, match="17 characters; expected 18") as error:
+        totalsegmentator.find_licence("secretsecretsecre")
+    assert "secret" not in str(error.value)
+    (tmp_path / "config.json").write_text("{")
+    monkeypatch.delenv("TOTALSEG_LICENSE")
+    assert totalsegmentator.find_licence() == ""
+    assert LICENCE not in repr(TotalSegmentator(tmp_path, LICENCE))
+
+
+def test_broken_weights_are_told_apart(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(toy, folder)
+    models = {model.number: model for model in MODELS}
+    cut = totalsegmentator.checkpoints(folder, models[299])[0]
+    cut.write_bytes(cut.read_bytes()[:-100])
+    flipped = totalsegmentator.checkpoints(folder, models[300])[0]
+    flip_a_byte(flipped)
+    totalsegmentator.checkpoints(folder, models[291])[0].unlink()
+    next((folder / models[292].folder).rglob("plans.json")).unlink()
+    quick = totalsegmentator.faults_of_weights(folder, MODELS)
+    assert {model.number for model in quick} == {299, 291, 292}
+    assert "cut short" in quick[models[299]] and quick[models[291]] == "missing"
+    assert "plans.json is missing" in quick[models[292]]
+    whole = totalsegmentator.faults_of_weights(folder, MODELS, read=True)
+    assert 300 in {model.number for model in whole}
+    with pytest.raises(MissingInputError, match="hedypet-weights fetch 299"):
+        totalsegmentator.check_weights(folder, {"body": models_of("body")})
+    assert weights_command.main(["check", "--weights", str(folder)]) == 65
+    assert weights_command.main(["check", "--weights", str(toy)]) == 0
+    assert weights_command.main(["check", "--weights", str(tmp_path / "none")]) == 66
+    assert weights_command.main(["check", "--weights", str(toy), "7"]) == 2
+    assert weights_command.main(["fetch", "--weights", str(tmp_path / "none"), "481"]) == 2
+    capsys.readouterr()
+    assert weights_command.main(["list", "--weights", str(toy)]) == 0
+    listed = capsys.readouterr().out
+    assert "tissue" in listed and "licence number needed" in listed and "MB" in listed
+
+
+def test_fetching_uses_the_downloader_of_totalsegmentator(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import totalsegmentator.libs as libs
+
+    model = next(model for model in MODELS if model.number == 300)
+
+    def unpack(url: str, folder: Path) -> None:
+        assert url.startswith("https://github.com/wasserth/TotalSegmentator/") and model.folder in url
+        shutil.copytree(toy / model.folder, folder / model.folder)
+
+    monkeypatch.setattr(libs, "download_url_and_unpack", unpack)
+    monkeypatch.setattr(libs, "get_weights_dir", lambda: tmp_path / "w")
+    assert weights_command.main(["fetch", "--weights", str(tmp_path / "w"), "300"]) == 0
+    assert totalsegmentator.faults_of_weights(tmp_path / "w", [model], read=True) == {}
+
+    def refused(_url: str, _folder: Path) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(libs, "download_url_and_unpack", refused)
+    assert weights_command.main(["fetch", "--weights", str(tmp_path / "w"), "299"]) == 75
+
+
+@pytest.mark.slow
+def test_weights_that_cannot_be_loaded_fail_their_step_only(raw: Path, toy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(toy, folder)
+    model = models_of("body", fast=True)[0]
+    path = totalsegmentator.checkpoints(folder, model)[0]
+    flip_a_byte(path)
+    plans = next((folder / model.folder).rglob("plans.json"))
+    plans.write_text("{")
+    with pytest.raises(BadDataError, match=r"cannot load its weights.*body_6mm"):
+        totalsegmentator.segment(
+            TotalSegmentator(folder, device="cpu"),
+            "body",
+            only(raw, "*rec-br38f_ct.nii.gz"),
+            tmp_path / "out.nii.gz",
+            fast=True,
+            timeout_s=300,
+            log=tmp_path / "log.txt",
+        )
+    assert not list(tmp_path.glob("totalseg-*"))
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    totalsegmentator.check_device("auto")
+    totalsegmentator.check_device("cpu")
+    with pytest.raises(MissingInputError, match="CUDA shows 0 GPUs"):
+        totalsegmentator.check_device("gpu:1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["total", "body"])
+def test_a_gpu_gives_the_labels_of_the_cpu(task: str, raw: Path, toy: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU")
+    labels = []
+    for device in ("gpu", "cpu"):
+        path = tmp_path / f"{device}.nii.gz"
+        made = totalsegmentator.segment(
+            TotalSegmentator(toy, device=device),
+            task,
+            only(raw, "*rec-br38f_ct.nii.gz"),
+            path,
+            fast=True,
+            timeout_s=600,
+            log=tmp_path / "log.txt",
+        )
+        assert (made.device == "cpu") == (device == "cpu")
+        labels.append(np.asanyarray(nib.load(path).dataobj))
+    assert (labels[0] == labels[1]).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda hu: np.where(hu == hu.max(), np.nan, hu.astype(np.float32)), "NaN or infinite"),
+        (lambda hu: np.abs(hu.astype(np.float32)) * 20 + 1, "Is it a CT"),
+        (lambda hu: (hu.astype(np.int32) + 1024).clip(0, 4095).astype(np.int16), "rescale intercept"),
+        (lambda hu: np.zeros_like(hu), "Is it a CT"),
+        (lambda hu: hu.clip(-100, None), "Is it a CT"),
+    ],
+    ids=["nan", "pet", "offset", "empty", "no air"],
+)
+def test_what_is_no_ct_is_refused(make, message: str, raw: Path) -> None:
+    hu = np.asanyarray(nib.load(only(raw, "*rec-br38f_ct.nii.gz")).dataobj)
+    check_ct(hu, Path("ct.nii.gz"))
+    with pytest.raises(BadDataError, match=message):
+        check_ct(make(hu), Path("ct.nii.gz"))
+
+
+@pytest.mark.slow
+def test_a_bad_ct_fails_its_participant_and_not_the_other(phantom: Path, toy: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(phantom, raw)
+    shutil.rmtree(raw / "derivatives" / "totalsegmentator" / "sub-002")
+    path = only(raw / "sub-002", "*rec-br38f_ct.nii.gz")
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj) + 1024, image.affine), path)
+    output = tmp_path / "out"
+    done = hedypet(
+        raw, output, "participant", "--totalseg-weights", toy, "--totalseg-fast", "--skip-bids-validation"
+    )
+    assert done.returncode == 1, done.stderr
+    assert "rescale intercept" in done.stdout + done.stderr
+    assert only(output / "sub-001", "*model-Patlak_meas-Ki_mimap.nii.gz")
+    assert not list(output.glob("sub-002/**/*br38f_seg-total_dseg.nii.gz"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turned", ["oblique", "permuted"])
+def test_a_ct_of_any_orientation_is_segmented_in_its_own_grid(
+    turned: str, phantom: Path, toy: Path, tmp_path: Path
+) -> None:
+    """The same voxels at another place in the world get the labels that their HU ask for."""
+    from toy_weights import BANDS
+
+    raw = tmp_path / "raw"
+    shutil.copytree(phantom, raw)
+    shutil.rmtree(raw / "derivatives" / "totalsegmentator")
+    path = only(raw / "sub-002", "*rec-br38f_ct.nii.gz")
+    image = nib.load(path)
+    hu, affine = np.asanyarray(image.dataobj), image.affine
+    if turned == "oblique":
+        angle = np.deg2rad(18.0)
+        about_x = np.eye(4)
+        about_x[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        affine = about_x @ affine
+    else:  # stored as superior, left, posterior
+        hu = hu.transpose(2, 0, 1)[:, ::-1, ::-1]
+        flip = np.zeros((4, 4))
+        flip[0, 1], flip[1, 2], flip[2, 0], flip[3, 3] = -1, -1, 1, 1
+        flip[0, 3], flip[1, 3] = hu.shape[1] - 1, hu.shape[2] - 1
+        affine = affine @ flip
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(hu), affine), path)
+    output = tmp_path / "out"
+    done = hedypet(
+        *(raw, output, "participant", "--participant-label", "002", "--steps", "segment"),
+        *("--totalseg-weights", toy, "--totalseg-fast", "--device", "cpu", "--skip-bids-validation"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = nib.load(only(output, "*br38f_seg-total_dseg.nii.gz"))
+    np.testing.assert_allclose(found.affine, affine, atol=1e-4)
+    table = dict(zip(label_table("total").names, label_table("total").indices, strict=True))
+    expected = expected_from_hu(hu, dict(BANDS[297]), table)
+    labels = np.asanyarray(found.dataobj)
+    inside = homogeneous(expected, 1)
+    assert labels.shape == hu.shape
+    assert (labels[inside] == expected[inside]).mean() > 0.995
+    for label in np.unique(expected[inside & (expected > 0)]):
+        assert (labels[inside & (expected == label)] == label).mean() > 0.95, label
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda hu: hu[:, :, 0], "expected a 3D or 4D image"),
+        (lambda hu: np.stack([hu, hu], axis=3), "has 2 frames; expected a 3D image"),
+    ],
+    ids=["2D", "4D"],
+)
+def test_a_ct_of_other_dimensions_fails_its_participant_only(
+    make, words: str, phantom: Path, toy: Path, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(phantom, raw, copy_function=os.link)
+    path = only(raw / "sub-002", "*rec-br38f_ct.nii.gz")
+    shutil.rmtree(raw / "derivatives" / "totalsegmentator" / "sub-002")
+    image = nib.load(path)
+    hu = make(np.asanyarray(image.dataobj))
+    path.unlink()
+    nib.save(nib.Nifti1Image(hu, image.affine), path)
+    done = hedypet(
+        *(raw, tmp_path / "out", "participant", "--steps", "segment", "--skip-bids-validation"),
+        *("--totalseg-weights", toy, "--totalseg-fast", "--device", "cpu"),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("sub-002 FAILED")]
+    assert told and words in told[0] and "br38f_ct.nii.gz" in told[0], done.stderr
+    assert not list((tmp_path / "out").glob("sub-002/**/*_dseg.nii.gz"))
+    assert only(tmp_path / "out" / "sub-001", "*br38f_seg-total_dseg.nii.gz")
+
+
+# One GPU, one program
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from hedypet_bids.tools.gpu import reserved
+with reserved(sys.argv[1], Path(sys.argv[2])) as held:
+    start = time.monotonic()
+    time.sleep(1.5)
+    end = time.monotonic()
+print(start, end, held.environment.get("CUDA_VISIBLE_DEVICES", "own"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices", "at_once"),
+    [
+        ("GPU-7a", ("gpu", "gpu:0"), False),
+        ("GPU-7a", ("auto", "gpu"), False),
+        ("GPU-7a,GPU-7b", ("gpu:0", "gpu:0"), False),
+        ("GPU-7a,GPU-7b", ("gpu:0", "gpu:1"), True),
+        ("GPU-7a,GPU-7b", ("auto", "gpu"), True),
+        ("GPU-7a,GPU-7b", ("gpu:0", "gpu"), True),
+        ("GPU-7a", ("cpu", "cpu"), True),
+    ],
+)
+def test_one_gpu_has_one_program_at_a_time(
+    visible: str, devices: tuple[str, str], at_once: bool, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible}
+    programs = []
+    for device in devices:
+        words = [sys.executable, "-c", HOLD, device, tmp_path]
+        programs.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment))
+        # The first takes the GPU that it asks for before the second chooses.
+        time.sleep(0.7)
+    (start, end, gpu), (other_start, other_end, other_gpu) = (
+        program.communicate()[0].split() for program in programs
+    )
+    assert (max(float(start), float(other_start)) < min(float(end), float(other_end))) is at_once
+    if {*devices} <= {"auto", "gpu"} and "," in visible:
+        assert {gpu, other_gpu} == set(visible.split(","))
+
+
+def test_the_third_program_waits_for_the_first_gpu_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with reserved("gpu:0", tmp_path):
+        held = subprocess.Popen([sys.executable, "-c", HOLD, "gpu:1", tmp_path], stdout=subprocess.PIPE)
+        time.sleep(0.7)
+        with reserved("auto", tmp_path) as third:
+            assert third.environment["CUDA_VISIBLE_DEVICES"] == "1"
+            assert held.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "gpus"),
+    [
+        ("cpu", "0", []),
+        ("auto", "", []),
+        ("auto", "-1", []),
+        ("auto", "3", ["3"]),
+        ("gpu", "3,1", ["3", "1"]),
+        ("gpu", "", ["0"]),
+        ("gpu:1", "3,1", ["1"]),
+        ("gpu:0", "3,1", ["3"]),
+    ],
+)
+def test_a_gpu_is_known_by_the_number_of_the_driver(
+    device: str, visible: str, gpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus_of(device) == gpus
+
+
+def test_a_run_without_segmentation_needs_no_weights_and_no_gpu(raw: Path, tmp_path: Path) -> None:
+    arguments = (
+        raw,
+        tmp_path / "out",
+        "participant",
+        "--totalseg-weights",
+        tmp_path,
+        "--skip-bids-validation",
+    )
+    refused = hedypet(*arguments, "--device", "gpu:7")
+    assert refused.returncode == 66, refused.stderr
+    done = hedypet(*arguments, "--device", "gpu:7", "--steps", "normalise")
+    assert done.returncode == 0, done.stderr
+    assert "--steps leaves it out: segment total" in done.stderr
+
+
+# External programs
+
+
+def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
+    marker = tmp_path / "child.txt"
+    script = f"(sleep 3; touch {marker}) & sleep 60"
+    began = time.monotonic()
+    with pytest.raises(HedypetError, match="did not finish within 1 s") as error:
+        run_program(["sh", "-c", script], what="it", log=tmp_path / "log", timeout_s=0.6)
+    assert error.value.exit_code == 1 and time.monotonic() - began < 20
+    time.sleep(3.5)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "message"),
+    [
+        ("echo lost; kill -9 $$", TryAgainError, "killed by SIGKILL.*memory"),
+        ("echo 'OSError: No space left on device' >&2; exit 1", ReadWriteError, "no space left"),
+        ("echo one; echo two >&2; exit 3", HedypetError, "exit code 3.*\n.*one\n.*two"),
+    ],
+)
+def test_failures_of_programs_are_told_apart(
+    script: str, error: type[HedypetError], message: str, tmp_path: Path
+) -> None:
+    import re
+
+    with pytest.raises(error) as found:
+        run_program(["sh", "-c", script], what="it", log=tmp_path / "a" / "log", timeout_s=20)
+    assert type(found.value) is error
+    assert re.search(message, str(found.value), re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "fast", "shape"), [("total", True, (110, 110, 120)), ("tissue", False, (70, 70, 90))]
+)
+def test_the_memory_of_totalsegmentator_is_told_before_it_runs(
+    task: str, fast: bool, shape: tuple[int, int, int], toy: Path, tmp_path: Path
+) -> None:
+    hu = np.full(shape, -1000, np.int16)
+    hu[20:-20, 20:-20] = 50
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    nib.save(nib.Nifti1Image(hu, affine), tmp_path / "ct.nii")
+    tool = TotalSegmentator(toy, "aca_00000000000000", device="cpu")
+    with ThreadPoolExecutor(1) as thread:
+        run = thread.submit(
+            totalsegmentator.segment,
+            *(tool, task, tmp_path / "ct.nii", tmp_path / "labels.nii.gz"),
+            fast=fast,
+            timeout_s=600,
+            log=tmp_path / "log.txt",
+        )
+        peak_mb = 0.0
+        while not run.done():
+            peak_mb = max(peak_mb, children_mb())
+            time.sleep(0.05)
+        run.result()
+    models = models_of(task, fast=fast)
+    estimate_mb = network_memory.memory_mb(toy, models, Grid(shape, affine))
+    assert peak_mb <= estimate_mb <= 2 * peak_mb
+    assert network_memory.memory_mb(tmp_path, models, Grid(shape, affine)) == 0
+
+
+def children_mb() -> float:
+    """Memory of all processes below this one, what they share counted once."""
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            total += process.memory_full_info().pss / 1e6
+    return total
+
+
+def test_only_segmentations_that_have_to_be_made_need_memory(raw: Path, toy: Path, tmp_path: Path) -> None:
+    inputs = Dataset(raw).inputs("001")
+    tools = Tools(TotalSegmentator(toy, "aca_00000000000000"))
+    store, settings = Store(tmp_path, {}), SegmentSettings()
+    needed = segmentation_mb(inputs, tools, settings, store)
+    assert participant_mb(inputs, segmentation_mb=needed) == BASE_MB + needed > participant_mb(inputs)
+    fast = segmentation_mb(inputs, tools, replace(settings, totalseg_fast=True), store)
+    assert fast != needed
+    for task in CT_TASKS:
+        path = store.path(names.segmentation(inputs.ct, task.name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert segmentation_mb(inputs, tools, settings, store) == 0
+    assert segmentation_mb(inputs, Tools(), settings, store) == 0
+
+
+SEGMENT = """
+import sys
+from pathlib import Path
+from hedypet_bids.tools.external import run_program
+from hedypet_bids.tools.gpu import reserved
+folder = Path(sys.argv[1])
+with reserved("gpu:0", folder) as held:
+    run_program(
+        ["sh", "-c", "sleep 60 & echo $! > child; echo $$ > program.new; mv program.new program; wait"],
+        what="it", log=folder / "log", timeout_s=60, handles=held.handles,
+    )
+"""
+
+
+def test_a_program_does_not_outlive_who_started_it_and_holds_its_gpu_till_then(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", SEGMENT, tmp_path], cwd=tmp_path)
+    until = time.monotonic() + 30
+    while not (tmp_path / "program").exists():
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    running = [int((tmp_path / name).read_text()) for name in ("program", "child")]
+    assert all(psutil.pid_exists(number) for number in running)
+    # As a worker is ended that takes too much memory.
+    process.kill()
+    process.wait()
+    began = time.monotonic()
+    with reserved("gpu:0", tmp_path):
+        waited = time.monotonic() - began
+    assert waited < 5
+    until = time.monotonic() + 5
+    while any(is_running(number) for number in running):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def is_running(number: int) -> bool:
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingProgramError, match="cannot be started"):
+        run_program([str(tmp_path / "no")], what="it", log=tmp_path / "log", timeout_s=20)
+
+
+# SynthSeg
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Path:
+    """A FreeSurfer with the stand-in for mri_synthseg."""
+    program = tmp_path / "freesurfer" / "bin" / "mri_synthseg"
+    program.parent.mkdir(parents=True)
+    source = (ROOT / "tests" / "fake_mri_synthseg.py").read_text()
+    program.write_text(f"#!{sys.executable}\n{source}")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
+
+
+@pytest.fixture
+def answer(phantom: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The segmentation with parcels that the stand-in gives: the phantom's own."""
+    path = only(phantom / "derivatives" / "synthseg" / "sub-001", "*seg-synthsegparc_dseg.nii.gz")
+    monkeypatch.setenv("FAKE_SYNTHSEG_ANSWER", str(path))
+    monkeypatch.delenv("FREESURFER_HOME", raising=False)
+    return path
+
+
+@pytest.fixture
+def t1w(phantom: Path) -> Path:
+    return only(phantom / "sub-001", "*acq-MPRAGE_T1w.nii.gz")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("answer")
+def test_both_maps_come_from_one_run(
+    phantom: Path, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(phantom, raw, ignore=shutil.ignore_patterns("synthseg", "sub-002"))
+    output = tmp_path / "out"
+    monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", "bad score")
+    done = hedypet(raw, output, "participant", "--mri-synthseg", fake, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    for task in ("synthseg", "synthsegparc"):
+        found = nib.load(only(output, f"*MPRAGE_seg-{task}_dseg.nii.gz"))
+        ready = only(phantom / "derivatives" / "synthseg" / "sub-001", f"*_seg-{task}_dseg.nii.gz")
+        truth = nib.load(ready)
+        np.testing.assert_array_equal(np.asanyarray(found.dataobj), np.asanyarray(truth.dataobj))
+    sidecar = json.loads(only(output, "*MPRAGE_seg-synthsegparc_dseg.json").read_text())
+    assert sidecar["QualityScores"]["general white matter"] == pytest.approx(0.4)
+    volumes = only(output, "*desc-synthsegvolumes_morph.tsv").read_text()
+    assert "total intracranial\t1512345.5" in volumes
+    checks = json.loads(only(output, "*rec-acdynPSF_qc.json").read_text())
+    assert any("SynthSeg" in flag and "0.4" in flag for flag in checks["Flags"])
+
+
+@pytest.mark.usefixtures("answer")
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        ("crash", HedypetError, "exit code 1"),
+        ("hang", HedypetError, "did not finish"),
+        ("killed", TryAgainError, "SIGKILL"),
+        ("disc full", ReadWriteError, "no space left"),
+        ("no result", HedypetError, "without a result"),
+    ],
+)
+def test_faults_of_synthseg(
+    fault: str,
+    error: type[HedypetError],
+    message: str,
+    fake: Path,
+    t1w: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", fault)
+    with pytest.raises(error, match=message):
+        synthseg.segment(
+            synthseg.SynthSeg(fake, "cpu"),
+            t1w,
+            tmp_path / "out.nii.gz",
+            timeout_s=3 if fault == "hang" else 60,
+            log=tmp_path / "log",
+        )
+
+
+@pytest.mark.parametrize(
+    ("device", "driver", "only_cpu", "expected"),
+    [
+        ("auto", True, False, "auto"),
+        ("auto", False, False, "cpu"),
+        ("gpu:1", True, False, "gpu:1"),
+        ("cpu", True, False, "cpu"),
+        ("auto", True, True, "cpu"),
+        ("gpu:1", True, True, "cpu"),
+    ],
+)
+@pytest.mark.usefixtures("answer")
+def test_synthseg_runs_on_the_processor_where_it_can_use_no_gpu(
+    device: str,
+    driver: bool,
+    only_cpu: bool,
+    expected: str,
+    fake: Path,
+    t1w: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    if driver:
+        (programs / "nvidia-smi").write_text("#!/bin/sh\n")
+        (programs / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv(synthseg.DEVICE_VARIABLE, "cpu" if only_cpu else "")
+    tool = synthseg.SynthSeg(fake, device)
+    assert synthseg.device_of(tool) == expected
+    monkeypatch.setenv("FAKE_SYNTHSEG_ARGUMENTS", str(tmp_path / "arguments"))
+    made = synthseg.segment(tool, t1w, tmp_path / "out.nii.gz", timeout_s=60, log=tmp_path / "log")
+    assert made.device == ("cpu" if expected == "cpu" else "gpu")
+    assert ("--cpu" in (tmp_path / "arguments").read_text().split()) == (expected == "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("answer")
+def test_a_map_of_another_shape_fails_its_step_only(
+    phantom: Path, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(phantom, raw, ignore=shutil.ignore_patterns("synthseg", "sub-002"))
+    monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", "other shape")
+    output = tmp_path / "out"
+    done = hedypet(raw, output, "participant", "--mri-synthseg", fake, "--device", "cpu")
+    assert done.returncode == 65, done.stderr
+    assert "does not lie on the grid" in done.stdout + done.stderr
+    assert only(output / "sub-001", "*model-Patlak_meas-Ki_mimap.nii.gz")
+    assert not list(output.rglob("*seg-synthseg*"))
+
+
+def test_the_program_is_found_or_asked_for(
+    fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("FREESURFER_HOME", raising=False)
+    assert synthseg.find_program() is None
+    monkeypatch.setenv("FREESURFER_HOME", str(fake.parents[1]))
+    assert synthseg.find_program() == fake
+    with pytest.raises(MissingProgramError, match="expected an executable file"):
+        synthseg.find_program(tmp_path / "no")
+    monkeypatch.delenv("FREESURFER_HOME")
+    monkeypatch.setenv("PATH", str(fake.parent) + os.pathsep + "/usr/bin")
+    assert synthseg.find_program() == fake
+    done = subprocess.run([str(fake)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "FREESURFER_HOME" in done.stderr
