@@ -25,7 +25,7 @@ from running import ROOT, Run, only
 from scipy import stats
 from streamlit.testing.v1 import AppTest
 
-from hedypet_bids.explorer import INSTALL, main
+from hedypet_bids.cli.explorer import INSTALL, main
 from hedypet_bids.explorer.bands import mean_and_half_width
 from hedypet_bids.explorer.figures import Axis, curves_figure, points_figure, value_axis
 from hedypet_bids.explorer.tables import Tables, wide

@@ -32,7 +32,7 @@ from hedypet_bids.errors import BadDataError, TryAgainError
 from hedypet_bids.inputs.dataset import Dataset
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.store import Store
-from hedypet_bids.phantom import main as write_phantom
+from hedypet_bids.cli.phantom import main as write_phantom
 from hedypet_bids.run import app
 from hedypet_bids.run.cluster import GpuParts, Workers, run_all
 from hedypet_bids.run.job import Job, gpu_part, joined

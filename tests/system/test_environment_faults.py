@@ -33,7 +33,7 @@ from environment import (
     without_network,
 )
 from running import ROOT, only
-from test_engine import outputs
+from test_cluster import outputs
 
 from hedypet_bids.phantom import write_phantom
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from running import ROOT, Run
-from test_engine import outputs
+from test_cluster import outputs
 
 BIN = Path(sys.executable).parent
 

@@ -24,7 +24,7 @@ from running import ROOT, hedypet, only
 from scipy import ndimage
 
 from hedypet_bids import names
-from hedypet_bids.cli.main import weights as weights_command
+from hedypet_bids.cli.weights import main as weights_command
 from hedypet_bids.errors import (
     BadDataError,
     HedypetError,

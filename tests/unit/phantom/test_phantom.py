@@ -18,7 +18,7 @@ from scipy import integrate
 from hedypet_bids.errors import UsageError
 from hedypet_bids.labels import label_table
 from hedypet_bids.model import FrameTimes, Grid
-from hedypet_bids.phantom import (
+from hedypet_bids.cli.phantom import (
     SIZES,
     PhantomSize,
     Voxels,

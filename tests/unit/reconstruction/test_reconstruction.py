@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.reconstruction import (
+from hedypet_bids.cli.reconstruction import (
     Description,
     Framing,
     PostFilter,
