@@ -21,7 +21,7 @@ from hedypet_bids.kernels.resampling.resample import (
     resample_slabs,
     topogram_grid,
 )
-from hedypet_bids.kernels.resampling.resample import resample as resampling
+from hedypet_bids.kernels.resampling import resample as resampling
 from hedypet_bids.model import Grid
 
 

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.cli.reconstruction import (
+from hedypet_bids.cli.reconstruction import main
+from hedypet_bids.reconstruction import (
     Description,
     Framing,
     PostFilter,
     Reconstruction,
     description_yaml,
     differences,
-    main,
     parse_description,
     parse_parameters,
     read_description,
