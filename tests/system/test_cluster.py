@@ -27,12 +27,12 @@ from distributed import get_worker
 from running import ROOT, Run, content_of, hedypet, only
 
 from hedypet_bids.cli.main import parse
+from hedypet_bids.cli.phantom import main as write_phantom
 from hedypet_bids.cli.worker import main as worker_main
 from hedypet_bids.errors import BadDataError, TryAgainError
 from hedypet_bids.inputs.dataset import Dataset
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.store import Store
-from hedypet_bids.cli.phantom import main as write_phantom
 from hedypet_bids.run import app
 from hedypet_bids.run.cluster import GpuParts, Workers, run_all
 from hedypet_bids.run.job import Job, gpu_part, joined

@@ -12,6 +12,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.kernels.resampling import resample as resampling
 from hedypet_bids.kernels.resampling.resample import (
     clip_negative,
     head_grid,
@@ -21,7 +22,6 @@ from hedypet_bids.kernels.resampling.resample import (
     resample_slabs,
     topogram_grid,
 )
-from hedypet_bids.kernels.resampling import resample as resampling
 from hedypet_bids.model import Grid
 
 

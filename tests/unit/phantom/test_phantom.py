@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 
+from hedypet_bids.cli.phantom import main
 from hedypet_bids.errors import UsageError
 from hedypet_bids.labels import label_table
 from hedypet_bids.model import FrameTimes, Grid
-from hedypet_bids.cli.phantom import main
 from hedypet_bids.phantom import (
     SIZES,
     PhantomSize,

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hedypet_bids.errors import BadDataError
 from hedypet_bids.cli.reconstruction import main
+from hedypet_bids.errors import BadDataError
 from hedypet_bids.reconstruction import (
     Description,
     Framing,
