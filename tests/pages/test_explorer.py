@@ -245,7 +245,7 @@ def test_an_installation_without_the_explorer_says_how_to_get_it(
 ) -> None:
     """As in the container image, which has the program but not its packages."""
     (tmp_path / "dataset_description.json").write_text("{}")
-    monkeypatch.setattr("hedypet_bids.explorer.find_spec", lambda _: None)
+    monkeypatch.setattr("hedypet_bids.cli.explorer.find_spec", lambda _: None)
     assert main([str(tmp_path)]) == 127
     said = capsys.readouterr().err
     assert f"needs streamlit, plotly, duckdb; install them with {INSTALL} in the folder" in said
