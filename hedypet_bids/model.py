@@ -7,13 +7,17 @@ they are read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.names import ScanName, ScanSpace, Source, Space
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
@@ -163,3 +167,249 @@ class InputFunction:
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     n_voxels: int
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who was scanned; None for what no source says.
+
+    Parameters
+    ----------
+    label
+        Participant label without ``sub-``.
+    age
+        Years.
+    demographic_group
+        As the dataset writes it, for example ``F18-34``.
+    notes
+        Assumptions and contradictions, for the log and the report.
+    """
+
+    label: str
+    sex: Sex | None = None
+    weight_kg: float | None = None
+    height_m: float | None = None
+    age: float | None = None
+    demographic_group: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PetMetadata:
+    """Timing, units, dose and decay state of a PET image.
+
+    Parameters
+    ----------
+    frames
+        Frame times in s from the start of the injection.
+    units, units_factor
+        The sidecar's ``Units``, and what the stored values are multiplied by to be Bq/mL.
+    dose_bq, dose_reason
+        Activity at injection, Bq; NaN with a reason when it is unknown.
+    radionuclide, half_life_s
+        As ``F18``; empty and NaN when the sidecar does not say or the nuclide is not listed.
+    decay_corrected
+        Whether the stored image is decay-corrected.
+    decay_reference_s
+        The time that it is corrected to, s from injection; NaN when it is not corrected.
+    decay_factor
+        Per frame, what the stored values are multiplied by to be decay-corrected to the
+        injection, shape (n_frames,).
+    scan_start_s
+        Start of the scan, s from injection.
+    notes
+        Assumptions and oddities, for the log and the report.
+    problems
+        Those of the notes that a person should look at.
+    tracer
+        As the sidecar writes it; empty when it does not say.
+    """
+
+    frames: FrameTimes
+    units: str
+    units_factor: float
+    dose_bq: float
+    dose_reason: str
+    radionuclide: str
+    half_life_s: float
+    decay_corrected: bool
+    decay_reference_s: float
+    decay_factor: NDArray[np.float64]
+    scan_start_s: float
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    tracer: str = ""
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """Per frame, stored value to Bq/mL decay-corrected to injection, shape (n_frames,)."""
+        return self.units_factor * self.decay_factor
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What of it the measured activity depends on, for the record of what a result was made from."""
+        return {
+            "FrameStart": self.frames.start_s.tolist(),
+            "FrameDuration": self.frames.duration_s.tolist(),
+            "ScaleToBqMl": self.scale.tolist(),
+        }
+
+
+InputState = Literal["ok", "converted", "problem", "none"]
+
+
+@dataclass(frozen=True)
+class InputCheck:
+    """One thing that was looked for; ``converted``: not used as written, ``problem``: needs a person."""
+
+    kind: str
+    state: InputState
+    text: str
+    scan: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A PET acquisition with the images that belong to it; None or empty where there is none.
+
+    A participant without PET has one scan, which holds the CT and MR.
+
+    Parameters
+    ----------
+    label
+        Participant label without ``sub-``.
+    name
+        What tells it from the other scans of the participant.
+    alone
+        Whether the dataset has no other scan of the participant.
+    told_apart_by
+        Entities (short keys) in which the scans of the participant differ, as this one has them.
+    fixed_told_apart_by
+        The same for the images (CT or PET) that the scans' MR images are moved to.
+    dynamic
+        The dynamic series.
+    statics
+        Every static reconstruction, the one that stands for the scan first.
+    cts
+        Every CT reconstruction, the one that is segmented first.
+    anatomy
+        The image whose voxels the segmentations of the body label: the CT or, of a PET/MR scanner, the
+        image that ready segmentations are named after.
+    head_mrs, body_mrs
+        MR images that move with the registration of the head or of the body, the one registered first.
+        ``head_mr`` and ``body_mr`` are None where only followers were found.
+    ready_segmentations
+        Files by task name.
+    given_transforms
+        Files by body part, ``head`` and ``body``.
+    person
+        Who was scanned, with the weight of that day where the dataset says it.
+    pet
+        Timing, units, dose and decay state by the path of the image.
+    notes
+        What was assumed about which images belong together.
+    """
+
+    label: str
+    name: ScanName
+    alone: bool = True
+    told_apart_by: Mapping[str, str] = field(default_factory=dict)
+    fixed_told_apart_by: Mapping[str, str] = field(default_factory=dict)
+    dynamic: Source | None = None
+    statics: tuple[Source, ...] = ()
+    ct: Source | None = None
+    other_cts: tuple[Source, ...] = ()
+    anatomy: Source | None = None
+    topogram: Source | None = None
+    head_mr: Source | None = None
+    head_mr_group: tuple[Source, ...] = ()
+    body_mr: Source | None = None
+    body_mr_group: tuple[Source, ...] = ()
+    ready_segmentations: Mapping[str, Path] = field(default_factory=dict)
+    aorta_correction: Path | None = None
+    given_transforms: Mapping[str, Path] = field(default_factory=dict)
+    person: Person = field(default_factory=lambda: Person(""))
+    pet: Mapping[Path, PetMetadata] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def about(self) -> str:
+        """The scan in messages and records; empty where the participant has no other."""
+        return "" if self.alone else str(self.name)
+
+    @property
+    def stem(self) -> str:
+        """What its page and pictures are called."""
+        return names.page_stem(self.label, None if self.alone else self.name)
+
+    @property
+    def static(self) -> Source | None:
+        """The static reconstruction that stands for the scan."""
+        return self.statics[0] if self.statics else None
+
+    @property
+    def cts(self) -> tuple[Source, ...]:
+        """Every CT reconstruction, the segmented one first."""
+        return ((self.ct,) if self.ct else ()) + self.other_cts
+
+    @property
+    def head_mrs(self) -> tuple[Source, ...]:
+        """Every MR image that moves with the head registration."""
+        return ((self.head_mr,) if self.head_mr else ()) + self.head_mr_group
+
+    @property
+    def body_mrs(self) -> tuple[Source, ...]:
+        """Every MR image that moves with the body registration."""
+        return ((self.body_mr,) if self.body_mr else ()) + self.body_mr_group
+
+    @property
+    def reference(self) -> Source | None:
+        """The PET image that stands for the scan: the static one, else the dynamic one."""
+        return self.static or self.dynamic
+
+    @property
+    def fixed(self) -> Source | None:
+        """What MR images are moved to: the CT or, without one, the PET."""
+        return self.ct or self.reference
+
+    def space(self, kind: Space) -> ScanSpace:
+        """One of the spaces of this scan, for names."""
+        return ScanSpace(kind, self.told_apart_by)
+
+    def metadata(self, image: Source) -> PetMetadata:
+        """Timing, units, dose and decay state of a PET image."""
+        return self.pet[image.path]
+
+
+@dataclass(frozen=True)
+class BrokenScan:
+    """A scan whose images or sidecars cannot be used, with the reason and the exit code that it stands for."""
+
+    name: ScanName
+    reason: str
+    exit_code: int
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A participant: everything that a run needs to know of it, read once and sent as it is.
+
+    Parameters
+    ----------
+    label
+        Participant label without ``sub-``.
+    scans
+        Those asked for that can be used.
+    all_scans
+        Every scan that the dataset has of the participant, whatever was asked for.
+    broken
+        Those asked for that cannot be used.
+    checks
+        What was looked for and found, for the plan.
+    """
+
+    label: str
+    scans: tuple[Scan, ...]
+    all_scans: tuple[ScanName, ...] = ()
+    broken: tuple[BrokenScan, ...] = ()
+    checks: tuple[InputCheck, ...] = ()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hedypet_bids.model import Sex
+from hedypet_bids.model import Person, Sex
 
 # BIDS prescribes no names for weight and height; DICOM's come with sidecars made by dcm2niix.
 _WEIGHT_NAMES = ("weight", "bodyweight", "weightkg", "bodyweightkg", "patientweight")
@@ -46,31 +46,6 @@ _SAME = 0.005
 
 
 @dataclass(frozen=True)
-class ParticipantMetadata:
-    """Who was scanned; None for what no source says.
-
-    Parameters
-    ----------
-    label
-        Participant label without ``sub-``.
-    age
-        Years.
-    demographic_group
-        As the dataset writes it, for example ``F18-34``.
-    notes
-        Assumptions and contradictions, for the log and the report.
-    """
-
-    label: str
-    sex: Sex | None = None
-    weight_kg: float | None = None
-    height_m: float | None = None
-    age: float | None = None
-    demographic_group: str | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class _Place:
     """A table row or sidecar: its name for messages, its cells, and what its JSON says on columns."""
 
@@ -97,7 +72,7 @@ def read_participant(
     session: Mapping[str, Any] | None = None,
     session_columns: Mapping[str, Any] | None = None,
     sidecar: Mapping[str, Any] | None = None,
-) -> ParticipantMetadata:
+) -> Person:
     """The participant's metadata from all that the dataset says.
 
     What is nearest to the scan wins: the row of the session, then the row of the
@@ -119,7 +94,7 @@ def read_participant(
         _Place("the PET sidecar", sidecar or {}),
     )
     notes: list[str] = []
-    return ParticipantMetadata(
+    return Person(
         label=label,
         sex=_answer("sex", _cells(places, _SEX_NAMES, _sex), notes),
         weight_kg=_answer("weight", _cells(places, _WEIGHT_NAMES, _weight), notes),

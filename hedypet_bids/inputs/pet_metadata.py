@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.inputs.participant_metadata import number
-from hedypet_bids.model import FrameTimes
+from hedypet_bids.model import FrameTimes, PetMetadata
 
 # Half-lives in s as given by the National Nuclear Data Center (NuDat); the first four are also those of
 # table 5.7 of the European Pharmacopoeia.
@@ -73,58 +72,6 @@ _SHOWN_CHARACTERS = 80
 _SAME_TIME_S = 1.0
 _SAME_FACTOR = 0.01
 _SAME_START_S = 60.0
-
-
-@dataclass(frozen=True, eq=False)
-class PetMetadata:
-    """Timing, units, dose and decay state of a PET image.
-
-    Parameters
-    ----------
-    frames
-        Frame times in s from the start of the injection.
-    units, units_factor
-        The sidecar's ``Units``, and what the stored values are multiplied by to be Bq/mL.
-    dose_bq, dose_reason
-        Activity at injection, Bq; NaN with a reason when it is unknown.
-    radionuclide, half_life_s
-        As ``F18``; empty and NaN when the sidecar does not say or the nuclide is not listed.
-    decay_corrected
-        Whether the stored image is decay-corrected.
-    decay_reference_s
-        The time that it is corrected to, s from injection; NaN when it is not corrected.
-    decay_factor
-        Per frame, what the stored values are multiplied by to be decay-corrected to the
-        injection, shape (n_frames,).
-    scan_start_s
-        Start of the scan, s from injection.
-    notes
-        Assumptions and oddities, for the log and the report.
-    problems
-        Those of the notes that a person should look at.
-    tracer
-        As the sidecar writes it; empty when it does not say.
-    """
-
-    frames: FrameTimes
-    units: str
-    units_factor: float
-    dose_bq: float
-    dose_reason: str
-    radionuclide: str
-    half_life_s: float
-    decay_corrected: bool
-    decay_reference_s: float
-    decay_factor: NDArray[np.float64]
-    scan_start_s: float
-    notes: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    tracer: str = ""
-
-    @property
-    def scale(self) -> NDArray[np.float64]:
-        """Per frame, stored value to Bq/mL decay-corrected to injection, shape (n_frames,)."""
-        return self.units_factor * self.decay_factor
 
 
 def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) -> PetMetadata:

@@ -25,6 +25,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, ReadWriteError
+from hedypet_bids.io import stop as stop_wish
 from hedypet_bids.model import FloatArray, Grid, IntArray
 
 READ_BUFFER_BYTES = 1 << 20
@@ -124,6 +125,7 @@ class FrameReader:
         with _ReadingThread(self, start, stop, self._read_ahead, n_voxels) as thread:
             for index in range(start, stop):
                 for position in range(0, self.grid.n_voxels, n_voxels):
+                    stop_wish.check()
                     buffer = thread.next()
                     size = min(n_voxels, self.grid.n_voxels - position) * self.dtype.itemsize
                     yield index, position, self._decode(buffer[:size], int16=int16)

@@ -15,6 +15,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.io import stop
 from hedypet_bids.io.atomic import atomic
 from hedypet_bids.model import Grid
 
@@ -89,6 +90,7 @@ def write_nifti(
         file.write(header)
         for piece in chain([first], pieces):
             for chunk in _chunks(piece, kind):
+                stop.check()
                 file.write(chunk.data)
 
 

@@ -31,7 +31,7 @@ from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.tables import write_table
 from hedypet_bids.labels import Task, color
 from hedypet_bids.model import Grid, IntArray
-from hedypet_bids.names import Source, Space
+from hedypet_bids.names import ScanSpace, Source
 from hedypet_bids.settings import digest
 from hedypet_bids.version import __version__
 
@@ -65,6 +65,10 @@ class Store:
     def path(self, name: str) -> Path:
         """The absolute path of an output file."""
         return self.root / name
+
+    def name(self, path: Path) -> str:
+        """The name of an output file, as :meth:`path` takes it."""
+        return path.relative_to(self.root).as_posix()
 
     def uri(self, path: Path) -> str:
         """The BIDS URI of a file of this output or of a linked dataset."""
@@ -182,7 +186,7 @@ class Writer:
         self,
         source: Source,
         task: Task,
-        space: Space | None,
+        space: ScanSpace | None,
         labels: IntArray,
         grid: Grid,
         *,

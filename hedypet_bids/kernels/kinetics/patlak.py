@@ -7,17 +7,19 @@ Blood Flow Metab 1983;3:1-7), with I the integral of the input function Cp.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.integrate import cumulative_simpson
 
 from hedypet_bids.errors import BadDataError, UsageError
+from hedypet_bids.kernels.kinetics.model import Fits, KineticModel, Parameter
 from hedypet_bids.model import FloatArray, FrameTimes
-from hedypet_bids.settings import Rule
+from hedypet_bids.settings import Rule, Settings, plain
 
 # A spread of values below this part of their size is rounding, not information.
 _ROUNDING = 1e-10
@@ -320,3 +322,109 @@ def _time_span(
     last = np.where(used, end_s[:, None], -np.inf).max(axis=0, initial=-np.inf)
     span = np.stack([first, last])
     return np.where(np.isfinite(span), span, np.nan)
+
+
+KI = Parameter("Ki", "mL/min/mL", "Net influx constant, slope of the fit")
+V0 = Parameter("V0", "mL/mL", "Intercept of the fit")
+
+
+class Patlak(KineticModel):
+    """Patlak's graphical analysis: influx of a trapped tracer from the late frames."""
+
+    name = "Patlak"
+    title = "Patlak's model"
+    parameters = (KI, V0)
+    columns: ClassVar[Mapping[str, Any]] = {
+        "last_frames": {"Description": "Window: number of last frames; n/a where it starts at a time"},
+        "start_min": {"Description": "Window: start after injection", "Units": "min"},
+        "r2": {"Description": "Coefficient of determination"},
+        "n_used": {"Description": "Frames in the fit"},
+        "n_excluded": {"Description": "Frames of the window left out for lack of blood activity"},
+        "t_start": {"Description": "Start of the first frame in the fit", "Units": "s"},
+        "t_end": {"Description": "End of the last frame in the fit", "Units": "s"},
+        "rule": {"Description": "Integration rule of the input function"},
+    }
+    references = ("patlak",)
+
+    def options(self, settings: Settings) -> Mapping[str, Any]:
+        """Rule and windows."""
+        windows = [plain(window) for window in windows_of(settings)]
+        return {"rule": settings.kinetics.patlak.rule, "windows": windows}
+
+    def facts(self, settings: Settings) -> Mapping[str, Any]:
+        """The rule."""
+        return {"IntegrationRule": settings.kinetics.patlak.rule}
+
+    def fit(
+        self,
+        curves: NDArray[np.float64],
+        inputs: NDArray[np.float64],
+        frames: FrameTimes,
+        settings: Settings,
+    ) -> Fits:
+        """Ki and V0 by ordinary least squares in every window."""
+        rule, windows = settings.kinetics.patlak.rule, windows_of(settings)
+        found = fit_patlak(curves, inputs, frames, windows=windows, rule=rule)
+        last_frames = pd.array([window.last_frames for window in windows], dtype="Int64")
+        start_min = [np.nan if window.start_min is None else window.start_min for window in windows]
+        return Fits(
+            {"last_frames": last_frames, "start_min": start_min},
+            {
+                "Ki": found.ki,
+                "Ki_se": found.ki_se,
+                "V0": found.v0,
+                "V0_se": found.v0_se,
+                "r2": found.r2,
+                "n_used": found.n_used,
+                "n_excluded": found.n_excluded,
+                "t_start": found.t_start_s,
+                "t_end": found.t_end_s,
+                "rule": rule,
+            },
+        )
+
+    @property
+    def maps(self) -> tuple[Parameter, ...]:
+        """Ki and V0."""
+        return self.parameters
+
+    def map_options(self, settings: Settings) -> Mapping[str, Any]:
+        """Rule and window."""
+        patlak = settings.kinetics.patlak
+        return {"rule": patlak.rule, "last_frames": patlak.map_last_frames}
+
+    def map_facts(self, settings: Settings) -> Mapping[str, Any]:
+        """Rule and window."""
+        patlak = settings.kinetics.patlak
+        return {"IntegrationRule": patlak.rule, "LastFrames": patlak.map_last_frames}
+
+    def map_weights(
+        self, blood: FloatArray, frames: FrameTimes, settings: Settings
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Weights of the frames of the window."""
+        patlak = settings.kinetics.patlak
+        window = Window(last_frames=patlak.map_last_frames)
+        weights = map_weights(blood, frames, window=window, rule=patlak.rule)
+        if not np.isfinite(weights).all():
+            raise BadDataError(
+                f"the last {patlak.map_last_frames} frames do not allow a Patlak fit (fewer than two frames "
+                "with positive blood activity); no map can be made. Choose another [kinetics] "
+                "map_input_function or [kinetics.patlak] map_last_frames in --settings."
+            )
+        return {"Ki": weights.ki, "V0": weights.v0}
+
+    def shown(self, table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+        """The rows of the maps' input function and window."""
+        rows = super().shown(table, settings)
+        return rows[rows["last_frames"] == settings.kinetics.patlak.map_last_frames]
+
+    def methods(self, settings: Settings) -> str:
+        """How the plots are made."""
+        return methods_paragraph(settings)
+
+
+def windows_of(settings: Settings) -> tuple[Window, ...]:
+    """The windows asked for: last frames first, then start times."""
+    patlak = settings.kinetics.patlak
+    by_frames = tuple(Window(last_frames=n) for n in patlak.last_frames)
+    return by_frames + tuple(Window(start_min=t) for t in patlak.start_min)

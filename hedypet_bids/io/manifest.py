@@ -1,0 +1,234 @@
+"""The list of a participant's current outputs, with which every run ends.
+
+What is not in it does not exist for the group level, :class:`hedypet_bids.Study` and the pages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hedypet_bids import names
+from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.atomic import write_text
+from hedypet_bids.names import ScanName
+from hedypet_bids.version import __version__
+
+State = Literal["ran", "done", "skipped", "failed", "to run"]
+
+Kind = tuple[str | int, ...]
+"""What an output is: ``("mean", "total", 0)`` are the curves of the task total without erosion."""
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What became of one step.
+
+    Parameters
+    ----------
+    step
+        Its name.
+    about
+        The scan or image that it worked on; empty where the participant has one scan.
+    state
+        ``done``: the results of an earlier run are current; ``to run``: of a plan.
+    missing
+        Parts that it left out although it ran, each with its reason.
+    """
+
+    step: str
+    state: State
+    reason: str = ""
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    missing: tuple[tuple[str, str], ...] = ()
+    about: str = ""
+    exit_code: int = 0
+
+    @property
+    def title(self) -> str:
+        """The step, and what it worked on where that needs saying."""
+        return f"{self.step} [{self.about}]" if self.about else self.step
+
+
+@dataclass(frozen=True)
+class Output:
+    """A current output: what it is, where it lies below the output folder, and whose it is."""
+
+    kind: Kind
+    path: str
+    scans: tuple[str, ...]
+    step: str
+
+
+@dataclass(frozen=True)
+class ScanEntry:
+    """A scan in the manifest.
+
+    Parameters
+    ----------
+    name
+        Its entities.
+    page
+        The file name of its page; empty where there is none.
+    dynamic, statics
+        File names of its images; empty where there is none.
+    """
+
+    name: ScanName
+    page: str = ""
+    dynamic: str = ""
+    statics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A participant's current outputs, and what failed or was left out and why.
+
+    Parameters
+    ----------
+    label
+        Participant label without ``sub-``.
+    run
+        The run that wrote it, as its log folder is called.
+    scans
+        The scans whose outputs are listed.
+    steps
+        What became of every step of the last run of each scan.
+    outputs
+        Every output that is current.
+    """
+
+    label: str
+    run: str
+    scans: tuple[ScanEntry, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    version: str = field(default=__version__)
+
+    def of_scan(self, scan: ScanEntry) -> ScanOutputs:
+        """The outputs of one scan."""
+        mine = [output for output in self.outputs if str(scan.name) in output.scans]
+        return ScanOutputs({output.kind: Path(output.path) for output in mine})
+
+    @property
+    def failed(self) -> tuple[StepRecord, ...]:
+        """The steps that failed in the last run."""
+        return tuple(step for step in self.steps if step.state == "failed")
+
+    def write(self, root: Path) -> Path:
+        """Write it into the output folder; returns the file."""
+        content = {"Format": FORMAT, **_plain(asdict(self))}
+        path = root / names.manifest(self.label)
+        write_text(path, json.dumps(content, indent=1) + "\n")
+        return path
+
+    @classmethod
+    def read(cls, root: Path, label: str) -> Manifest:
+        """The manifest of a participant.
+
+        Raises
+        ------
+        BadDataError
+            There is none (the output is of an older version, or the run did not come to its end), or it
+            cannot be read.
+        """
+        path = root / names.manifest(label)
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            return _from_plain(content)
+        except FileNotFoundError:
+            raise BadDataError(
+                f"sub-{label} has no manifest ({path.name}): its last run did not come to its end, or was of "
+                "an older hedypet. Run the participant level again; finished steps are kept."
+            ) from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as fault:
+            raise BadDataError(
+                f"{path} is not a manifest of this version ({type(fault).__name__}: {fault}). Run the "
+                "participant level again; finished steps are kept."
+            ) from fault
+
+
+@dataclass(frozen=True)
+class ScanOutputs:
+    """The outputs of one scan by what they are; paths below the output folder, or absolute."""
+
+    files: Mapping[Kind, Path] = field(default_factory=dict)
+
+    def of(self, *kind: str | int) -> dict[Any, Path]:
+        """Outputs whose kind begins so, by the rest of it (alone where it is one word)."""
+        n = len(kind)
+        found = {key[n:]: path for key, path in self.files.items() if key[:n] == kind and len(key) > n}
+        return {rest[0] if len(rest) == 1 else rest: path for rest, path in found.items()}
+
+    def get(self, *kind: str | int) -> Path | None:
+        """The output of exactly this kind; None where there is none."""
+        return self.files.get(kind)
+
+
+def merged(new: Manifest, old: Manifest | None, *, in_dataset: Sequence[ScanName], root: Path) -> Manifest:
+    """The manifest of a run with what an earlier one says of scans that the run was not asked for.
+
+    Scans that the dataset no longer has, and outputs that are gone, are dropped.
+    """
+    if old is None:
+        return new
+    mine = {str(scan.name) for scan in new.scans}
+    kept = [scan for scan in old.scans if scan.name in in_dataset and str(scan.name) not in mine]
+    theirs = {str(scan.name) for scan in kept}
+    by_path = {output.path: output for output in new.outputs}
+    for output in old.outputs:
+        scans = tuple(scan for scan in output.scans if scan in theirs)
+        if not scans or not (root / output.path).is_file():
+            continue
+        same = by_path.get(output.path, replace(output, scans=()))
+        by_path[output.path] = replace(same, scans=tuple(dict.fromkeys([*same.scans, *scans])))
+    told = {(step.step, step.about) for step in new.steps}
+    steps = [step for step in old.steps if step.about in theirs and (step.step, step.about) not in told]
+    scans_in_order = sorted([*new.scans, *kept], key=lambda scan: scan.name)
+    return replace(
+        new,
+        scans=tuple(scans_in_order),
+        steps=(*new.steps, *steps),
+        outputs=tuple(by_path.values()),
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _from_plain(content: Mapping[str, Any]) -> Manifest:
+    if content["Format"] != FORMAT:
+        raise ValueError(f"format {content['Format']}")
+    return Manifest(
+        label=str(content["label"]),
+        run=str(content["run"]),
+        scans=tuple(
+            ScanEntry(ScanName(**scan["name"]), scan["page"], scan["dynamic"], tuple(scan["statics"]))
+            for scan in content["scans"]
+        ),
+        steps=tuple(
+            StepRecord(**{**step, "missing": tuple((name, reason) for name, reason in step["missing"])})
+            for step in content["steps"]
+        ),
+        outputs=tuple(
+            Output(tuple(output["kind"]), output["path"], tuple(output["scans"]), output["step"])
+            for output in content["outputs"]
+        ),
+        version=str(content["version"]),
+    )
+
+
+def labels_with_outputs(root: Path) -> Iterator[str]:
+    """The participants that have a folder in an output, in order."""
+    yield from sorted(path.name.removeprefix("sub-") for path in root.glob("sub-*") if path.is_dir())

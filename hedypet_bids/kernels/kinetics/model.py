@@ -1,0 +1,212 @@
+"""What a kinetic model is, and which there are.
+
+A model is one file with one class: its parameters, its fit of region curves, its weights for voxel maps, its
+paragraph of methods. Tables, dictionaries, pages and the group level ask it for everything; none of them
+knows a model by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hedypet_bids.errors import UsageError
+from hedypet_bids.model import FloatArray, FrameTimes
+from hedypet_bids.settings import Settings
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that a model estimates.
+
+    Parameters
+    ----------
+    name
+        Column of the tables and ``meas-`` label of the maps; ``<name>_se`` is its standard error.
+    units
+        As in BIDS; empty where it has none.
+    description
+        What it means.
+    """
+
+    name: str
+    units: str
+    description: str
+
+
+@dataclass(frozen=True, eq=False)
+class Fits:
+    """Fits of every region with every input function in every window.
+
+    Parameters
+    ----------
+    windows
+        Columns that tell the windows apart, each with a value a window.
+    values
+        Columns of results; each broadcasts to the shape (n_regions, n_inputs, n_windows).
+    """
+
+    windows: Mapping[str, Sequence[Any]]
+    values: Mapping[str, Any]
+
+    @property
+    def n_windows(self) -> int:
+        """Number of windows."""
+        return len(next(iter(self.windows.values()), [None]))
+
+
+class KineticModel(ABC):
+    """A kinetic model.
+
+    Attributes
+    ----------
+    name
+        In file names (``model-<name>``), tables and ``--model``.
+    title
+        In sentences and headings.
+    parameters
+        What it estimates, the most important first.
+    columns
+        What the other columns of its tables mean, in the form of a BIDS sidecar.
+    trapped
+        Whether it assumes that the tracer is trapped; it then runs for tracers of which that is known.
+    references
+        Keys of the references that its paragraph of methods cites.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    parameters: ClassVar[tuple[Parameter, ...]]
+    columns: ClassVar[Mapping[str, Any]] = {}
+    trapped: ClassVar[bool] = True
+    references: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def options(self, settings: Settings) -> Mapping[str, Any]:
+        """The settings that the fits of regions depend on."""
+
+    @abstractmethod
+    def fit(
+        self,
+        curves: NDArray[np.float64],
+        inputs: NDArray[np.float64],
+        frames: FrameTimes,
+        settings: Settings,
+    ) -> Fits:
+        """Fit every region curve with every input function.
+
+        Parameters
+        ----------
+        curves
+            Bq/mL, shape (n_regions, n_frames).
+        inputs
+            Bq/mL, shape (n_inputs, n_frames).
+        """
+
+    @abstractmethod
+    def methods(self, settings: Settings) -> str:
+        """The paragraph of methods, with ``[@key]`` where it cites one of ``references``."""
+
+    def facts(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+        """What the sidecars of its tables say on top of the columns."""
+        return {}
+
+    def map_options(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+        """The settings that its voxel maps depend on."""
+        return {}
+
+    def map_facts(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+        """What the sidecars of its voxel maps say on top of units, input function and smoothing."""
+        return {}
+
+    def map_weights(
+        self,
+        blood: FloatArray,  # noqa: ARG002
+        frames: FrameTimes,  # noqa: ARG002
+        settings: Settings,  # noqa: ARG002
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Weight of each frame in the voxel map of a parameter, shape (n_frames,); none without maps.
+
+        Raises
+        ------
+        BadDataError
+            The input function allows no fit.
+        """
+        return {}
+
+    @property
+    def maps(self) -> tuple[Parameter, ...]:
+        """The parameters of which there are voxel maps."""
+        return ()
+
+    def shown(self, table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+        """The rows of one of its tables that pages and the group level show: one a region."""
+        return table[table["input_function"] == settings.kinetics.map_input_function]
+
+
+@dataclass
+class _Registry:
+    """The models by name, in the order in which they were registered."""
+
+    models: dict[str, KineticModel] = field(default_factory=dict)
+
+
+_registry = _Registry()
+
+
+def register(model: KineticModel) -> KineticModel:
+    """Make a model known under its name; one of the same name is replaced."""
+    _registry.models[model.name] = model
+    return model
+
+
+def known_models() -> Mapping[str, KineticModel]:
+    """Every model by name."""
+    return dict(_registry.models)
+
+
+def models_of(settings: Settings) -> Iterator[KineticModel]:
+    """The models that the settings ask for.
+
+    Raises
+    ------
+    UsageError
+        One of them does not exist.
+    """
+    for name in settings.kinetics.models:
+        if name not in _registry.models:
+            raise UsageError(
+                f"There is no kinetic model {name!r}; there are {', '.join(_registry.models)}. Check --model "
+                "and [kinetics] models of --settings."
+            )
+        yield _registry.models[name]
+
+
+def why_not(model: KineticModel, tracer: str, start_s: float, settings: Settings) -> str:
+    """Why a model does not apply to a scan; empty when it does.
+
+    Parameters
+    ----------
+    tracer
+        As the sidecar or the file name has it; empty when neither says.
+    start_s
+        Start of the dynamic PET after injection, s.
+    """
+    known = settings.kinetics.tracers
+    if model.trapped and tracer and not any(name.lower() in tracer.lower() for name in known):
+        return (
+            f"{model.title} needs a tracer that is trapped, and {tracer} is none of {', '.join(known)}; name "
+            "it in [kinetics] tracers of --settings if it is"
+        )
+    if start_s > settings.kinetics.latest_start_s:
+        return (
+            f"the dynamic PET starts {start_s / 60:.1f} min after injection, so the integral of the input "
+            "function is unknown"
+        )
+    return ""
