@@ -81,9 +81,7 @@ class FitModel(Step):
         return {key: path for key, path in self.curves.outputs.of("mean").items() if key[0] not in vois}
 
 
-def why_no_kinetics(
-    model: KineticModel, scan: Scan, blood: ExtractInputFunctions, settings: Settings
-) -> str:
+def why_no_kinetics(model: KineticModel, scan: Scan, blood: ExtractInputFunctions, settings: Settings) -> str:
     """Why a model is not fitted to a scan; empty when it is."""
     if scan.dynamic is None:
         return "no dynamic PET was found"

@@ -81,9 +81,7 @@ class Register(Step):
         to = names.fixed_label(fixed, moving, self.scan.fixed_told_apart_by)
         return Plan(
             reads=[fixed.path, moving.path, *brain, *([self._given] if self._given else [])],
-            makes={
-                ("transform", self.body_part): self.context.store.path(names.transform(moving, kind, to))
-            },
+            makes={("transform", self.body_part): self.context.store.path(names.transform(moving, kind, to))},
             settings=plain(self.context.settings.register),
         )
 
@@ -114,9 +112,7 @@ class Register(Step):
         if self.body_part == "head":
             ct, grid = self._cropped(ct, grid)
         image, image_grid = read_volume(moving.path)
-        found = register_rigid(
-            ct, grid, image, image_grid, seed=settings.seed, threads=self.context.threads
-        )
+        found = register_rigid(ct, grid, image, image_grid, seed=settings.seed, threads=self.context.threads)
         return found.matrix, quality_of(found)
 
     def _cropped(self, ct: FloatArray, grid: Grid) -> tuple[FloatArray, Grid]:
