@@ -88,5 +88,5 @@ def run_group(
 ) -> GroupTables:
     """The readout tables and the group page, from the outputs of the participants."""
     tables = write_readouts(output, settings, splits=splits, nprocs=nprocs)
-    write_group_page(output, tables, settings.patlak)
+    write_group_page(output, tables, settings.kinetics)
     return tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from hedypet_bids.kernels.resampling.resample import resample_labels
 from hedypet_bids.labels import AORTA_TASK, VOI_TASKS, label_table
 from hedypet_bids.model import BoolArray, FrameTimes, Grid
 from hedypet_bids.names import Source
-from hedypet_bids.settings import VOI_SHAPES, AortaSettings, plain
+from hedypet_bids.settings import VOI_SHAPES, AortaMethod, AortaSettings, plain
 from hedypet_bids.steps.step import CannotRun, Step, Subject, pet_facts
 from hedypet_bids.tools.nifti_dynamic import library_segments, library_vois
 
@@ -136,7 +136,7 @@ class PlaceAortaVois(Step[AortaImages]):
         mask, grid = self._mask()
         box = box_around(mask, margin_mm=CROP_MARGIN_MM, grid=grid)
         early = self._early_phase(mask[box], box)
-        place = by_library if self.subject.settings.aorta.method == "nifti_dynamic" else by_centreline
+        place = PLACING[self.subject.settings.aorta.method]
         placed = place(mask[box], cropped(grid, box), early, self.subject.settings.aorta)
         writer.picture(names.figure(self.subject.label, AORTA), placed.picture, sources=self.sources())
         for task in (AORTA_TASK, *VOI_TASKS):
@@ -261,6 +261,13 @@ def by_library(mask: BoolArray, grid: Grid, early: EarlyPhase, _settings: AortaS
     facts = {name: {"Method": "nifti_dynamic 0.3.1", "Flags": []} for name in labels}
     vois_by_name = {name: labels[name] for name in VOI_SHAPES}
     return Placed(labels, facts, draw_aorta_labels(segments, vois_by_name, grid))
+
+
+PLACING: Mapping[AortaMethod, Callable[[BoolArray, Grid, EarlyPhase, AortaSettings], Placed]] = {
+    "centreline": by_centreline,
+    "nifti_dynamic": by_library,
+}
+"""Ways to place segments and volumes of interest, by the name of the method in the settings."""
 
 
 def checksum(labels: NDArray[np.uint8]) -> str:

@@ -49,7 +49,7 @@ class FitPatlak(Step[dict[RegionKey, Path]]):
 
     def settings(self) -> Mapping[str, Any]:
         """Rule and windows."""
-        settings = self.subject.settings.patlak
+        settings = self.subject.settings.kinetics.patlak
         return {"rule": settings.rule, "windows": [plain(window) for window in windows_of(settings)]}
 
     def results(self) -> dict[RegionKey, Path]:
@@ -68,7 +68,7 @@ class FitPatlak(Step[dict[RegionKey, Path]]):
 
     def run(self, writer: Writer) -> None:
         """Fit every curve of every task in one call per task."""
-        settings = self.subject.settings.patlak
+        settings = self.subject.settings.kinetics.patlak
         windows = windows_of(settings)
         bloods = [read_blood(path) for path in self.blood.paths.values()]
         checksums = [
@@ -112,7 +112,7 @@ class MapPatlak(Step[dict[str, Path]]):
         why_not = _why_not(self.subject, self.blood)
         if why_not:
             return why_not
-        wanted = self.subject.settings.patlak.map_input_function
+        wanted = self.subject.settings.kinetics.map_input_function
         known = names.listed(self.blood.paths)
         return "" if wanted in self.blood.paths else f"there is no input function {wanted}; there is {known}"
 
@@ -122,10 +122,10 @@ class MapPatlak(Step[dict[str, Path]]):
 
     def settings(self) -> Mapping[str, Any]:
         """Rule, window, input function, frame times and units."""
-        settings = self.subject.settings.patlak
+        settings = self.subject.settings.kinetics
         return {
-            "rule": settings.rule,
-            "last_frames": settings.map_last_frames,
+            "rule": settings.patlak.rule,
+            "last_frames": settings.patlak.map_last_frames,
             "input_function": settings.map_input_function,
             "fwhm_mm": settings.map_fwhm_mm,
             **pet_facts(self.subject.metadata(self.subject.dynamic)),
@@ -146,17 +146,18 @@ class MapPatlak(Step[dict[str, Path]]):
 
     def run(self, writer: Writer) -> None:
         """Sum the weighted frames of the window into two maps."""
-        settings = self.subject.settings.patlak
+        settings = self.subject.settings.kinetics
         blood = read_blood(self._blood_path)
         if not blood.n_voxels:
             raise CannotRun(f"the input function {blood.name} has no voxel in the field of view")
-        window = Window(last_frames=settings.map_last_frames)
-        weights = np.array(map_weights(blood.mean, blood.frames, window=window, rule=settings.rule))
+        window = Window(last_frames=settings.patlak.map_last_frames)
+        weights = np.array(map_weights(blood.mean, blood.frames, window=window, rule=settings.patlak.rule))
         if not np.isfinite(weights).all():
             raise BadDataError(
-                f"{self._blood_path.name}: the last {settings.map_last_frames} frames do not allow a Patlak "
-                "fit (fewer than two frames with positive blood activity); no map can be made. Choose "
-                "another map_input_function or map_last_frames in the [patlak] settings."
+                f"{self._blood_path.name}: the last {settings.patlak.map_last_frames} frames do not allow "
+                "a Patlak fit (fewer than two frames with positive blood activity); no map can be made. "
+                "Choose another [kinetics] map_input_function or [kinetics.patlak] map_last_frames in the "
+                "settings."
             )
         scale = self.subject.metadata(self.subject.dynamic).scale
         used = np.flatnonzero(weights.any(axis=0))
@@ -177,27 +178,29 @@ class MapPatlak(Step[dict[str, Path]]):
                 sources=[self.subject.dynamic.path, self._blood_path],
                 SkullStripped=False,
                 Units=units,
-                IntegrationRule=settings.rule,
-                LastFrames=settings.map_last_frames,
+                IntegrationRule=settings.patlak.rule,
+                LastFrames=settings.patlak.map_last_frames,
                 SmoothingFwhmMm=settings.map_fwhm_mm,
                 InputFunction=settings.map_input_function,
             )
 
     @property
     def _blood_path(self) -> Path:
-        return self.blood.paths[self.subject.settings.patlak.map_input_function]
+        return self.blood.paths[self.subject.settings.kinetics.map_input_function]
 
 
 def _why_not(subject: Subject, blood: InputFunctions) -> str:
     """Why Patlak's model does not apply to a scan; empty when it does."""
     if subject.inputs.dynamic is None:
         return "no dynamic PET was found"
-    metadata, settings = subject.metadata(subject.dynamic), subject.settings.patlak
+    metadata, settings = subject.metadata(subject.dynamic), subject.settings.kinetics
+    if "Patlak" not in settings.models:
+        return "the settings do not ask for Patlak's model"
     tracer = metadata.tracer or subject.dynamic.entities.get("tracer", "")
     if tracer and not any(known.lower() in tracer.lower() for known in settings.tracers):
         return (
             f"Patlak's model needs a tracer that is trapped, and {tracer} is none of "
-            f"{names.listed(settings.tracers)}; name it in patlak.tracers of --settings if it is"
+            f"{names.listed(settings.tracers)}; name it in kinetics.tracers of --settings if it is"
         )
     start_s = float(metadata.frames.start_s[0])
     if start_s > settings.latest_start_s:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from hedypet_bids.kernels.registration.rigid import RigidRegistration, crop_to_h
 from hedypet_bids.labels import label_table
 from hedypet_bids.model import FloatArray, Grid, Matrix
 from hedypet_bids.names import Source
-from hedypet_bids.settings import plain
+from hedypet_bids.settings import RegisterMethod, plain
 from hedypet_bids.steps.step import CannotRun, Step, Subject
 
 BRAIN = "brain"
@@ -95,11 +95,16 @@ class Register(Step[Path | None]):
 
     def _matrix(self) -> tuple[Matrix, dict[str, Any]]:
         """The matrix, and what its sidecar says about where it comes from."""
-        settings = self.subject.settings.register
         if self._given is not None:
             return read_matrix(self._given), {"Method": "given", "Flags": []}
-        if settings.method == "identity":
-            return np.eye(4), {"Method": "identity", "Flags": []}
+        methods: dict[RegisterMethod, Callable[[], tuple[Matrix, dict[str, Any]]]] = {
+            "rigid": self._rigid,
+            "identity": _identity,
+        }
+        return methods[self.subject.settings.register.method]()
+
+    def _rigid(self) -> tuple[Matrix, dict[str, Any]]:
+        settings = self.subject.settings.register
         fixed, fixed_grid = self._fixed()
         moving, moving_grid = read_volume(self._moving.path)
         found = register_rigid(
@@ -144,6 +149,10 @@ class Register(Step[Path | None]):
     @property
     def _output(self) -> str:
         return names.transform(self._moving, "T1w" if self.part == "head" else "DIXON", self._fixed_image)
+
+
+def _identity() -> tuple[Matrix, dict[str, Any]]:
+    return np.eye(4), {"Method": "identity", "Flags": []}
 
 
 def quality_of(found: RigidRegistration) -> dict[str, Any]:
