@@ -79,9 +79,7 @@ _Text = Annotated[
 ]
 _Label = Annotated[
     str,
-    Field(
-        pattern="^[0-9A-Za-z+]+$", description="a label: letters and digits, without its entity (rec-, acq-)"
-    ),
+    Field(pattern="^[0-9A-Za-z+]+$", description="a label: letters and digits, without its rec- or acq-"),
 ]
 _Name = Annotated[str, Field(pattern="^[0-9A-Za-z]+$", description="a name: letters and digits")]
 _Region = Annotated[str, AfterValidator(_region), Field(description="a region of the total task")]
