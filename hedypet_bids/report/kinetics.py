@@ -46,12 +46,11 @@ class Kinetics:
         """What the table of organs holds."""
         note = "SUV and SUL are means of the static PET over the normalisation constants."
         if self.tables:
-            settings = self.subject.settings.patlak
+            settings = self.subject.settings.kinetics
             note += (
-                f" Ki ± standard error: Patlak, last {settings.map_last_frames} frames, input function "
-                f"{settings.map_input_function}, integration rule {settings.rule}. Organs of several "
-                "regions are "
-                "fitted on their mean curve."
+                f" Ki ± standard error: Patlak, last {settings.patlak.map_last_frames} frames, "
+                f"input function {settings.map_input_function}, integration rule {settings.patlak.rule}. "
+                "Organs of several regions are fitted on their mean curve."
             )
         return note
 
@@ -72,7 +71,7 @@ class Kinetics:
         if found is None:
             return None
         frames, curve = found
-        settings = self.subject.settings.patlak
+        settings = self.subject.settings.kinetics.patlak
         window = Window(last_frames=settings.map_last_frames)
         return patlak_plot(curve, self._input_function.mean, frames, window=window, rule=settings.rule)
 
@@ -134,7 +133,7 @@ class Kinetics:
 
     @cached_property
     def _input_function(self) -> InputFunction | None:
-        path = self.blood.paths.get(self.subject.settings.patlak.map_input_function)
+        path = self.blood.paths.get(self.subject.settings.kinetics.map_input_function)
         blood = read_blood(path) if path else None
         return blood if blood is not None and blood.n_voxels else None
 
@@ -156,12 +155,12 @@ class Kinetics:
     @cached_property
     def _fits(self) -> dict[RegionKey, pd.DataFrame]:
         """The rows of the maps' input function and window, by region."""
-        settings = self.subject.settings.patlak
+        settings = self.subject.settings.kinetics
         tables = {key: read_table(path) for key, path in self.tables.items()}
         return {
             key: table[
                 (table["input_function"] == settings.map_input_function)
-                & (table["last_frames"] == settings.map_last_frames)
+                & (table["last_frames"] == settings.patlak.map_last_frames)
             ].set_index("name")
             for key, table in tables.items()
         }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hedypet_bids.report.references import REFERENCES
-from hedypet_bids.settings import PatlakSettings, Settings
+from hedypet_bids.settings import AortaMethod, KineticsSettings, Settings
 from hedypet_bids.version import __version__
 
 _CITED = re.compile(r" ?\[(@[a-z]+(?:; @[a-z]+)*)\]")
@@ -90,7 +90,7 @@ def methods_of_dataset(settings: Settings) -> Methods:
         head_space=True,
         constants=True,
         aorta=True,
-        kinetics=True,
+        kinetics="Patlak" in settings.kinetics.models,
         maps=True,
     )
     lead = (
@@ -125,7 +125,7 @@ def _participant(settings: Settings, parts: Parts) -> Iterator[str]:
     if parts.aorta:
         yield _aorta(settings)
     if parts.kinetics:
-        yield _patlak(settings.patlak, maps=parts.maps)
+        yield _patlak(settings.kinetics, maps=parts.maps)
 
 
 def _software() -> str:
@@ -239,25 +239,27 @@ def _regions(settings: Settings, parts: Parts) -> str:
 
 def _aorta(settings: Settings) -> str:
     aorta = settings.aorta
-    if aorta.method == "nifti_dynamic":
-        return (
+    texts: dict[AortaMethod, str] = {
+        "nifti_dynamic": (
             "Image-derived input functions come from volumes of interest that the library "
             "nifti_dynamic places in four "
             "segments of the aorta; they are whole-blood curves without corrections for metabolites "
             "or dispersion."
-        )
-    return (
-        "Image-derived input functions are the mean activity of volumes of interest along the "
-        "centreline of the aorta, "
-        f"in four segments, placed where the bolus shows in the first {aorta.early_window_s:g} s of "
-        "the dynamic PET, "
-        f"without the voxels below {aorta.keep_fraction:.0%} of the median early uptake of their "
-        "segment; they are "
-        "whole-blood curves without corrections for metabolites or dispersion."
-    )
+        ),
+        "centreline": (
+            "Image-derived input functions are the mean activity of volumes of interest along the "
+            "centreline of the aorta, "
+            f"in four segments, placed where the bolus shows in the first {aorta.early_window_s:g} s of "
+            "the dynamic PET, "
+            f"without the voxels below {aorta.keep_fraction:.0%} of the median early uptake of their "
+            "segment; they are "
+            "whole-blood curves without corrections for metabolites or dispersion."
+        ),
+    }
+    return texts[aorta.method]
 
 
-def _patlak(settings: PatlakSettings, *, maps: bool) -> str:
+def _patlak(settings: KineticsSettings, *, maps: bool) -> str:
     rules = {
         "simpson": "the input function was integrated by Simpson's rule over the middles of the frames",
         "frames": "the input function was integrated with the whole area of each finished frame and "
@@ -266,27 +268,27 @@ def _patlak(settings: PatlakSettings, *, maps: bool) -> str:
     }
     windows = [
         *(
-            [f"the last {_listed([str(n) for n in settings.last_frames])} frames"]
-            if settings.last_frames
+            [f"the last {_listed([str(n) for n in settings.patlak.last_frames])} frames"]
+            if settings.patlak.last_frames
             else []
         ),
         *(
-            [f"frames from {_listed([f'{t:g}' for t in settings.start_min])} min on"]
-            if settings.start_min
+            [f"frames from {_listed([f'{t:g}' for t in settings.patlak.start_min])} min on"]
+            if settings.patlak.start_min
             else []
         ),
     ]
     text = (
         "Net influx Ki and intercept V0 are slope and intercept of Patlak plots [@patlak], fitted by "
         "ordinary least "
-        f"squares over {' and over '.join(windows)}; {rules[settings.rule]}."
+        f"squares over {' and over '.join(windows)}; {rules[settings.patlak.rule]}."
     )
     if maps:
         smoothed = (
             f", smoothed with a Gaussian of {settings.map_fwhm_mm:g} mm FWHM" if settings.map_fwhm_mm else ""
         )
         text += (
-            f" Voxel maps use the last {settings.map_last_frames} frames and the input function "
+            f" Voxel maps use the last {settings.patlak.map_last_frames} frames and the input function "
             f"{settings.map_input_function}{smoothed}."
         )
     return text

@@ -45,8 +45,8 @@ _ESTIMATED = 4
 _log = logging.getLogger("hedypet")
 
 
-def run(options: Options) -> int:
-    """Do what the command line asks for; returns the exit status.
+def run(options: Options, settings: Settings) -> int:
+    """Do what the command line asks for with these settings of the study; returns the exit status.
 
     Raises
     ------
@@ -56,8 +56,6 @@ def run(options: Options) -> int:
     _set_up_logging(options.verbosity)
     _stop_on_sigterm()
     folder = work_dir.prepare(options.work_dir)
-    settings = Settings.from_toml(options.settings_file) if options.settings_file else Settings()
-    settings = settings.with_values(options.values)
     try:
         return _group(options, settings) if options.level == "group" else _participants(options, settings)
     finally:

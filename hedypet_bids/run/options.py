@@ -61,7 +61,7 @@ class Options:
     bids_filter_file: Path | None
     skip_bids_validation: bool
     settings_file: Path | None
-    values: dict[str, dict[str, Any]]
+    values: dict[str, Any]
     work_dir: Path | None
     nprocs: int | None
     mem_mb: int | None

@@ -65,7 +65,7 @@ def _run(job: Job, schedule: Schedule, log_folder: Path) -> ParticipantResult:
         try:
             subject = subject_of(job)
             _log_notes(subject)
-            models = tuple(models_of(job.settings))
+            models = models_of(job.settings)
             _write_plan(log_folder, subject, models, job)
             process_participant(subject, models, schedule.add)
             schedule.run()
@@ -148,7 +148,7 @@ def _plan(job: Job, schedule: Schedule) -> ParticipantResult:
     except HedypetError as error:
         checks = tuple(InputCheck("images", "problem", text) for text in str(error).split("\n\n"))
         return ParticipantResult(job.label, (), error.exit_code, str(error), checks)
-    process_participant(subject, tuple(models_of(job.settings)), schedule.add)
+    process_participant(subject, models_of(job.settings), schedule.add)
     records = schedule.run() if subject.scans else ()
     code = schedule.exit_code or _code_of_broken(subject)
     reasons = "\n\n".join(scan.reason for scan in subject.broken)
