@@ -246,7 +246,7 @@ class PetMetadata:
         return self.units_factor * self.decay_factor
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def timing_and_scale(self) -> dict[str, Any]:
         """What of it the measured activity depends on, for the record of what a result was made from."""
         return {
             "FrameStart": self.frames.start_s.tolist(),

@@ -238,7 +238,7 @@ def _group(options: Options, settings: Settings) -> int:
             f"{output} holds no output of the participant level. Run hedypet with 'participant' first."
         )
     splits = read_splits(options.splits_file, [output, options.bids_dir], options.split)
-    with exclusive(output / names.readout("", ".lock"), wait=True, what="the group tables"):
+    with exclusive(output / names.readout("", ".lock"), wait=True, holder="the group tables"):
         # Imported here: it takes a second, which the participant level does not need in this process.
         from hedypet_bids.pipeline import process_group
 

@@ -58,7 +58,7 @@ def process(job: Job, notify: Notify) -> ParticipantResult:
 def _run(job: Job, schedule: Schedule, log_folder: Path) -> ParticipantResult:
     """Process the participant alone, with a log, and list what is current in the end."""
     lock = job.store.path(names.lock(job.label))
-    with exclusive(lock, wait=False, what=f"sub-{job.label}"), _log_file(log_folder):
+    with exclusive(lock, wait=False, holder=f"sub-{job.label}"), _log_file(log_folder):
         remove_leftovers(job.store.path(f"sub-{job.label}"))
         write_text(log_folder / "settings.toml", job.settings.to_toml())
         subject = None

@@ -71,10 +71,10 @@ class EarlyPhase:
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Labels on the crop and facts for the sidecar, by task, and a picture of them."""
+    """Labels on the crop and what their sidecars say, by task, and a picture of them."""
 
     labels: Mapping[str, NDArray[np.uint8]]
-    facts: Mapping[str, Mapping[str, Any]]
+    sidecars: Mapping[str, Mapping[str, Any]]
     picture: Figure
 
 
@@ -120,7 +120,7 @@ class PlaceAortaVois(Step):
             settings={
                 **plain(self.context.settings.aorta),
                 "shapes": {name: plain(shape) for name, shape in VOI_SHAPES.items()},
-                **self.scan.metadata(dynamic).facts,
+                **self.scan.metadata(dynamic).timing_and_scale,
             },
         )
 
@@ -148,7 +148,7 @@ class PlaceAortaVois(Step):
                 SpatialReference=self.context.store.uri(dynamic.path),
                 SkullStripped=False,
                 Checksum=checksum(labels),
-                **placed.facts[task.name],
+                **placed.sidecars[task.name],
             )
 
     def _mask(self, dynamic: Source, aorta: Path) -> tuple[BoolArray, Grid]:
@@ -199,7 +199,7 @@ def by_centreline(mask: BoolArray, grid: Grid, early: EarlyPhase, settings: Aort
     refined, kept = refine_with_pet(segments.labels, mean, fraction=settings.keep_fraction)
     refined_segments = dataclasses.replace(segments, labels=refined)
     labels = {AORTA_TASK.name: refined}
-    facts: dict[str, Mapping[str, Any]] = {
+    sidecars: dict[str, Mapping[str, Any]] = {
         AORTA_TASK.name: {
             "Method": "centreline",
             "Flags": list(segments.flags),
@@ -219,16 +219,16 @@ def by_centreline(mask: BoolArray, grid: Grid, early: EarlyPhase, settings: Aort
         )
         labels[name] = vois.labels
         distances = wall_distance_mm(vois.labels, mask, grid.affine)
-        facts[name] = {
+        sidecars[name] = {
             "Method": "centreline",
             "VolumeMl": vois.volume_ml,
             "WallDistanceMm": {segment: dataclasses.asdict(d) for segment, d in distances.items()},
             "Flags": list(vois.flags),
         }
     labels[COMBINED] = combined(labels)
-    facts[COMBINED] = {"Method": "centreline", "Description": "the other volumes in the descending aorta"}
+    sidecars[COMBINED] = {"Method": "centreline", "Description": "the other volumes in the descending aorta"}
     vois_by_name = {name: labels[name] for name in VOI_SHAPES}
-    return Placed(labels, facts, draw_aorta(mean, refined_segments, vois_by_name, grid))
+    return Placed(labels, sidecars, draw_aorta(mean, refined_segments, vois_by_name, grid))
 
 
 def combined(labels: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -250,9 +250,9 @@ def by_library(mask: BoolArray, grid: Grid, early: EarlyPhase, _settings: AortaS
             segments, grid.affine, mean, volume_ml=shape.volume_ml, width_voxels=int(shape.width_voxels)
         )
     labels[COMBINED] = combined(labels)
-    facts = {name: {"Method": "nifti_dynamic 0.3.1", "Flags": []} for name in labels}
+    sidecars = {name: {"Method": "nifti_dynamic 0.3.1", "Flags": []} for name in labels}
     vois_by_name = {name: labels[name] for name in VOI_SHAPES}
-    return Placed(labels, facts, draw_aorta_labels(segments, vois_by_name, grid))
+    return Placed(labels, sidecars, draw_aorta_labels(segments, vois_by_name, grid))
 
 
 PLACING: Mapping[AortaMethod, Callable[[BoolArray, Grid, EarlyPhase, AortaSettings], Placed]] = {

@@ -72,7 +72,7 @@ class FitModel(Step):
                 sources=[path, *paths],
                 Description=f"{self.model.title}: fits, a row per region, input function and window",
                 ErosionIterations=key[1],
-                **self.model.facts(settings),
+                **self.model.sidecar(settings),
                 **columns_of(self.model),
             )
 

@@ -57,7 +57,7 @@ class MapModel(Step):
                 **self.model.map_options(settings),
                 "input_function": wanted,
                 "fwhm_mm": settings.kinetics.map_fwhm_mm,
-                **self.scan.metadata(dynamic).facts,
+                **self.scan.metadata(dynamic).timing_and_scale,
             },
         )
 
@@ -91,7 +91,7 @@ class MapModel(Step):
                 sources=plan.reads,
                 SkullStripped=False,
                 Units=parameter.units,
-                **self.model.map_facts(settings),
+                **self.model.map_sidecar(settings),
                 SmoothingFwhmMm=fwhm_mm,
                 InputFunction=settings.kinetics.map_input_function,
             )

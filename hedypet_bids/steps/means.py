@@ -91,7 +91,7 @@ class MeasureStatic(Step):
             makes=makes,
             settings={
                 **plain(self.context.settings.curves),
-                "pet": {i.path.name: self.static.metadata(i).facts for i in self.static.images},
+                "pet": {i.path.name: self.static.metadata(i).timing_and_scale for i in self.static.images},
                 "tasks": sorted(self.bodystat.labels),
             },
             missing={

@@ -113,7 +113,7 @@ class KineticModel(ABC):
     def methods(self, settings: Settings) -> str:
         """The paragraph of methods, with ``[@key]`` where it cites one of ``references``."""
 
-    def facts(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+    def sidecar(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
         """What the sidecars of its tables say on top of the columns."""
         return {}
 
@@ -121,7 +121,7 @@ class KineticModel(ABC):
         """The settings that its voxel maps depend on."""
         return {}
 
-    def map_facts(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+    def map_sidecar(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
         """What the sidecars of its voxel maps say on top of units, input function and smoothing."""
         return {}
 

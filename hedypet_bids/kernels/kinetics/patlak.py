@@ -359,7 +359,7 @@ class Patlak(KineticModel):
         windows = [plain(window) for window in windows_of(settings)]
         return {"rule": settings.kinetics.patlak.rule, "windows": windows}
 
-    def facts(self, settings: Settings) -> Mapping[str, Any]:
+    def sidecar(self, settings: Settings) -> Mapping[str, Any]:
         """The rule."""
         return {"IntegrationRule": settings.kinetics.patlak.rule}
 
@@ -401,7 +401,7 @@ class Patlak(KineticModel):
         patlak = settings.kinetics.patlak
         return {"rule": patlak.rule, "last_frames": patlak.map_last_frames}
 
-    def map_facts(self, settings: Settings) -> Mapping[str, Any]:
+    def map_sidecar(self, settings: Settings) -> Mapping[str, Any]:
         """Rule and window."""
         patlak = settings.kinetics.patlak
         return {"IntegrationRule": patlak.rule, "LastFrames": patlak.map_last_frames}
