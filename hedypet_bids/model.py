@@ -383,7 +383,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class BrokenScan:
-    """A scan whose images or sidecars cannot be used, with the reason and the exit code that it stands for."""
+    """A scan whose images or sidecars cannot be used, with the reason and its exit code."""
 
     name: ScanName
     reason: str

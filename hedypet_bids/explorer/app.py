@@ -19,7 +19,7 @@ from hedypet_bids.explorer.tables import NORMALISATIONS, Tables
 from hedypet_bids.explorer.viewer import HEIGHT_PX, find_images, projections, read_slices, viewer_html
 from hedypet_bids.group.dictionary import COLUMNS
 from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS
-from hedypet_bids.settings import PatlakSettings
+from hedypet_bids.settings import KineticsSettings
 from hedypet_bids.version import __version__
 
 FIRST_REGIONS = ("brain", "liver", "heart", "aorta")
@@ -215,9 +215,10 @@ def show_patlak(root: Path, changed: float, tables: Tables, people: pd.DataFrame
             "There is no Patlak Ki: no participant has an input function, or the group level was not run."
         )
         return
-    settings = PatlakSettings()
+    settings = KineticsSettings()
     functions, windows = tables.input_functions(), tables.windows()
     usual = INPUT_FUNCTION_IDENTIFIERS.get(settings.map_input_function, "")
+    usual_window = settings.patlak.map_last_frames
     left, right = st.columns([1, 3])
     with left:
         chosen = choose_regions("patlak", regions)
@@ -230,7 +231,7 @@ def show_patlak(root: Path, changed: float, tables: Tables, people: pd.DataFrame
         window = st.select_slider(
             "Last frames in the fit",
             windows,
-            value=settings.map_last_frames if settings.map_last_frames in windows else windows[-1],
+            value=usual_window if usual_window in windows else windows[-1],
             key="patlak window",
         )
         colour_by = st.selectbox("Colour by", [*COLOURS_BY], key="patlak colour")

@@ -20,7 +20,7 @@ from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS
 from hedypet_bids.group.tables import schema
 from hedypet_bids.io.store import STAMP_KEY, read_sidecar
 from hedypet_bids.labels import SEGMENTATION_TASKS
-from hedypet_bids.settings import PatlakSettings
+from hedypet_bids.settings import KineticsSettings
 
 UPTAKE, VOLUME, KI = "PET Mean [Bq/mL]", "Volume [mL]", "Patlak Ki"
 _REGION = ("Task", "Label Name", "Erosion Iterations")
@@ -75,7 +75,7 @@ class RegionValues:
 
 
 def read_region_values(
-    output: Path, subjects: Sequence[str], patlak: PatlakSettings
+    output: Path, subjects: Sequence[str], kinetics: KineticsSettings
 ) -> tuple[RegionValues, list[str]]:
     """Mean uptakes, volumes and the Ki of the voxel maps' input function, and which tables cannot be read.
 
@@ -83,8 +83,8 @@ def read_region_values(
     are those of the static PET's grid, and of the dynamic one's for who has no static PET.
     """
     values, problems = RegionValues(subjects), []
-    fit = (pc.field("Input Function Identifier") == shown_input_function(patlak)) & (
-        pc.field("Regression Frames") == patlak.map_last_frames
+    fit = (pc.field("Input Function Identifier") == shown_input_function(kinetics)) & (
+        pc.field("Regression Frames") == kinetics.patlak.map_last_frames
     )
     for table, columns, chosen in (("means", (UPTAKE, VOLUME), None), ("patlak_ki", (KI, VOLUME), fit)):
         try:
@@ -95,9 +95,9 @@ def read_region_values(
     return values, problems
 
 
-def shown_input_function(patlak: PatlakSettings) -> str:
+def shown_input_function(kinetics: KineticsSettings) -> str:
     """The readout tables' name of the input function of the voxel maps."""
-    return INPUT_FUNCTION_IDENTIFIERS.get(patlak.map_input_function, patlak.map_input_function)
+    return INPUT_FUNCTION_IDENTIFIERS.get(kinetics.map_input_function, kinetics.map_input_function)
 
 
 def read_small_table(output: Path, table: str) -> tuple[pd.DataFrame, list[str]]:

@@ -23,7 +23,7 @@ from hedypet_bids.group.splits import Splits
 from hedypet_bids.group.statistics import RegionValues, StudyValues, participant_values
 from hedypet_bids.group.tables import PARTITION_ROWS, join_parts, schema, write_part, write_whole
 from hedypet_bids.io.atomic import write_error
-from hedypet_bids.settings import PatlakSettings, Settings
+from hedypet_bids.settings import KineticsSettings, Settings
 
 _log = logging.getLogger("hedypet")
 
@@ -82,7 +82,7 @@ def write_readouts(
         raise NothingSelectedError(f"{output} holds no sub-* folder. Run the participant level first.")
     labels = splits.select(labels)
     with _parts_folder(output) as folder:
-        work = partial(_read_participant, output=output, parts=Path(folder), patlak=settings.patlak)
+        work = partial(_read_participant, output=output, parts=Path(folder), kinetics=settings.kinetics)
         reads, values = [], StudyValues()
         for read in _side_by_side(work, labels, nprocs or _available_cpus()):
             metadata = {**read.metadata, "Split": splits.of(read.label)}
@@ -103,7 +103,7 @@ def _parts_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
         raise write_error(readouts, fault) from fault
 
 
-def _read_participant(label: str, *, output: Path, parts: Path, patlak: PatlakSettings) -> _Read:
+def _read_participant(label: str, *, output: Path, parts: Path, kinetics: KineticsSettings) -> _Read:
     """Write a participant's rows into ``parts``; returns what the tables of all participants need."""
     subject = f"sub-{label}"
     try:
@@ -115,7 +115,7 @@ def _read_participant(label: str, *, output: Path, parts: Path, patlak: PatlakSe
         written = {name: write_part(parts, name, subject, table) for name, table in rows.tables.items()}
     except OSError as fault:
         raise write_error(parts, fault) from fault
-    values = participant_values(rows, patlak)
+    values = participant_values(rows, kinetics)
     return _Read(label, rows.metadata, written, values, rows.versions, rows.notes)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS, ParticipantRows
 from hedypet_bids.group.tables import schema
-from hedypet_bids.settings import PatlakSettings
+from hedypet_bids.settings import KineticsSettings
 
 OUTLIER_Z = 5.0
 # With fewer values the median absolute deviation says little about the spread.
@@ -55,11 +55,11 @@ class RegionValues:
         return cls(json.dumps(list(keys)), rows.column(column).to_numpy())
 
 
-def participant_values(rows: ParticipantRows, patlak: PatlakSettings) -> dict[str, RegionValues]:
+def participant_values(rows: ParticipantRows, kinetics: KineticsSettings) -> dict[str, RegionValues]:
     """A participant's mean uptakes and its Ki for the input function and window of the voxel maps."""
-    identifier = INPUT_FUNCTION_IDENTIFIERS.get(patlak.map_input_function, patlak.map_input_function)
+    identifier = INPUT_FUNCTION_IDENTIFIERS.get(kinetics.map_input_function, kinetics.map_input_function)
     wanted = (pc.field("Input Function Identifier") == identifier) & (
-        pc.field("Regression Frames") == patlak.map_last_frames
+        pc.field("Regression Frames") == kinetics.patlak.map_last_frames
     )
     found = {_UPTAKE: rows.tables["means"], _KI: rows.tables["patlak_ki"].filter(wanted)}
     return {column: RegionValues.of(table, column) for column, table in found.items() if table.num_rows}

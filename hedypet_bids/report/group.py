@@ -30,7 +30,7 @@ from hedypet_bids.group.readouts import GroupTables
 from hedypet_bids.group.statistics import DENOMINATORS, MIN_FOR_OUTLIERS, OUTLIER_Z
 from hedypet_bids.labels import CT_TASKS
 from hedypet_bids.report.page import number, write_page
-from hedypet_bids.settings import PatlakSettings
+from hedypet_bids.settings import KineticsSettings
 
 MOST_VALUE_BYTES = 9_000_000
 """What the values by region may take in the page: with the rest, 1,000 full participants stay under 15 MB."""
@@ -67,24 +67,24 @@ _DEMOGRAPHICS = {
 }
 
 
-def write_group_page(output: Path, tables: GroupTables, patlak: PatlakSettings | None = None) -> None:
+def write_group_page(output: Path, tables: GroupTables, kinetics: KineticsSettings | None = None) -> None:
     """Write ``group.html`` from the readout tables and the participants' quality checks.
 
     A table that is missing or cannot be read is named on the page, which then goes without it.
 
     Parameters
     ----------
-    patlak
+    kinetics
         Which input function and window the Ki of the page is of, as in the table of statistics.
     """
-    patlak = patlak or PatlakSettings()
+    kinetics = kinetics or KineticsSettings()
     metadata, problems = read_small_table(output, "metadata")
     if problems:
         metadata = _participants_by_folder(output, metadata)
     subjects = [str(subject) for subject in metadata["Subject"]]
     outliers, unread = read_small_table(output, "outliers")
     statistics, unread_too = read_small_table(output, "statistics")
-    values, unread_values = read_region_values(output, subjects, patlak)
+    values, unread_values = read_region_values(output, subjects, kinetics)
     quality = read_quality(output, subjects)
     flags = [(subject, flag) for subject, found in quality.flags.items() for flag in found]
     regions, n_left_out = _shown_regions(values)
@@ -119,8 +119,8 @@ def write_group_page(output: Path, tables: GroupTables, patlak: PatlakSettings |
         n_regions=len(regions),
         n_left_out=n_left_out,
         has_ki=any(np.isfinite(values.of(region, KI)).any() for region in regions),
-        input_function=shown_input_function(patlak),
-        last_frames=patlak.map_last_frames,
+        input_function=shown_input_function(kinetics),
+        last_frames=kinetics.patlak.map_last_frames,
         data={
             "participants": _participant_data(metadata, has_page),
             "quantities": _quantities(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +34,7 @@ from hedypet_bids.kernels.resampling.resample import resample_labels
 from hedypet_bids.labels import AORTA_TASK, VOI_TASKS, label_table
 from hedypet_bids.model import BoolArray, FrameTimes, Grid, Scan
 from hedypet_bids.names import Source
-from hedypet_bids.settings import VOI_SHAPES, AortaSettings, plain
+from hedypet_bids.settings import VOI_SHAPES, AortaMethod, AortaSettings, plain
 from hedypet_bids.steps.resample import Resample
 from hedypet_bids.steps.step import SERIES, CannotRun, Plan, Skip, Step
 from hedypet_bids.tools.nifti_dynamic import library_segments, library_vois
@@ -132,7 +132,7 @@ class PlaceAortaVois(Step):
         mask, grid = self._mask(dynamic, aorta)
         box = box_around(mask, margin_mm=CROP_MARGIN_MM, grid=grid)
         early = self._early_phase(dynamic, mask[box], box)
-        place = by_library if self.context.settings.aorta.method == "nifti_dynamic" else by_centreline
+        place = PLACING[self.context.settings.aorta.method]
         placed = place(mask[box], cropped(grid, box), early, self.context.settings.aorta)
         writer.picture(self._picture, placed.picture, sources=plan.reads)
         for task in (AORTA_TASK, *VOI_TASKS):
@@ -253,6 +253,13 @@ def by_library(mask: BoolArray, grid: Grid, early: EarlyPhase, _settings: AortaS
     facts = {name: {"Method": "nifti_dynamic 0.3.1", "Flags": []} for name in labels}
     vois_by_name = {name: labels[name] for name in VOI_SHAPES}
     return Placed(labels, facts, draw_aorta_labels(segments, vois_by_name, grid))
+
+
+PLACING: Mapping[AortaMethod, Callable[[BoolArray, Grid, EarlyPhase, AortaSettings], Placed]] = {
+    "centreline": by_centreline,
+    "nifti_dynamic": by_library,
+}
+"""Ways to place segments and volumes of interest, by the name of the method in the settings."""
 
 
 def checksum(labels: NDArray[np.uint8]) -> str:

@@ -25,7 +25,7 @@ from hedypet_bids.labels import task
 from hedypet_bids.names import sidecar_of
 from hedypet_bids.report import group as group_report
 from hedypet_bids.report.group import write_group_page
-from hedypet_bids.settings import PatlakSettings, Settings
+from hedypet_bids.settings import KineticsSettings, PatlakSettings, Settings
 
 sys.path.append(str(ROOT))
 from benchmarks.group import write_outputs
@@ -57,9 +57,9 @@ def add_quality(output: Path, subject: str, value: float, *, state: str = "norma
     return path
 
 
-def build(output: Path, patlak: PatlakSettings | None = None) -> Path:
-    settings = Settings(patlak=patlak) if patlak else Settings()
-    write_group_page(output, write_readouts(output, settings, nprocs=1), patlak)
+def build(output: Path, kinetics: KineticsSettings | None = None) -> Path:
+    settings = Settings(kinetics=kinetics) if kinetics else Settings()
+    write_group_page(output, write_readouts(output, settings, nprocs=1), kinetics)
     return output / "group.html"
 
 
@@ -199,7 +199,9 @@ def hover(browser: Browser, element) -> None:
 def test_ki_is_that_of_the_settings(browser: Browser, twelve: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     shutil.copytree(twelve, output)
-    chosen = PatlakSettings(map_input_function="aortavoi2ml5pxtop", map_last_frames=6)
+    chosen = KineticsSettings(
+        map_input_function="aortavoi2ml5pxtop", patlak=PatlakSettings(map_last_frames=6)
+    )
     browser.open(build(output, chosen))
     choose(browser, "region", "skeletal_muscle")
     choose(browser, "quantity", "Patlak Ki [mL/min/mL]")

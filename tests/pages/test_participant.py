@@ -507,11 +507,11 @@ def test_the_methods_of_the_page_are_those_of_the_participant(phantom_run: Run) 
 @pytest.mark.parametrize(
     ("changed", "word"),
     [
-        ({"patlak": {"rule": "frames"}}, "whole area of each finished frame"),
-        ({"patlak": {"last_frames": (3, 9)}}, "the last 3 and 9 frames"),
-        ({"patlak": {"start_min": (30.0,)}}, "frames from 30 min on"),
-        ({"patlak": {"map_fwhm_mm": 5.0}}, "a Gaussian of 5 mm FWHM"),
-        ({"patlak": {"map_last_frames": 6}}, "Voxel maps use the last 6 frames"),
+        ({"kinetics": {"patlak": {"rule": "frames"}}}, "whole area of each finished frame"),
+        ({"kinetics": {"patlak": {"last_frames": (3, 9)}}}, "the last 3 and 9 frames"),
+        ({"kinetics": {"patlak": {"start_min": (30.0,)}}}, "frames from 30 min on"),
+        ({"kinetics": {"map_fwhm_mm": 5.0}}, "a Gaussian of 5 mm FWHM"),
+        ({"kinetics": {"patlak": {"map_last_frames": 6}}}, "Voxel maps use the last 6 frames"),
         ({"register": {"method": "identity"}}, "without registration"),
         ({"register": {"seed": 7}}, "(seed 7)"),
         ({"resample": {"spline_order": 1}}, "B-splines of order 1"),

@@ -8,7 +8,7 @@ knows a model by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,8 +16,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+<<<<<<< HEAD
 from hedypet_bids.errors import UsageError
 from hedypet_bids.kernels.reference import Reference
+=======
+from hedypet_bids.errors import UsageError, did_you_mean
+>>>>>>> house
 from hedypet_bids.model import FloatArray, FrameTimes
 from hedypet_bids.settings import Settings
 
@@ -197,21 +201,25 @@ def known_models() -> Mapping[str, KineticModel]:
     return dict(_registry.models)
 
 
-def models_of(settings: Settings) -> Iterator[KineticModel]:
+def models_of(settings: Settings) -> tuple[KineticModel, ...]:
     """The models that the settings ask for.
 
     Raises
     ------
     UsageError
-        One of them does not exist.
+        Some of them do not exist; a line for each.
     """
-    for name in settings.kinetics.models:
-        if name not in _registry.models:
-            raise UsageError(
-                f"There is no kinetic model {name!r}; there are {', '.join(_registry.models)}. Check --model "
-                "and [kinetics] models of --settings."
+    known = _registry.models
+    unknown = [name for name in settings.kinetics.models if name not in known]
+    if unknown:
+        raise UsageError(
+            "\n".join(
+                f"[kinetics] models: expected models among {', '.join(known)}; found {name!r}"
+                f"{did_you_mean(name, known)}."
+                for name in unknown
             )
-        yield _registry.models[name]
+        )
+    return tuple(known[name] for name in settings.kinetics.models)
 
 
 def why_not(model: KineticModel, tracer: str, start_s: float, settings: Settings) -> str:

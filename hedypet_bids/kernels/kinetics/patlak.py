@@ -7,7 +7,7 @@ Blood Flow Metab 1983;3:1-7), with I the integral of the input function Cp.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -149,9 +149,7 @@ def integrate(cp: FloatArray, frames: FrameTimes, *, rule: Rule) -> NDArray[np.f
             f"and {len(frames)} frames. Check that curve and FrameTimesStart come from the same image."
         )
     with np.errstate(invalid="ignore", over="ignore"):
-        if rule == "simpson":
-            return np.asarray(cumulative_simpson(curve, x=frames.mid_s / 60.0, initial=0.0), dtype=np.float64)
-        return _integrate_frames(curve, frames)
+        return _INTEGRALS[rule](curve, frames)
 
 
 def patlak_abscissa(cp: FloatArray, frames: FrameTimes, *, rule: Rule) -> NDArray[np.float64]:
@@ -253,6 +251,10 @@ def map_weights(cp: FloatArray, frames: FrameTimes, *, window: Window, rule: Rul
     return MapWeights(ki, v0)
 
 
+def _integrate_simpson(cp: NDArray[np.float64], frames: FrameTimes) -> NDArray[np.float64]:
+    return np.asarray(cumulative_simpson(cp, x=frames.mid_s / 60.0, initial=0.0), dtype=np.float64)
+
+
 def _integrate_frames(cp: NDArray[np.float64], frames: FrameTimes) -> NDArray[np.float64]:
     start, end, mid = frames.start_s / 60.0, frames.end_s / 60.0, frames.mid_s / 60.0
     # A scan that starts before the injection has its zero at the scan start.
@@ -269,6 +271,12 @@ def _integrate_frames(cp: NDArray[np.float64], frames: FrameTimes) -> NDArray[np
     gaps = np.cumsum(on_the_line(end_before, start), axis=-1)
     areas = np.cumsum(cp_before * np.concatenate([[0.0], (end - start)[:-1]]), axis=-1)
     return np.asarray(areas + gaps + on_the_line(start, mid), dtype=np.float64)
+
+
+_INTEGRALS: Mapping[Rule, Callable[[NDArray[np.float64], FrameTimes], NDArray[np.float64]]] = {
+    "simpson": _integrate_simpson,
+    "frames": _integrate_frames,
+}
 
 
 def _regressor(cp: NDArray[np.float64], x: NDArray[np.float64]) -> _Regressor:
