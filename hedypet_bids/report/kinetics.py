@@ -70,21 +70,12 @@ class Kinetics:
     def note(self) -> str:
         """What the table of organs holds."""
         note = "SUV and SUL are means of the static PET over the normalisation constants."
-<<<<<<< HEAD
         if self._patlak_was_fitted:
             kinetics = self.settings.kinetics
             note += (
                 f" Ki ± standard error: Patlak, last {kinetics.patlak.map_last_frames} frames, input "
-                f"function {kinetics.map_input_function}, integration rule {kinetics.patlak.rule}. Organs of several "
-                "regions are fitted on their mean curve."
-=======
-        if self.tables:
-            settings = self.subject.settings.kinetics
-            note += (
-                f" Ki ± standard error: Patlak, last {settings.patlak.map_last_frames} frames, "
-                f"input function {settings.map_input_function}, integration rule {settings.patlak.rule}. "
-                "Organs of several regions are fitted on their mean curve."
->>>>>>> house
+                f"function {kinetics.map_input_function}, integration rule {kinetics.patlak.rule}. Organs of "
+                "several regions are fitted on their mean curve."
             )
         return note
 
@@ -100,7 +91,6 @@ class Kinetics:
         if not self._patlak_was_fitted or found is None or blood is None or not blood.n_voxels:
             return None
         frames, curve = found
-<<<<<<< HEAD
         patlak = self.settings.kinetics.patlak
         window = Window(last_frames=patlak.map_last_frames)
         return patlak_plot(curve, blood.mean, frames, window=window, rule=patlak.rule)
@@ -112,11 +102,6 @@ class Kinetics:
             for name, model in known_models().items()
             if self.outputs.of("kinetics", name) or name in self.settings.kinetics.models
         ]
-=======
-        settings = self.subject.settings.kinetics.patlak
-        window = Window(last_frames=settings.map_last_frames)
-        return patlak_plot(curve, self._input_function.mean, frames, window=window, rule=settings.rule)
->>>>>>> house
 
     def patlak_pictures(self) -> list[Picture]:
         """Patlak plots of grey matter, liver and muscle."""
@@ -174,20 +159,12 @@ class Kinetics:
             pictures.append(Picture.of(figure, "tacs" + ("early" if early else ""), when, alt))
         return pictures
 
-<<<<<<< HEAD
     def _fits_of(self, model: KineticModel) -> ModelFits:
         paths: Mapping[RegionKey, Path] = self.outputs.of("kinetics", model.name)
         shown = {key: model.shown(read_table(path), self.settings) for key, path in paths.items()}
         bloods = list(dict.fromkeys(name for rows in shown.values() for name in rows["input_function"]))
         organs = list(self._organ_fits(model, shown))
         return ModelFits(model.name, model.title, model.parameters, organs, bloods)
-=======
-    @cached_property
-    def _input_function(self) -> InputFunction | None:
-        path = self.blood.paths.get(self.subject.settings.kinetics.map_input_function)
-        blood = read_blood(path) if path else None
-        return blood if blood is not None and blood.n_voxels else None
->>>>>>> house
 
     def _organ_fits(self, model: KineticModel, shown: Mapping[RegionKey, pd.DataFrame]) -> Iterator[OrganFit]:
         """The main organs, from the table or, where an organ has several regions, fitted on their mean."""
@@ -222,22 +199,8 @@ class Kinetics:
         return read_blood(path) if path else None
 
     @cached_property
-<<<<<<< HEAD
     def _patlak_was_fitted(self) -> bool:
         return bool(self.outputs.of("kinetics", Patlak.name))
-=======
-    def _fits(self) -> dict[RegionKey, pd.DataFrame]:
-        """The rows of the maps' input function and window, by region."""
-        settings = self.subject.settings.kinetics
-        tables = {key: read_table(path) for key, path in self.tables.items()}
-        return {
-            key: table[
-                (table["input_function"] == settings.map_input_function)
-                & (table["last_frames"] == settings.patlak.map_last_frames)
-            ].set_index("name")
-            for key, table in tables.items()
-        }
->>>>>>> house
 
 
 def _estimate(row: pd.Series[Any], parameter: Parameter) -> tuple[float, float | None]:

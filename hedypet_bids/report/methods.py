@@ -6,15 +6,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-<<<<<<< HEAD
 from hedypet_bids.kernels.kinetics import known_models, models_of
 from hedypet_bids.names import enumerated
 from hedypet_bids.report.references import known_references
-from hedypet_bids.settings import Settings
-=======
-from hedypet_bids.report.references import REFERENCES
-from hedypet_bids.settings import AortaMethod, KineticsSettings, Settings
->>>>>>> house
+from hedypet_bids.settings import AortaMethod, Settings
 from hedypet_bids.version import __version__
 
 _CITED = re.compile(r" ?\[(@[a-z0-9]+(?:; @[a-z0-9]+)*)\]")
@@ -100,13 +95,8 @@ def methods_of_dataset(settings: Settings) -> Methods:
         head_space=True,
         constants=True,
         aorta=True,
-<<<<<<< HEAD
         fitted=models,
         mapped=models,
-=======
-        kinetics="Patlak" in settings.kinetics.models,
-        maps=True,
->>>>>>> house
     )
     lead = (
         "What follows was done for each participant whose images allow it; the reports say what was left out."
@@ -141,12 +131,7 @@ def _scan(settings: Settings, performed: Performed) -> Iterator[str]:
     yield " ".join(filter(None, (_normalisation(performed), _regions(settings, performed))))
     if performed.aorta:
         yield _aorta(settings)
-<<<<<<< HEAD
     yield from _kinetics(settings, performed)
-=======
-    if parts.kinetics:
-        yield _patlak(settings.kinetics, maps=parts.maps)
->>>>>>> house
 
 
 def _software() -> str:
@@ -277,48 +262,12 @@ def _aorta(settings: Settings) -> str:
     return texts[aorta.method]
 
 
-<<<<<<< HEAD
 def _kinetics(settings: Settings, performed: Performed) -> Iterator[str]:
     """A paragraph a model, written by the model."""
     for name, model in known_models().items():
         if name in performed.fitted:
             maps = model.map_methods(settings) if name in performed.mapped else ""
             yield " ".join(filter(None, (model.methods(settings), maps)))
-=======
-def _patlak(settings: KineticsSettings, *, maps: bool) -> str:
-    rules = {
-        "simpson": "the input function was integrated by Simpson's rule over the middles of the frames",
-        "frames": "the input function was integrated with the whole area of each finished frame and "
-        "linearly within "
-        "the running one",
-    }
-    windows = [
-        *(
-            [f"the last {_listed([str(n) for n in settings.patlak.last_frames])} frames"]
-            if settings.patlak.last_frames
-            else []
-        ),
-        *(
-            [f"frames from {_listed([f'{t:g}' for t in settings.patlak.start_min])} min on"]
-            if settings.patlak.start_min
-            else []
-        ),
-    ]
-    text = (
-        "Net influx Ki and intercept V0 are slope and intercept of Patlak plots [@patlak], fitted by "
-        "ordinary least "
-        f"squares over {' and over '.join(windows)}; {rules[settings.patlak.rule]}."
-    )
-    if maps:
-        smoothed = (
-            f", smoothed with a Gaussian of {settings.map_fwhm_mm:g} mm FWHM" if settings.map_fwhm_mm else ""
-        )
-        text += (
-            f" Voxel maps use the last {settings.patlak.map_last_frames} frames and the input function "
-            f"{settings.map_input_function}{smoothed}."
-        )
-    return text
->>>>>>> house
 
 
 def _capitalised(sentence: str) -> str:

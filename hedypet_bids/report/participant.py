@@ -31,7 +31,7 @@ from hedypet_bids.report.summary import (
     summary_of,
     with_unit,
 )
-from hedypet_bids.settings import Settings
+from hedypet_bids.settings import AortaMethod, Settings
 
 SectionT = TypeVar("SectionT")
 
@@ -39,6 +39,13 @@ MAIN_ORGANS = tuple(region for organ in REPORTED_ORGANS if organ.task == "total"
 """The regions of the CT in the table of organs; the group's page shows them first."""
 
 CITATION = "logs/CITATION"
+
+# In both projections the patient's left or back is on the left.
+_AORTA_CAPTIONS: Mapping[AortaMethod, str] = {
+    "centreline": "Segments and volumes of interest on the early PET, seen from behind and from the "
+    "patient's right, and the PET along the straightened centreline.",
+    "nifti_dynamic": "Segments and volumes of interest, seen from behind and from the patient's right.",
+}
 
 
 def write_scan_page(page: ScanPage) -> None:
@@ -229,15 +236,8 @@ def _aorta(page: ScanPage) -> Picture | None:
     path = page.outputs.get("picture", "aorta")
     if path is None or not path.is_file():
         return None
-    # In both projections the patient's left and back are on the left.
-    title = "Segments and volumes of interest, seen from behind and from the patient's right."
-    if page.settings.aorta.method == "centreline":
-        title = (
-            "Segments and volumes of interest on the early PET, seen from behind and from the patient's "
-            "right, and the PET along the straightened centreline."
-        )
     alt = "Coronal and sagittal projection of the aorta's segments and volumes of interest"
-    return Picture("aorta", title, alt, path.read_bytes())
+    return Picture("aorta", _AORTA_CAPTIONS[page.settings.aorta.method], alt, path.read_bytes())
 
 
 def _constants(page: ScanPage) -> list[dict[str, Any]]:

@@ -16,12 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
-from hedypet_bids.errors import UsageError
-from hedypet_bids.kernels.reference import Reference
-=======
 from hedypet_bids.errors import UsageError, did_you_mean
->>>>>>> house
+from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes
 from hedypet_bids.settings import Settings
 
