@@ -332,6 +332,12 @@ def participant_label(text: str) -> str:
     return text.removeprefix("sub-")
 
 
+def enumerated(items: Iterable[object]) -> str:
+    """Items as an enumeration for sentences: ``a, b and c``."""
+    *before, last = map(str, items)
+    return f"{', '.join(before)} and {last}" if before else last
+
+
 def listed(items: Iterable[object]) -> str:
     """Items as an enumeration for messages, or ``nothing``."""
     return ", ".join(str(item) for item in items) or "nothing"

@@ -22,7 +22,7 @@ from hedypet_bids.cli.boutiques import descriptor
 from hedypet_bids.group.dictionary import COLUMNS, TABLES
 from hedypet_bids.kernels.quality import NORMAL_RANGES
 from hedypet_bids.labels import ALL_TASKS
-from hedypet_bids.report.references import REFERENCES
+from hedypet_bids.report.references import known_references
 from hedypet_bids.settings import Settings, allowed, plain
 from hedypet_bids.tools.totalsegmentator import LICENSED_TASKS, MODELS, TASKS, models_of
 from hedypet_bids.version import __version__
@@ -273,7 +273,7 @@ def _levels(levels: Mapping[str, str] | None) -> str:
 
 def references() -> str:
     """The papers that the methods come from."""
-    return "\n".join(f"- {reference.text()}" for reference in REFERENCES.values())
+    return "\n".join(f"- {reference.text()}" for reference in known_references().values())
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

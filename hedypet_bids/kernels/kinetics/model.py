@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import UsageError, did_you_mean
+from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes
 from hedypet_bids.settings import Settings
 
@@ -60,6 +61,27 @@ class Fits:
         """Number of windows."""
         return len(next(iter(self.windows.values()), [None]))
 
+    def table(self, regions: Sequence[str], inputs: Sequence[str]) -> pd.DataFrame:
+        """One row per region, input function and window, in that order.
+
+        Parameters
+        ----------
+        regions
+            Their names, length n_regions.
+        inputs
+            Names of the input functions, length n_inputs.
+        """
+        shape = (len(regions), len(inputs), self.n_windows)
+        region, blood, window = (axis.ravel() for axis in np.indices(shape))
+        return pd.DataFrame(
+            {
+                "name": np.array(regions, dtype=object)[region],
+                "input_function": np.array(inputs, dtype=object)[blood],
+                **{name: pd.Series(values).take(window).array for name, values in self.windows.items()},
+                **{name: np.broadcast_to(values, shape).ravel() for name, values in self.values.items()},
+            }
+        )
+
 
 class KineticModel(ABC):
     """A kinetic model.
@@ -77,7 +99,7 @@ class KineticModel(ABC):
     trapped
         Whether it assumes that the tracer is trapped; it then runs for tracers of which that is known.
     references
-        Keys of the references that its paragraph of methods cites.
+        The papers that its methods text cites, by key.
     """
 
     name: ClassVar[str]
@@ -85,7 +107,7 @@ class KineticModel(ABC):
     parameters: ClassVar[tuple[Parameter, ...]]
     columns: ClassVar[Mapping[str, Any]] = {}
     trapped: ClassVar[bool] = True
-    references: ClassVar[tuple[str, ...]] = ()
+    references: ClassVar[Mapping[str, Reference]] = {}
 
     @abstractmethod
     def options(self, settings: Settings) -> Mapping[str, Any]:
@@ -111,7 +133,11 @@ class KineticModel(ABC):
 
     @abstractmethod
     def methods(self, settings: Settings) -> str:
-        """The paragraph of methods, with ``[@key]`` where it cites one of ``references``."""
+        """How regions are fitted, for the methods text; ``[@key]`` cites one of ``references``."""
+
+    def map_methods(self, settings: Settings) -> str:  # noqa: ARG002
+        """How voxel maps are made, for the methods text; empty without maps."""
+        return ""
 
     def sidecar(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
         """What the sidecars of its tables say on top of the columns."""

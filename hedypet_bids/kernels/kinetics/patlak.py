@@ -18,7 +18,9 @@ from scipy.integrate import cumulative_simpson
 
 from hedypet_bids.errors import BadDataError, UsageError
 from hedypet_bids.kernels.kinetics.model import Fits, KineticModel, Parameter
+from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes
+from hedypet_bids.names import enumerated
 from hedypet_bids.settings import Rule, Settings, plain
 
 # A spread of values below this part of their size is rounding, not information.
@@ -336,6 +338,13 @@ KI = Parameter("Ki", "mL/min/mL", "Net influx constant, slope of the fit")
 V0 = Parameter("V0", "mL/mL", "Intercept of the fit")
 
 
+_RULES: Mapping[Rule, str] = {
+    "simpson": "the input function was integrated by Simpson's rule over the middles of the frames",
+    "frames": "the input function was integrated with the whole area of each finished frame and linearly "
+    "within the running one",
+}
+
+
 class Patlak(KineticModel):
     """Patlak's graphical analysis: influx of a trapped tracer from the late frames."""
 
@@ -352,7 +361,17 @@ class Patlak(KineticModel):
         "t_end": {"Description": "End of the last frame in the fit", "Units": "s"},
         "rule": {"Description": "Integration rule of the input function"},
     }
-    references = ("patlak",)
+    references: ClassVar[Mapping[str, Reference]] = {
+        "patlak": Reference(
+            "Patlak, Clifford S and Blasberg, Ronald G and Fenstermacher, Joseph D",
+            "Graphical evaluation of blood-to-brain transfer constants from multiple-time uptake data",
+            1983,
+            "Journal of Cerebral Blood Flow and Metabolism",
+            "3",
+            "1-7",
+            "10.1038/jcbfm.1983.1",
+        )
+    }
 
     def options(self, settings: Settings) -> Mapping[str, Any]:
         """Rule and windows."""
@@ -427,8 +446,26 @@ class Patlak(KineticModel):
         return rows[rows["last_frames"] == settings.kinetics.patlak.map_last_frames]
 
     def methods(self, settings: Settings) -> str:
-        """How the plots are made."""
-        return methods_paragraph(settings)
+        """Windows and integration rule."""
+        patlak, windows = settings.kinetics.patlak, []
+        if patlak.last_frames:
+            windows.append(f"the last {enumerated(patlak.last_frames)} frames")
+        if patlak.start_min:
+            windows.append(f"frames from {enumerated(f'{t:g}' for t in patlak.start_min)} min on")
+        return (
+            "Net influx Ki and intercept V0 are slope and intercept of Patlak plots [@patlak], fitted by "
+            f"ordinary least squares over {' and over '.join(windows)}; {_RULES[patlak.rule]}."
+        )
+
+    def map_methods(self, settings: Settings) -> str:
+        """Window, input function and smoothing."""
+        kinetics = settings.kinetics
+        width_mm = kinetics.map_fwhm_mm
+        smoothed = f", smoothed with a Gaussian of {width_mm:g} mm FWHM" if width_mm else ""
+        return (
+            f"Voxel maps use the last {kinetics.patlak.map_last_frames} frames and the input function "
+            f"{kinetics.map_input_function}{smoothed}."
+        )
 
 
 def windows_of(settings: Settings) -> tuple[Window, ...]:
