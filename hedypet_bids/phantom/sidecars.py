@@ -57,14 +57,15 @@ def write_dataset_files(
 def _readme(sessions: Sequence[PhantomSession]) -> str:
     scans = [scan for session in sessions for scan in session.scans]
     tracers = {scan.tracer.label: scan.tracer for scan in scans}.values()
-    models = {"reversible" if tracer.is_reversible else "irreversible" for tracer in tracers}
-    names = ", ".join(session.label for session in sessions)
-    where = (
-        f"CT, topogram and PET are in session{'s' * (len(sessions) > 1)} {names}, MR in session {MR_SESSION}."
-    )
+    models = {
+        "reversible one- or two-tissue" if tracer.is_reversible else "irreversible two-tissue"
+        for tracer in tracers
+    }
+    names = f"session{'s' * (len(sessions) > 1)} {', '.join(session.label for session in sessions)}"
+    where = f"CT, topogram and PET are in {names}, MR in session {MR_SESSION}."
     return _README.format(
         tracers=" and ".join(tracer.name for tracer in tracers),
-        model=" or ".join(f"{model} two-tissue" for model in sorted(models)),
+        model=" or ".join(sorted(models)),
         unit="participant" if len(scans) == 1 else "scan",
         sessions=where if sessions[0].label else "There are no sessions.",
     )
