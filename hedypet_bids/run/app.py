@@ -243,9 +243,8 @@ def _group(options: Options, settings: Settings) -> int:
         from hedypet_bids.pipeline import process_group
 
         tables = process_group(output, settings, splits=splits, nprocs=options.nprocs)
-    code = HedypetError.exit_code if tables.problems else 0
-    Console(verbose=options.verbosity > 0).summarise_group(tables, output, code)
-    return code
+    Console(verbose=options.verbosity > 0).summarise_group(tables, output)
+    return tables.exit_code
 
 
 def exit_code_of(results: Sequence[ParticipantResult]) -> int:
