@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS, ParticipantRows
 from hedypet_bids.group.tables import schema
+from hedypet_bids.names import NORMALISATIONS
 from hedypet_bids.settings import PatlakSettings
 
 OUTLIER_Z = 5.0
@@ -21,12 +22,6 @@ OUTLIER_Z = 5.0
 MIN_FOR_OUTLIERS = 8
 _MAD_TO_SD = 1.4826  # 1 over the normal distribution's quantile at 3/4
 
-DENOMINATORS = {
-    "SUV": "SUV Denominator [Bq/mL]",
-    "SUL Decazes": "SUL Decazes Denominator [Bq/mL]",
-    "SUL Janma": "SUL Janma Denominator [Bq/mL]",
-    "SUL James": "SUL James Denominator [Bq/mL]",
-}
 _UPTAKE, _KI = "PET Mean [Bq/mL]", "Patlak Ki"
 _KEYS = ("Task", "Label Index", "Label Name", "Erosion Iterations")
 _QUANTILES = {
@@ -114,7 +109,7 @@ class StudyValues:
     def _quantities(self) -> Iterator[tuple[str, Values]]:
         """Every quantity as a matrix (n_participants, n_regions); NaN where there is no value."""
         uptake = self._matrix(_UPTAKE)
-        for quantity, column in DENOMINATORS.items():
+        for quantity, column in NORMALISATIONS.items():
             constants = np.array([row.get(column, np.nan) for row in self._metadata], dtype=np.float64)
             yield quantity, uptake / constants[:, None]
         yield _KI, self._matrix(_KI)

@@ -27,8 +27,9 @@ from hedypet_bids.group.page_values import (
     shown_input_function,
 )
 from hedypet_bids.group.readouts import GroupTables
-from hedypet_bids.group.statistics import DENOMINATORS, MIN_FOR_OUTLIERS, OUTLIER_Z
+from hedypet_bids.group.statistics import MIN_FOR_OUTLIERS, OUTLIER_Z
 from hedypet_bids.labels import CT_TASKS
+from hedypet_bids.names import NORMALISATIONS
 from hedypet_bids.report.page import number, write_page
 from hedypet_bids.settings import PatlakSettings
 
@@ -176,7 +177,7 @@ def _quantities() -> list[dict[str, str]]:
     """What can be chosen: the column of the values, and the constant that they are divided by."""
     uptakes = [
         {"name": name, "units": "g/mL", "column": "uptake", "constant": column}
-        for name, column in DENOMINATORS.items()
+        for name, column in NORMALISATIONS.items()
     ]
     return [
         *uptakes,
@@ -196,7 +197,7 @@ def _participant_data(metadata: pd.DataFrame, has_page: Sequence[bool]) -> dict[
         "split": [_text(split) for split in metadata["Split"]],
         "constants": {
             column: [value if np.isfinite(value) else None for value in _real(metadata, column)]
-            for column in DENOMINATORS.values()
+            for column in NORMALISATIONS.values()
         },
     }
 
