@@ -21,7 +21,8 @@ expected, what was found, where, and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -117,3 +118,13 @@ class Problems:
             raise self._found[0]
         if self._found:
             raise type(self._found[0])("\n\n".join(str(error) for error in self._found))
+
+
+_NAME = 80  # more letters are no name, and comparing millions takes seconds
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'frames'?)`` for the known word nearest to one that is not; empty if none is near."""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word[:_NAME].lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""

@@ -64,8 +64,8 @@ def process_scan(scan: Scan, models: tuple[KineticModel, ...], do: Do) -> Report
     aorta = do(PlaceAortaVois(scan, bodydyn))
     curves = do(MeasureCurves(scan, bodydyn, aorta))
     blood = do(ExtractInputFunctions(scan, aorta, curves))
-    kinetics = [do(FitModel(model, scan, curves, blood)) for model in models]
-    maps = [do(MapModel(model, scan, blood)) for model in models]
+    kinetics = [do(FitModel(scan, model, curves, blood)) for model in models]
+    maps = [do(MapModel(scan, model, blood)) for model in models]
 
     head = do(Resample(scan, "head", static, segmentations, head_to_ct, body_to_ct))
     means = do(MeasureStatic(scan, static, bodystat, head))

@@ -109,7 +109,7 @@ _SETTING_FLAGS = {
     "static_window": ("static", "window_min"),
     "aorta_method": ("aorta", "method"),
     "register": ("register", "method"),
-    "patlak_rule": ("patlak", "rule"),
+    "patlak_rule": ("kinetics", "rule"),
     "patlak_start": ("patlak", "start_min"),
     "patlak_map_fwhm": ("patlak", "map_fwhm_mm"),
     "write_suv": ("normalise", "write_suv"),

@@ -18,23 +18,23 @@ from hedypet_bids.errors import (
     HedypetError,
     MissingInputError,
     MissingProgramError,
+    NothingSelectedError,
     OutputError,
     StoppedBySignal,
 )
 from hedypet_bids.group.splits import read_splits
 from hedypet_bids.inputs.dataset import Dataset, Request, read_filters
-from hedypet_bids.inputs.roles import ParticipantInputs
 from hedypet_bids.io import work_dir
 from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.store import Store
+from hedypet_bids.model import Subject
 from hedypet_bids.run.cluster import GpuParts, Workers, available_cpus, run_all
 from hedypet_bids.run.console import Console
-from hedypet_bids.run.job import Job, gpu_part, inputs_of, joined, lost
+from hedypet_bids.run.job import Job, ParticipantResult, gpu_part, joined, lost, subject_of
 from hedypet_bids.run.memory import memory_limit_mb, participant_mb, segmentation_mb
 from hedypet_bids.run.options import SEGMENTATION, Options, chosen
 from hedypet_bids.run.preflight import segmentation_tools
-from hedypet_bids.run.schedule import ParticipantResult
 from hedypet_bids.settings import Settings
 from hedypet_bids.tools.validator import validate_dataset
 from hedypet_bids.version import __version__
@@ -88,9 +88,9 @@ def _participants(options: Options, settings: Settings) -> int:
         )
         for label in dataset.labels
     ]
-    found: dict[str, ParticipantInputs] = {}
-    tools = segmentation_tools(options, settings.segment, [partial(_inputs, job, found) for job in jobs])
-    jobs = [replace(job, tools=tools, inputs=found.get(job.label)) for job in jobs]
+    found: dict[str, Subject] = {}
+    tools = segmentation_tools(options, settings.segment, [partial(_read, job, found) for job in jobs])
+    jobs = [replace(job, tools=tools, subject=found.get(job.label)) for job in jobs]
     console = Console(verbose=options.verbosity > 0)
     if options.dry_run:
         results = [process(job, _silent) for job in jobs]
@@ -169,9 +169,9 @@ def _request(options: Options) -> Request:
     )
 
 
-def _inputs(job: Job, found: dict[str, ParticipantInputs]) -> ParticipantInputs:
-    """The inputs of a participant, which are kept for its run."""
-    found[job.label] = inputs_of(job)
+def _read(job: Job, found: dict[str, Subject]) -> Subject:
+    """A participant, which is kept for its run."""
+    found[job.label] = subject_of(job)
     return found[job.label]
 
 
@@ -180,11 +180,11 @@ def _needed_mb(jobs: Sequence[Job], *, side_by_side: bool = False) -> float:
     estimates = [0.0]
     for job in jobs:
         try:
-            inputs = job.inputs or inputs_of(job)
+            subject = subject_of(job)
             network_mb = 0.0
             if chosen(job.steps, SEGMENTATION):
-                network_mb = segmentation_mb(inputs, job.tools, job.settings.segment, job.store)
-            estimates.append(participant_mb(inputs, side_by_side=side_by_side, segmentation_mb=network_mb))
+                network_mb = segmentation_mb(subject, job.tools, job.settings.segment, job.store)
+            estimates.append(participant_mb(subject, side_by_side=side_by_side, segmentation_mb=network_mb))
         except HedypetError:
             continue  # its own run will say so, and must not stop the others
     return max(estimates)
@@ -242,9 +242,9 @@ def _group(options: Options, settings: Settings) -> int:
     splits = read_splits(options.splits_file, [output, options.bids_dir], options.split)
     with exclusive(output / names.readout("", ".lock"), wait=True, what="the group tables"):
         # Imported here: it takes a second, which the participant level does not need in this process.
-        from hedypet_bids.pipeline import run_group
+        from hedypet_bids.pipeline import process_group
 
-        tables = run_group(output, settings, splits=splits, nprocs=options.nprocs)
+        tables = process_group(output, settings, splits=splits, nprocs=options.nprocs)
     code = HedypetError.exit_code if tables.problems else 0
     Console(verbose=options.verbosity > 0).summarise_group(tables, output, code)
     return code
@@ -252,6 +252,8 @@ def _group(options: Options, settings: Settings) -> int:
 
 def exit_code_of(results: Sequence[ParticipantResult]) -> int:
     """0 when all went well; the common code when everyone failed for the same reason; else 1."""
+    if all(result.nothing_selected for result in results):
+        return NothingSelectedError.exit_code
     codes = Counter(result.exit_code for result in results)
     if set(codes) == {0}:
         return 0

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from hedypet_bids.run.options import N_STEPS
-from hedypet_bids.run.schedule import NOT_CHOSEN, ParticipantResult
+from hedypet_bids.run.job import ParticipantResult
+from hedypet_bids.run.schedule import COUNTED, NOT_CHOSEN, UNNEEDED
 
 if TYPE_CHECKING:
     from hedypet_bids.group.readouts import GroupTables
+    from hedypet_bids.model import InputCheck
 
 FINAL_STATES = ("ran", "done", "skipped", "failed")
 
@@ -47,31 +48,31 @@ class Console:
         if label not in self._bars:
             self._bars[label] = tqdm(
                 desc=f"sub-{label}",
-                total=N_STEPS,
                 position=len(self._bars),
                 file=self.stream,
                 bar_format="{desc} {bar:20} {n_fmt}/{total_fmt} [{elapsed}] {postfix}",
             )
         bar = self._bars[label]
-        bar.set_postfix_str(f"{step}: {state}", refresh=False)
-        bar.update(1 if state in FINAL_STATES else 0)
+        if state == COUNTED:
+            bar.total = int(step)
+        elif state != UNNEEDED:
+            bar.set_postfix_str(f"{step}: {state}", refresh=False)
+        bar.update(1 if state in (*FINAL_STATES, UNNEEDED) else 0)
         bar.refresh()
 
     def show_plan(self, results: Sequence[ParticipantResult]) -> None:
         """Print per participant what was found, what is wrong, and which steps would run or why not."""
         for result in results:
             print(f"sub-{result.label}")
-            widest = max((len(check.part) for check in result.checks), default=0)
-            for check in result.checks:
-                text = check.text.replace("\n", "\n" + (widest + 14) * " ")
-                print(f"  {check.part:<{widest}}  {check.state:<9} {text}".rstrip())
+            for scan in dict.fromkeys(check.scan for check in result.checks):
+                _print_checks([check for check in result.checks if check.scan == scan], scan)
             if result.checks and result.records:
                 print("  steps")
-            width = max((len(record.step) for record in result.records), default=0)
+            width = max((len(record.title) for record in result.records), default=0)
             for record in result.records:
-                print(f"    {record.step:<{width}}  {record.state:<8} {record.reason}")
-                for part, reason in record.missing:
-                    print(f"    {'':<{width}}  without  {part}: {reason}")
+                print(f"    {record.title:<{width}}  {record.state:<8} {record.reason}")
+                for missing, reason in record.missing:
+                    print(f"    {'':<{width}}  without  {missing}: {reason}")
             if not result.records and not any(check.state == "problem" for check in result.checks):
                 print(f"  problem: {result.error}")
 
@@ -103,15 +104,24 @@ class Console:
         print(line, file=self.stream, flush=True)
 
 
+def _print_checks(checks: Sequence[InputCheck], scan: str) -> None:
+    if scan:
+        print(f"  {scan}")
+    widest = max(len(check.kind) for check in checks)
+    for check in checks:
+        text = check.text.replace("\n", "\n" + (widest + 14) * " ")
+        print(f"  {check.kind:<{widest}}  {check.state:<9} {text}".rstrip())
+
+
 def _left_out(result: ParticipantResult) -> list[str]:
     lines = []
     if result.error:
         lines.append(f"sub-{result.label} FAILED: {result.error}")
     skipped = [r for r in result.records if r.state == "skipped"]
     chosen = [r for r in skipped if r.reason.startswith(NOT_CHOSEN)]
-    others = [f"{r.step} ({r.reason})" for r in skipped if r not in chosen]
+    others = [f"{r.title} ({r.reason})" for r in skipped if r not in chosen]
     if others:
         lines.append(f"sub-{result.label}: left out: {'; '.join(others)}")
     if chosen:
-        lines.append(f"sub-{result.label}: {NOT_CHOSEN}: {', '.join(r.step for r in chosen)}")
+        lines.append(f"sub-{result.label}: {NOT_CHOSEN}: {', '.join(r.title for r in chosen)}")
     return lines

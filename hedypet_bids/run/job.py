@@ -11,12 +11,36 @@ from pathlib import Path
 
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.inputs.dataset import Dataset, Request
-from hedypet_bids.inputs.roles import ParticipantInputs
+from hedypet_bids.inputs.subject import read_subject
+from hedypet_bids.io.manifest import StepRecord
 from hedypet_bids.io.store import Store
+from hedypet_bids.model import InputCheck, Subject
 from hedypet_bids.run.options import GPU_STEPS, STEP_NAMES, THREADS_VARIABLE
-from hedypet_bids.run.schedule import ParticipantResult
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.step import Tools
+
+
+@dataclass(frozen=True)
+class ParticipantResult:
+    """What became of one participant; picklable, so that a worker can send it.
+
+    Parameters
+    ----------
+    nothing_selected
+        Whether none of its scans was asked for.
+    """
+
+    label: str
+    records: tuple[StepRecord, ...] = ()
+    exit_code: int = 0
+    error: str = ""
+    checks: tuple[InputCheck, ...] = ()
+    nothing_selected: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether a step, or the participant as a whole, failed."""
+        return self.exit_code != 0
 
 
 @dataclass(frozen=True)
@@ -36,7 +60,7 @@ class Job:
     request: Request = field(default_factory=Request)
     tools: Tools = field(default_factory=Tools)
     threads: int | None = 1
-    inputs: ParticipantInputs | None = None
+    subject: Subject | None = None
     dry: bool = False
     steps: tuple[str, ...] = ()
     side_by_side: bool = False
@@ -48,15 +72,18 @@ class Job:
         return self.threads or int(os.environ.get(THREADS_VARIABLE, 1))
 
 
-def inputs_of(job: Job) -> ParticipantInputs:
-    """The images of a participant; BadDataError where what is there cannot be right."""
-    return dataset_of(job).inputs(job.label)
+def subject_of(job: Job) -> Subject:
+    """The participant with its scans, as it was sent, else as it is read here.
 
-
-def dataset_of(job: Job) -> Dataset:
-    """The dataset as far as it belongs to the participant."""
+    Raises
+    ------
+    BadDataError
+        What is there cannot be right, whatever the scan.
+    """
+    if job.subject is not None:
+        return job.subject
     request = replace(job.request, participant_labels=(job.label,), excluded_labels=())
-    return Dataset(job.bids_dir, request, selection=job.settings.selection)
+    return read_subject(Dataset(job.bids_dir, request, selection=job.settings.selection), job.label)
 
 
 def gpu_part(job: Job) -> tuple[Job | None, Job | None]:

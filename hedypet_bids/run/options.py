@@ -12,26 +12,26 @@ SEGMENTATION = "segment"
 STEP_NAMES = (
     SEGMENTATION,
     "register",
+    "static",
     "resample",
     "normalise",
-    "means",
     "aorta",
     "tacs",
-    "patlak",
+    "input_functions",
+    "kinetics",
+    "maps",
+    "means",
     "quality",
     "report",
 )
-"""What --steps can choose; a step's ``group`` is one of these."""
-
-N_STEPS = 18
-"""Steps that a participant has by these names unless more is asked for; a test holds it to the truth."""
+"""What --steps can choose: the modules of :mod:`hedypet_bids.steps`, in the order of the pipeline."""
 
 GPU_STEPS = (SEGMENTATION,)
 """Those that use a GPU where there is one."""
 
 LEVELS_OF_PROCESSING = {
     "minimal": (SEGMENTATION, "register"),
-    "resampling": (SEGMENTATION, "register", "resample", "normalise"),
+    "resampling": (SEGMENTATION, "register", "static", "resample", "normalise"),
     "full": (),
 }
 """What --level stands for, in the words of --steps."""

@@ -21,16 +21,19 @@ from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, HedypetError
 from hedypet_bids.io import stop, work_dir
 from hedypet_bids.io.atomic import write_text
-from hedypet_bids.io.manifest import Output, State, StepRecord
+from hedypet_bids.io.manifest import Output, ScanOutputs, State, StepRecord
 from hedypet_bids.io.store import Stamp, Writer
 from hedypet_bids.run.options import chosen
 from hedypet_bids.run.peak_memory import PeakMemory
-from hedypet_bids.steps.step import CannotRun, Context, Plan, ScanOutputs, Skip, Step
+from hedypet_bids.steps.step import CannotRun, Context, Plan, Skip, Step
 from hedypet_bids.version import __version__
 
 StepT = TypeVar("StepT", bound=Step)
 
 NOT_CHOSEN = "--steps leaves it out"
+
+COUNTED, UNNEEDED = "counted", "unneeded"
+"""What ``notify`` hears besides states: how many steps there are, and that one has nothing to do."""
 
 Notify = Callable[[str, str, str], None]
 
@@ -91,11 +94,12 @@ class Schedule:
         if known is step:
             step.context = self.context
             self._steps.append(step)
-        self._scans.setdefault(known, []).append(str(step.scan.name))
+        self._scans.setdefault(known, []).extend(step.scans)
         return known  # type: ignore[return-value]
 
     def run(self) -> Sequence[StepRecord]:
         """Plan or run every step; returns what became of them."""
+        self._notify(self.label, str(len(self._steps)), COUNTED)
         if self._side_by_side == 1:
             # As they were added: a step is added after those that it builds on.
             for step in self._steps:
@@ -170,7 +174,7 @@ class Schedule:
         """Plan a step, run it where that is needed, and keep what became of it."""
         started = time.monotonic()
         memory = PeakMemory(begin=alone)
-        told = step.group in self._chosen or self._tells_of_all or not self._chosen
+        told = self._tells_of_all or self.wants(step.group)
         title = f"{step.name} [{step.about}]" if step.about else step.name
         if told:
             self._notify(self.label, title, "started")
@@ -188,11 +192,12 @@ class Schedule:
             step.about,
             exit_code,
         )
-        if state != "skipped" or reason:
+        needed = state != "skipped" or bool(reason)
+        if needed:
             self._records[step] = record
         if told:
-            self._notify(self.label, title, state)
-        if not self._dry and (state != "skipped" or reason):
+            self._notify(self.label, title, state if needed else UNNEEDED)
+        if needed and not self._dry:
             _report(self.label, record)
 
     def _state_after(self, step: Step, title: str) -> tuple[State, str, int, Plan | None]:

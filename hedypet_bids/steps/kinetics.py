@@ -28,8 +28,8 @@ from hedypet_bids.steps.tacs import MeasureCurves, read_curves
 class FitModel(Step):
     """A kinetic model fitted to every region curve with every input function."""
 
-    model: KineticModel
     scan: Scan
+    model: KineticModel
     curves: MeasureCurves
     blood: ExtractInputFunctions
 

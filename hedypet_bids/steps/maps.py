@@ -24,8 +24,8 @@ from hedypet_bids.steps.step import SERIES, CannotRun, Plan, Skip, Step
 class MapModel(Step):
     """The voxel maps of a kinetic model."""
 
-    model: KineticModel
     scan: Scan
+    model: KineticModel
     blood: ExtractInputFunctions
     uses: ClassVar[str] = SERIES
 

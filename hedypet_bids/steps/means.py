@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,7 @@ class MeasureStatic(Step):
             if own.matches(grid):
                 yield self._on_own_grid(image, lambda name: read_labels(self.bodystat.labels[name])[0])
             elif _height_mm(own) >= _HEAD_ONLY * _height_mm(grid):
-                yield self._on_own_grid(image, lambda name, own=own: self.bodystat.labels_on(name, own))
+                yield self._on_own_grid(image, partial(self.bodystat.labels_on, target=own))
             elif image.path.name in self.head.images:
                 brain = [name for name in self.head.labels if task(name) in MR_TASKS]
                 tasks = brain or [name for name in self.head.labels if name == "total"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from hedypet_bids import names
@@ -73,12 +73,16 @@ class ReportParticipant(Step):
 
     subject: Subject
     reports: Sequence[ReportScan]
-    scan: Scan = field(init=False)
 
     @property
     def name(self) -> str:
         """``report participant``."""
         return "report participant"
+
+    @property
+    def scans(self) -> tuple[str, ...]:
+        """Every scan of the run."""
+        return tuple(str(scan.name) for scan in self.subject.scans)
 
     @property
     def about(self) -> str:

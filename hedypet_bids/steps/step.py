@@ -134,6 +134,11 @@ class Step(ABC):
         return self.scan.about
 
     @property
+    def scans(self) -> tuple[str, ...]:
+        """The scans whose outputs it makes."""
+        return (str(self.scan.name),)
+
+    @property
     def identity(self) -> object:
         """Steps that are equal in this are the same one: what several scans share is done once."""
         return self
