@@ -239,6 +239,15 @@ class Study:
         """Group tables that there are: ``("input_function_tacs", "means", ...)``."""
         return tuple(sorted(path.stem for path in (self.root / "readouts").glob("*.parquet")))
 
+    def columns(self, table: str) -> tuple[str, ...]:
+        """The columns of a group table, in the order of its dictionary; raises as :meth:`dictionary`."""
+        try:
+            there = self._dataset(table).schema.names
+        except (OSError, pa.ArrowException) as fault:
+            raise _unreadable(table, fault) from fault
+        described = [column for column in self.dictionary(table) if column in there]
+        return (*described, *(column for column in there if column not in described))
+
     def dictionary(self, table: str) -> dict[str, dict[str, Any]]:
         """The columns of a group table in their order, each with its description, units and levels.
 
@@ -249,7 +258,7 @@ class Study:
         MissingInputError
             The group level has not been run.
         BadDataError
-            The dictionary cannot be read.
+            The table or its dictionary cannot be read.
         """
         self._table_path(table)
         path = self.root / names.readout(table, ".json")
@@ -320,7 +329,7 @@ class Study:
             raise UsageError(
                 f"There is no normalisation {normalise!r}; there are {names.listed(NORMALISATIONS)}."
             )
-        if _PET_MEAN not in self._columns(table):
+        if _PET_MEAN not in self.columns(table):
             raise UsageError(
                 "Only tables with PET means (means, tacs, input_function_tacs) can be normalised."
             )
@@ -357,7 +366,7 @@ class Study:
         return rows
 
     def _read(self, table: str, columns: Sequence[str] | None, chosen: Mapping[str, list[Any]]) -> pa.Table:
-        there = self._columns(table)
+        there = self.columns(table)
         for column in [*(columns or ()), *chosen]:
             if column in there:
                 continue
@@ -373,15 +382,6 @@ class Study:
             return self._dataset(table).to_table(columns=list(columns or there), filter=kept)
         except (OSError, pa.ArrowException) as fault:
             raise _unreadable(table, fault) from fault
-
-    def _columns(self, table: str) -> tuple[str, ...]:
-        """The columns of a table in the order of its dictionary, those that it lacks left out."""
-        try:
-            there = self._dataset(table).schema.names
-        except (OSError, pa.ArrowException) as fault:
-            raise _unreadable(table, fault) from fault
-        described = [column for column in self.dictionary(table) if column in there]
-        return (*described, *(column for column in there if column not in described))
 
     def _dataset(self, table: str) -> ds.Dataset:
         """A table: one file, or a folder with a file a participant, of which only those needed are read."""
