@@ -13,8 +13,9 @@ from scipy.stats import f as f_distribution
 
 from hedypet_bids.group.dictionary import kinetic_quantity
 from hedypet_bids.group.tables import schema
-from hedypet_bids.group.values import DENOMINATORS, REGION, Series, StudyValues, Values
+from hedypet_bids.group.values import REGION, Series, StudyValues, Values
 from hedypet_bids.kernels.kinetics import known_models
+from hedypet_bids.names import NORMALISATIONS
 
 TO_REPEATABILITY = 1.96 * np.sqrt(2.0)
 """Repeatability coefficient over within-subject SD (Bland and Altman 1996)."""
@@ -150,7 +151,7 @@ def repeatability_tables(study: StudyValues) -> dict[str, pa.Table]:
     kinetic = [kinetic_quantity(m.name, p.name) for m in known_models().values() for p in m.parameters]
     found = [
         retest
-        for series in study.series([*DENOMINATORS, *kinetic, "Volume"])
+        for series in study.series([*NORMALISATIONS, *kinetic, "Volume"])
         for retest in _retests(study, series)
     ]
     by_region: list[dict[str, Any]] = []

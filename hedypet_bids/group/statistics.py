@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from hedypet_bids.group.tables import schema
 from hedypet_bids.group.values import (
-    DENOMINATORS,
     REGION,
     Series,
     StudyValues,
     Values,
     main_quantities,
 )
+from hedypet_bids.names import NORMALISATIONS
 
 OUTLIER_Z = 5.0
 # With fewer values the median absolute deviation says little about how far values lie apart.
@@ -40,7 +40,7 @@ def statistics_table(study: StudyValues) -> pa.Table:
     """Statistics by region, quantity, tracer and reconstruction, with one scan a participant: the first."""
     regions = study.regions
     rows: list[dict[str, Any]] = []
-    for series in study.series([*DENOMINATORS, *main_quantities()]):
+    for series in study.series([*NORMALISATIONS, *main_quantities()]):
         first = study.first_scans(series.scans)
         values = series.values[first]
         people = [study.metadata[series.scans[at]] for at in first]

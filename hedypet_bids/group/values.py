@@ -18,16 +18,9 @@ from hedypet_bids.group.scan_files import ScanFiles, reconstruction_of
 from hedypet_bids.io.store import STAMP_KEY
 from hedypet_bids.io.tables import FRAME_END, FRAME_START
 from hedypet_bids.kernels.kinetics import known_models
+from hedypet_bids.names import NORMALISATIONS
 
 UPTAKE, VOLUME = "PET Mean [Bq/mL]", "Volume [mL]"
-DENOMINATORS = {
-    "SUV": "SUV Denominator [Bq/mL]",
-    "SUL Decazes": "SUL Decazes Denominator [Bq/mL]",
-    "SUL Janma": "SUL Janma Denominator [Bq/mL]",
-    "SUL James": "SUL James Denominator [Bq/mL]",
-}
-"""Quantities that are an uptake over a constant, by the column of ``metadata`` that holds it."""
-
 REGION = ("Task", "Label Index", "Label Name", "Erosion Iterations")
 Values = NDArray[np.float64]
 
@@ -197,12 +190,12 @@ class StudyValues:
     def series(self, quantities: Sequence[str]) -> Iterator[Series]:
         """Every quantity by tracer and reconstruction."""
         for quantity in quantities:
-            column = UPTAKE if quantity in DENOMINATORS else VOLUME if quantity == "Volume" else quantity
+            column = UPTAKE if quantity in NORMALISATIONS else VOLUME if quantity == "Volume" else quantity
             for key in sorted(key for key in self._values if key[0] == column):
                 found = self._values[key]
                 scans, values = [kept.scan for kept in found], self._matrix(found)
-                if quantity in DENOMINATORS:
-                    constants = [self.metadata[scan].get(DENOMINATORS[quantity], np.nan) for scan in scans]
+                if quantity in NORMALISATIONS:
+                    constants = [self.metadata[scan].get(NORMALISATIONS[quantity], np.nan) for scan in scans]
                     values = values / np.array(constants, dtype=np.float64)[:, None]
                 framings = [kept.framing for kept in found]
                 yield Series(quantity, key[1] or None, key[2] or None, scans, values, framings)

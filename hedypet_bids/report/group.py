@@ -30,9 +30,9 @@ from hedypet_bids.group.page_values import (
 )
 from hedypet_bids.group.readouts import GroupTables
 from hedypet_bids.group.statistics import MAD_TO_SD, MIN_FOR_OUTLIERS, OUTLIER_Z
-from hedypet_bids.group.values import DENOMINATORS
 from hedypet_bids.io.manifest import labels_with_outputs
 from hedypet_bids.labels import CT_TASKS
+from hedypet_bids.names import NORMALISATIONS
 from hedypet_bids.report.page import number, write_page
 from hedypet_bids.settings import Settings
 
@@ -200,7 +200,7 @@ def _quantities() -> list[dict[str, str]]:
     """What can be chosen: the column of the values, and the constant that they are divided by."""
     uptakes = [
         {"name": name, "units": "g/mL", "column": "uptake", "constant": column}
-        for name, column in DENOMINATORS.items()
+        for name, column in NORMALISATIONS.items()
     ]
     return [
         *uptakes,
@@ -227,7 +227,7 @@ def _scan_data(scans: Sequence[PageScan]) -> dict[str, Any]:
         "split": texts("Split"),
         "session": texts("Session"),
         "tracer": texts("Tracer"),
-        "constants": {column: numbers(column) for column in DENOMINATORS.values()},
+        "constants": {column: numbers(column) for column in NORMALISATIONS.values()},
     }
 
 
@@ -319,7 +319,7 @@ def _outliers(scans: Sequence[PageScan], table: pd.DataFrame) -> list[dict[str, 
             "erosion": row["Erosion Iterations"],
             "value": row["Value"],
             "median": row["Median"],
-            "units": "g/mL" if row["Quantity"] in DENOMINATORS else "mL/min/mL",
+            "units": "g/mL" if row["Quantity"] in NORMALISATIONS else "mL/min/mL",
             "z": row["Robust z"],
         }
         for row in table.reset_index(drop=True).loc[order].to_dict("records")
