@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hedypet_bids.run.branches import side_by_side
 
 from hedypet_bids.errors import StoppedBySignal
-from hedypet_bids.run.branches import side_by_side
 
 LIMIT_S = 20.0
 
