@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 
+from hedypet_bids.cli.phantom import main
 from hedypet_bids.errors import UsageError
 from hedypet_bids.labels import label_table
 from hedypet_bids.model import FrameTimes, Grid
@@ -29,7 +30,6 @@ from hedypet_bids.phantom import (
     input_function,
     irreversible_two_tissue,
     label_lut,
-    main,
     make_participant,
     material_curves,
     merged_frames,
