@@ -109,6 +109,11 @@ class ScanName:
         found = {"ses": self.session, "trc": self.tracer, "run": self.run}
         return {key: value for key, value in found.items() if value}
 
+    def could_name(self, file_name: str) -> bool:
+        """Whether no entity of a file's name says that it is of another scan."""
+        told = entities_of(file_name)
+        return all(told.get(key, value) == value for key, value in self.entities.items())
+
     def __str__(self) -> str:
         return "_".join(f"{key}-{value}" for key, value in self.entities.items())
 

@@ -268,10 +268,10 @@ def process_group_level(options: Options, settings: Settings) -> GroupTables:
 
 
 def exit_code_of(results: Sequence[ParticipantResult]) -> int:
-    """0 when all went well; the common code when everyone failed for the same reason; else 1."""
-    if all(result.nothing_selected for result in results):
+    """0 when all went well; the common code when everyone asked for failed for the same reason; else 1."""
+    codes = Counter(result.exit_code for result in results if not result.nothing_selected)
+    if not codes:
         return NothingSelectedError.exit_code
-    codes = Counter(result.exit_code for result in results)
     if set(codes) == {0}:
         return 0
     return next(iter(codes)) if len(codes) == 1 else HedypetError.exit_code
