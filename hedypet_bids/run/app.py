@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import threading
@@ -11,7 +10,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hedypet_bids import names
@@ -30,7 +29,7 @@ from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.store import Store
 from hedypet_bids.model import Subject
-from hedypet_bids.run.cluster import GpuParts, Workers, available_cpus, run_all
+from hedypet_bids.run.cluster import Certificates, InTwo, Workers, available_cpus, check_address, run_all
 from hedypet_bids.run.console import Console
 from hedypet_bids.run.job import Job, ParticipantResult, gpu_part, joined, lost, subject_of
 from hedypet_bids.run.memory import memory_limit_mb, participant_mb, segmentation_mb
@@ -123,7 +122,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
                 notify=progress.step,
                 lost=progress.lost,
                 enough=lambda result: options.stop_on_first_crash and result.failed,
-                gpu_parts=GpuParts(gpu_part, joined) if options.device.startswith("gpu") else None,
+                in_two=InTwo(gpu_part, joined) if options.device.startswith("gpu") else None,
             )
         )
     results += _not_begun(jobs, results)
@@ -137,24 +136,16 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
     # Imported where the work is done: who only waits for workers is spared the second that the study takes.
     from hedypet_bids.run import participant
 
-    _keep_for_good()
     return participant.process(job, notify)
-
-
-@cache
-def _keep_for_good() -> None:
-    """Have the garbage collector leave out what was imported, 200,000 objects that stay to the end.
-
-    Looking at them again and again took 4 % of a short participant's time, and 0.3 s when the process ended.
-    """
-    gc.freeze()
 
 
 def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
     """As many worker processes as processors, participants and memory allow."""
-    workers = Workers(nprocs, scheduler=options.dask_scheduler, folder=options.work_dir)
+    workers = Workers(nprocs, folder=options.work_dir)
     if options.dask_scheduler is not None:
-        return workers
+        certificates = Certificates(*options.certificates) if options.certificates else None
+        check_address(options.dask_scheduler, certificates)
+        return replace(workers, scheduler=options.dask_scheduler, certificates=certificates)
     if options.mem_mb:
         needed_mb, limit_mb = _needed_mb(jobs), float(options.mem_mb)
     elif min(nprocs, len(jobs)) > 1:

@@ -84,6 +84,7 @@ class Options:
     stop_on_first_crash: bool = False
     clean_workdir: bool = False
     dask_scheduler: str | None = None
+    certificates: tuple[Path, Path, Path] | None = None
     low_mem: bool = False
     device: str = "auto"
     use_totalsegmentator: bool = True
