@@ -109,6 +109,11 @@ class ScanName:
         found = {"ses": self.session, "trc": self.tracer, "run": self.run}
         return {key: value for key, value in found.items() if value}
 
+    def could_name(self, file_name: str) -> bool:
+        """Whether no entity of a file's name says that it is of another scan."""
+        told = entities_of(file_name)
+        return all(told.get(key, value) == value for key, value in self.entities.items())
+
     def __str__(self) -> str:
         return "_".join(f"{key}-{value}" for key, value in self.entities.items())
 
@@ -300,6 +305,17 @@ def readout(table: str, extension: str) -> str:
     """A group table or its data dictionary."""
     return f"readouts/{table}{extension}"
 
+
+SCAN_COLUMNS = ("Subject", "Session", "Tracer", "Run")
+"""The columns of group tables that say which scan a row is of."""
+
+NORMALISATIONS: Mapping[str, str] = {
+    "SUV": "SUV Denominator [Bq/mL]",
+    "SUL Decazes": "SUL Decazes Denominator [Bq/mL]",
+    "SUL Janma": "SUL Janma Denominator [Bq/mL]",
+    "SUL James": "SUL James Denominator [Bq/mL]",
+}
+"""For each normalisation of activity the column of ``metadata`` with what it is divided by, Bq/g."""
 
 GROUP_REPORT = "group.html"
 VALIDATOR_LOG = "logs/bids-validator.json"

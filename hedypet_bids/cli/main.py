@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hedypet_bids.cli.boutiques import PrintDescriptor
 from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
 from hedypet_bids.io import work_dir
-from hedypet_bids.run.options import LEVELS_OF_PROCESSING, STEP_NAMES, Options
+from hedypet_bids.run.options import LEVELS_OF_PROCESSING, STEP_NAMES, Options, check_output
 from hedypet_bids.version import __version__
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         raise UnknownLevelError(
             f"Unknown analysis level {given.analysis_level!r}; expected one of {', '.join(LEVELS)}."
         )
-    _check_output(given.bids_dir, given.output_dir)
+    check_output(given.bids_dir, given.output_dir)
     return Options(
         bids_dir=given.bids_dir,
         output_dir=given.output_dir,
@@ -478,13 +478,3 @@ def _named_paths(items: Sequence[str]) -> dict[str, Path]:
             )
         named[name] = Path(path)
     return named
-
-
-def _check_output(bids_dir: Path, output_dir: Path) -> None:
-    raw, output = bids_dir.resolve(), output_dir.resolve()
-    inside = output == raw or (raw in output.parents and output.relative_to(raw).parts[0] != "derivatives")
-    if inside:
-        raise UsageError(
-            f"The output folder {output_dir} lies inside the raw dataset {bids_dir}. "
-            f"Choose a folder outside it, or {bids_dir / 'derivatives' / 'hedypet'}."
-        )

@@ -73,7 +73,7 @@ def _only(folder: Path | None, scan: Scan, pattern: str) -> Path | None:
     beside = [p for p in folder.glob(f"sub-{label}{pattern}") if p.name[len(label) + 4] in "_-"]
     found = sorted({*(folder / f"sub-{label}").rglob(pattern), *beside})
     if len(found) > 1:
-        found = [path for path in found if _is_of(path, scan)]
+        found = [path for path in found if scan.name.could_name(path.name)]
     if len(found) > 1:
         listed = "\n  ".join(map(str, found))
         raise BadDataError(
@@ -81,12 +81,6 @@ def _only(folder: Path | None, scan: Scan, pattern: str) -> Path | None:
             "Remove or rename all but one."
         )
     return found[0] if found else None
-
-
-def _is_of(path: Path, scan: Scan) -> bool:
-    """Whether no entity of a file's name says that it is of another scan."""
-    told, own = names.entities_of(path.name), scan.name.entities
-    return all(told.get(key, value) == value for key, value in own.items())
 
 
 def _labelled(scan: Scan, derivatives: Mapping[str, Path]) -> Source | None:

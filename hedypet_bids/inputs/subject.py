@@ -52,7 +52,8 @@ def read_subject(dataset: Dataset, label: str) -> Subject:
 
     scans, more_broken = _readable(list(roles), scan)
     everything_broken = (*broken, *more_broken)
-    unused = dataset.unused_corrections(label, list(scans.values()))
+    unread = [name for name in images.scans if name not in scans]
+    unused = dataset.unused_corrections(label, list(scans.values()), unread)
     checks = [
         *(check for found in scans.values() for check in input_checks(found)),
         *_checks_of_broken(everything_broken, alone=len(images.scans) == 1),

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from hedypet_bids import names
 from hedypet_bids.errors import (
@@ -39,6 +40,9 @@ from hedypet_bids.settings import Settings
 from hedypet_bids.tools.validator import validate_dataset
 from hedypet_bids.version import __version__
 
+if TYPE_CHECKING:
+    from hedypet_bids.group.readouts import GroupTables
+
 # Without --mem-mb the memory of so many participants is estimated: a look at hundreds would take a minute.
 _ESTIMATED = 4
 
@@ -57,13 +61,22 @@ def run(options: Options, settings: Settings) -> int:
     _stop_on_sigterm()
     folder = work_dir.prepare(options.work_dir)
     try:
-        return _group(options, settings) if options.level == "group" else _participants(options, settings)
+        if options.level == "group":
+            return process_group_level(options, settings).exit_code
+        return exit_code_of(process_participants(options, settings))
     finally:
         if options.clean_workdir:
             work_dir.empty(folder)
 
 
-def _participants(options: Options, settings: Settings) -> int:
+def process_participants(options: Options, settings: Settings) -> Sequence[ParticipantResult]:
+    """Process or plan the participants that the options select, with progress and a summary for a person.
+
+    Raises
+    ------
+    HedypetError
+        The run as a whole cannot be done.
+    """
     request = _request(options)
     dataset = Dataset(options.bids_dir, request)
     corrections = {"corrections": dataset.corrections.root} if dataset.corrections.root else {}
@@ -93,7 +106,7 @@ def _participants(options: Options, settings: Settings) -> int:
     if options.dry_run:
         results = [process(job, _silent) for job in jobs]
         console.show_plan(results)
-        return exit_code_of(results)
+        return results
     _make_output(store)
     if answer:
         write_text(store.path(names.VALIDATOR_LOG), answer)
@@ -114,9 +127,9 @@ def _participants(options: Options, settings: Settings) -> int:
             )
         )
     results += _not_begun(jobs, results)
-    code = exit_code_of(results)
-    console.summarise(sorted(results, key=lambda r: r.label), store.root, code)
-    return code
+    results.sort(key=lambda result: result.label)
+    console.summarise(results, store.root, exit_code_of(results))
+    return results
 
 
 def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
@@ -231,7 +244,14 @@ def _not_begun(jobs: Sequence[Job], results: Sequence[ParticipantResult]) -> lis
     return [lost(job, reason) for job in jobs if job.label not in done]
 
 
-def _group(options: Options, settings: Settings) -> int:
+def process_group_level(options: Options, settings: Settings) -> GroupTables:
+    """Write the tables and the page of the group, with a summary for a person.
+
+    Raises
+    ------
+    HedypetError
+        They cannot be written at all.
+    """
     output = options.output_dir.resolve()
     if not (output / "dataset_description.json").is_file():
         raise MissingInputError(
@@ -243,16 +263,15 @@ def _group(options: Options, settings: Settings) -> int:
         from hedypet_bids.pipeline import process_group
 
         tables = process_group(output, settings, splits=splits, nprocs=options.nprocs)
-    code = HedypetError.exit_code if tables.problems else 0
-    Console(verbose=options.verbosity > 0).summarise_group(tables, output, code)
-    return code
+    Console(verbose=options.verbosity > 0).summarise_group(tables, output)
+    return tables
 
 
 def exit_code_of(results: Sequence[ParticipantResult]) -> int:
-    """0 when all went well; the common code when everyone failed for the same reason; else 1."""
-    if all(result.nothing_selected for result in results):
+    """0 when all went well; the common code when everyone asked for failed for the same reason; else 1."""
+    codes = Counter(result.exit_code for result in results if not result.nothing_selected)
+    if not codes:
         return NothingSelectedError.exit_code
-    codes = Counter(result.exit_code for result in results)
     if set(codes) == {0}:
         return 0
     return next(iter(codes)) if len(codes) == 1 else HedypetError.exit_code

@@ -21,7 +21,7 @@ from hedypet_bids.io.tables import write_table
 from hedypet_bids.kernels.kinetics import KineticModel, models_of
 from hedypet_bids.model import InputCheck, Subject
 from hedypet_bids.pipeline import process_participant
-from hedypet_bids.run.job import Job, ParticipantResult, subject_of
+from hedypet_bids.run.job import Job, ParticipantResult, is_other_part, of_both, subject_of
 from hedypet_bids.run.options import WORK_DIR_VARIABLE
 from hedypet_bids.run.schedule import Notify, Schedule
 from hedypet_bids.steps.step import Context
@@ -64,6 +64,8 @@ def _run(job: Job, schedule: Schedule, log_folder: Path) -> ParticipantResult:
         subject = None
         try:
             subject = subject_of(job)
+            if not subject.scans and not subject.broken:
+                return ParticipantResult(job.label, nothing_selected=True)
             _log_notes(subject)
             models = models_of(job.settings)
             _write_plan(log_folder, subject, models, job)
@@ -76,8 +78,6 @@ def _run(job: Job, schedule: Schedule, log_folder: Path) -> ParticipantResult:
         finally:
             _write_records(log_folder / "steps.tsv", schedule.records)
         _write_manifest(job, schedule, subject)
-    if not subject.scans and not subject.broken:
-        return ParticipantResult(job.label, nothing_selected=True)
     broken = "\n".join(f"{scan.name or 'images'}: {scan.reason}" for scan in subject.broken)
     code = schedule.exit_code or _code_of_broken(subject)
     return ParticipantResult(
@@ -100,7 +100,12 @@ def _write_manifest(
     outputs = schedule.outputs()
     pages = {name: o.path for o in outputs if o.kind == ("page",) for name in o.scans}
     failed = [
-        *(StepRecord("inputs", "failed", s.reason, about=str(s.name), exit_code=s.exit_code) for s in broken),
+        *(
+            StepRecord(
+                "inputs", "failed", s.reason, about=str(s.name), exit_code=s.exit_code, scans=(str(s.name),)
+            )
+            for s in broken
+        ),
         *([StepRecord("inputs", "failed", str(failure), exit_code=failure.exit_code)] if failure else []),
     ]
     manifest = Manifest(
@@ -122,8 +127,9 @@ def _write_manifest(
         old = Manifest.read(job.store.root, job.label)
     except BadDataError:
         old = None
-    gone = [scan.name for scan in broken]
-    in_dataset = [name for name in subject.all_scans if name not in gone] if subject else []
+    if old is not None and is_other_part(job, old.run):
+        manifest = replace(manifest, steps=of_both(old.steps, manifest.steps))
+    in_dataset = subject.all_scans if subject else ()
     merged(manifest, old, in_dataset=in_dataset, root=job.store.root).write(job.store.root)
 
 
