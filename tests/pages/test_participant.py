@@ -454,13 +454,15 @@ def test_a_crash_is_told_with_its_log_and_kept_when_only_the_report_is_made_agai
 
 
 @pytest.mark.slow
-def test_files_that_cannot_be_read_leave_a_sentence(
+def test_results_that_were_damaged_leave_a_sentence(
     browser: Browser, phantom_run: Run, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(phantom_run.output, output)
-    only(output / "sub-001", "*_recording-aortavoi2ml5pxtop_desc-idif_blood.tsv").write_bytes(b"")
-    only(output / "sub-001", "*_space-head_seg-synthseg_res-1mm_dseg.nii.gz").write_bytes(b"no image")
+    blood = only(output / "sub-001", "*_recording-aortavoi2ml5pxtop_desc-idif_blood.tsv")
+    brain = only(output / "sub-001", "*_space-head_seg-synthseg_res-1mm_dseg.nii.gz")
+    blood.write_bytes(b"")
+    brain.write_bytes(b"no image")
     done = hedypet(
         phantom_run.bids,
         output,
@@ -469,8 +471,7 @@ def test_files_that_cannot_be_read_leave_a_sentence(
     assert done.returncode == 0, done.stderr
     browser.open(output / "sub-001.html")
     assert browser.console_errors() == []
-    text = browser.run("return document.body.innerText")
-    assert "Not shown: the input functions." in text and "cannot be read as a table" in text
-    assert "Not shown: the segmentations." in text and "cannot be read as NIfTI" in text
+    assert blood.name in browser.find("#input-functions + .note")[0].text
+    assert brain.name in browser.find("#missing")[0].text
     assert len(browser.find("#uptake ~ .images img")) >= 4
     assert len(browser.find("#organ-table tr")) > 10

@@ -13,7 +13,9 @@ from hedypet_bids.io.manifest import Manifest, Output, ScanEntry, ScanOutputs, S
 from hedypet_bids.io.store import Store
 from hedypet_bids.model import BrokenScan, FrameTimes, Person, PetMetadata, Scan, Subject
 from hedypet_bids.names import ScanName, Source
-from hedypet_bids.report.participant import write_participant_page
+from hedypet_bids.report.participant import write_participant_page, write_scan_page
+from hedypet_bids.report.summary import ScanPage
+from hedypet_bids.settings import Settings
 
 NAMES = [ScanName("a", "18FFDG"), ScanName("b", "18FFDG"), ScanName("c", "11CPIB"), ScanName("d", "11CPIB")]
 
@@ -108,3 +110,16 @@ def test_without_a_manifest_scans_of_earlier_runs_are_still_found(tmp_path: Path
     parser = Rows()
     parser.feed((tmp_path / "sub-01.html").read_text())
     assert [links for _, links in parser.rows[1:]] == [[], [f"sub-01_{NAMES[1]}.html"]]
+
+
+def test_tables_that_cannot_be_read_leave_the_rest_of_the_page(tmp_path: Path, scan: Scan) -> None:
+    (tmp_path / "sub-01_recording-x_blood.tsv").touch()
+    (tmp_path / "sub-01_norm.tsv").write_text("name\tvalue\tmethod\treason\nsuv\t3000\tweight\tn/a\n")
+    files = {("blood", "x"): "sub-01_recording-x_blood.tsv", ("constants",): "sub-01_norm.tsv"}
+    outputs = ScanOutputs({kind: tmp_path / name for kind, name in files.items()})
+    log_folder = tmp_path / "sub-01" / "log" / "run"
+    write_scan_page(ScanPage(scan, {}, outputs, [], Settings(), Store(tmp_path), log_folder))
+    text = (tmp_path / f"{scan.stem}.html").read_text()
+    assert "Not shown: the input functions" in text and files["blood", "x"] in text
+    assert 'id="constants-table"' in text and "3000" in text
+    assert (tmp_path / "logs" / "CITATION.md").is_file()
