@@ -335,7 +335,7 @@ class Scan:
     @property
     def about(self) -> str:
         """The scan in messages and records; empty where the participant has no other."""
-        return "" if self.alone else str(self.name)
+        return "" if self.alone else self.name.title
 
     @property
     def stem(self) -> str:

@@ -109,6 +109,11 @@ class ScanName:
         found = {"ses": self.session, "trc": self.tracer, "run": self.run}
         return {key: value for key, value in found.items() if value}
 
+    @property
+    def title(self) -> str:
+        """What it is called among others, of which one may have no entities."""
+        return str(self) or "scan"
+
     def could_name(self, file_name: str) -> bool:
         """Whether no entity of a file's name says that it is of another scan."""
         told = entities_of(file_name)
@@ -263,7 +268,7 @@ def quality(pet: Source) -> str:
 
 def page_stem(label: str, scan: ScanName | None = None) -> str:
     """What the page and pictures of a scan are called; without a scan those of the participant."""
-    return "_".join(filter(None, [f"sub-{label}", str(scan or "")]))
+    return f"sub-{label}" if scan is None else f"sub-{label}_{scan.title}"
 
 
 def report(stem: str) -> str:

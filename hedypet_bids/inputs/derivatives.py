@@ -132,15 +132,19 @@ def _ready_segmentations(scan: Scan, derivatives: Mapping[str, Path]) -> dict[st
 
 
 def _segmentation_files(folder: Path, image: Source, task: Task) -> list[Path]:
-    """Ready label images of one task that are named after an image (its session, rec and acq)."""
+    """Ready label images of one task that are named after an image (its session, rec and acq).
+
+    Those with exactly its entities go before others, which may be of another image.
+    """
     of_image = names.entities_of(image.path.name)
-    matches = []
+    matches: dict[bool, list[Path]] = {}
     for path in sorted(folder.rglob(f"*_seg-{task.name}*_dseg.nii*")):
         entities = names.entities_of(path.name)
         same = all(entities.get(key, value) == value for key, value in of_image.items())
         if same and "space" not in entities and _task_of(entities["seg"]) is task:
-            matches.append(path)
-    return matches
+            exact = of_image.keys() == entities.keys() - {"seg", "desc"}
+            matches.setdefault(exact, []).append(path)
+    return matches.get(True) or matches.get(False, [])
 
 
 def _task_of(label: str) -> Task | None:

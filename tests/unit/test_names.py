@@ -100,14 +100,14 @@ def test_transforms_say_to_which_of_several_images(told_apart_by: dict[str, str]
 @pytest.mark.parametrize(
     ("name", "text", "stem"),
     [
-        (ScanName(), "", "sub-1"),
+        (ScanName(), "", "sub-1_scan"),
         (ScanName("a"), "ses-a", "sub-1_ses-a"),
         (ScanName("a", "18FFDG", "2"), "ses-a_trc-18FFDG_run-2", "sub-1_ses-a_trc-18FFDG_run-2"),
         (ScanName(run="01"), "run-01", "sub-1_run-01"),
     ],
 )
 def test_scans_are_called_by_their_entities(name: ScanName, text: str, stem: str) -> None:
-    assert str(name) == text
+    assert str(name) == text and names.page_stem("1") == "sub-1"
     assert names.page_stem("1", name) == stem
     assert names.report(stem) == f"{stem}.html"
     assert names.figure("1", stem, "aorta") == f"sub-1/figures/{stem}_desc-aorta.svg"
