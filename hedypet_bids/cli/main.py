@@ -464,9 +464,7 @@ def certificates_of(given: argparse.Namespace) -> tuple[Path, Path, Path] | None
         return None
     missing = [flags[name] for name, path in files.items() if path is None]
     if missing:
-        raise UsageError(
-            f"--tls-ca-file, --tls-cert, --tls-key belong together; add {', '.join(missing)}."
-        )
+        raise UsageError(f"--tls-ca-file, --tls-cert, --tls-key belong together; add {', '.join(missing)}.")
     gone = [f"{flags[name]} {path}" for name, path in files.items() if not path.is_file()]
     if gone:
         raise UsageError(f"These files do not exist: {', '.join(gone)}.")

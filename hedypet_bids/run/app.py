@@ -121,7 +121,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
                 workers=workers,
                 notify=progress.step,
                 lost=progress.lost,
-                enough=lambda result: options.stop_on_first_crash and result.failed,
+                enough=_has_failed if options.stop_on_first_crash else None,
                 in_two=InTwo(gpu_part, joined) if options.device.startswith("gpu") else None,
             )
         )
@@ -226,6 +226,10 @@ class _Progress:
             "more memory (--mem-mb), fewer processes (--nprocs) or --low-mem, then run the same command "
             "again; finished steps are kept.",
         )
+
+
+def _has_failed(result: ParticipantResult) -> bool:
+    return result.failed
 
 
 def _not_begun(jobs: Sequence[Job], results: Sequence[ParticipantResult]) -> list[ParticipantResult]:

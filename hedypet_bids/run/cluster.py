@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,8 +26,6 @@ EXIT_TOPIC = "hedypet-worker-exit"
 MEMORY_TOPIC = "worker-restart-memory"  # Dask's own: a process was stopped for its memory
 GPU_RESOURCE = "GPU"
 """What a worker has as often as it has GPUs; segmentation of a participant takes one."""
-
-CONNECT_TIMEOUT_S = 30
 
 WORKER_SETTINGS: Mapping[str, Any] = {
     # Non-daemonic workers may fork external tools.
@@ -105,6 +104,8 @@ class Workers:
         Whether a single worker is kept to the memory as well, which takes a process of its own.
     patience_s
         How long to wait for the first worker that others start, by a queue perhaps.
+    connect_timeout_s
+        How long to wait for a scheduler to answer.
     """
 
     nprocs: int
@@ -115,6 +116,7 @@ class Workers:
     folder: Path | None = None
     always_watched: bool = False
     patience_s: float = 900.0
+    connect_timeout_s: float = 30.0
 
     def number_for(self, n_items: int) -> int:
         """Worker processes to start on this machine."""
@@ -153,7 +155,9 @@ def check_address(address: str, certificates: Certificates | None) -> None:
     Whoever reaches such a scheduler runs code as the user of its workers.
     """
     where = urlsplit(address if "://" in address else f"tcp://{address}")
-    if where.scheme == "tls" and certificates is None:
+    # Dask's own settings name certificates as well (DASK_DISTRIBUTED__COMM__TLS__CA_FILE).
+    known = certificates is not None or "DASK_DISTRIBUTED__COMM__TLS__CA_FILE" in os.environ
+    if where.scheme == "tls" and not known:
         raise UsageError(
             f"--dask-scheduler {address} needs --tls-ca-file, --tls-cert and --tls-key; docs/engine.md says "
             "how to make them."
@@ -172,7 +176,7 @@ def run_all(
     workers: Workers,
     notify: Notify,
     lost: Callable[[ItemT, str], ResultT],
-    enough: Callable[[ResultT], bool] = lambda _result: False,
+    enough: Callable[[ResultT], bool] | None = None,
     in_two: InTwo[ItemT, ResultT] | None = None,
 ) -> Iterator[ResultT]:
     """Results of ``work`` on every item, in the order in which they finish.
@@ -188,7 +192,7 @@ def run_all(
     lost
         Makes a result for an item that was given up, with the reason.
     enough
-        Whether to begin no further item after a result; those that run are finished.
+        Whether to begin no further item after a result; those that run are finished. Default: never.
     in_two
         Given: on a cluster that is already there, one step of each item goes to the workers that have a
         GPU and takes one of them, the rest to any worker.
@@ -205,58 +209,86 @@ def run_all(
     with ExitStack() as stack:
         client = _connected(stack, n_workers, workers)
         ends = _Ends(workers.share_mb(n_workers))
-        begun: set[str] = set()
-
-        def progress(event: tuple[float, tuple[str, str, str]]) -> None:
-            begun.add(event[1][0])
-            notify(*event[1])
-
-        client.subscribe_topic(PROGRESS_TOPIC, progress)
+        client.subscribe_topic(PROGRESS_TOPIC, lambda event: notify(*event[1]))
         client.subscribe_topic(EXIT_TOPIC, ends.ended)
         client.subscribe_topic(MEMORY_TOPIC, ends.stopped)
         in_two = in_two if workers.scheduler is not None else None
-        futures = {_submitted(client, work, item, in_two): item for item in items}
+        task = _Task(work, enough, f"hedypet-enough-{uuid.uuid4().hex}")
+        futures = {_submitted(client, task, item, in_two): item for item in items}
         stack.callback(client.cancel, list(futures))
         waiting = _Waiting(client, workers, wants_gpu=in_two is not None)
         for future in waiting.completed(futures):
-            failed = future.status != "finished"
-            result = lost(futures[future], ends.of(future.exception())) if failed else future.result()
-            yield result
-            if enough(result):
-                waiting.drop([f for f, item in futures.items() if _label(item) not in begun])
+            if future.status != "finished":
+                yield lost(futures[future], ends.of(future.exception()))
+            elif not isinstance(result := future.result(), _NotBegun):
+                yield result
 
 
 def _run_here(
     work: Callable[[ItemT, Notify], ResultT],
     items: Sequence[ItemT],
     notify: Notify,
-    enough: Callable[[ResultT], bool],
+    enough: Callable[[ResultT], bool] | None,
 ) -> Iterator[ResultT]:
     for item in items:
         result = work(item, notify)
         yield result
-        if enough(result):
+        if enough is not None and enough(result):
             return
 
 
-def _label(item: Any) -> str:
-    """What progress reports call an item."""
-    return str(getattr(item, "label", item))
+class _NotBegun:
+    """In the place of a result: an earlier one was enough."""
+
+
+@dataclass(frozen=True)
+class _Task(Generic[ItemT, ResultT]):
+    """What workers call, with an item."""
+
+    work: Callable[[ItemT, Notify], ResultT]
+    enough: Callable[[ResultT], bool] | None
+    event_name: str
+
+    def __call__(self, item: ItemT) -> ResultT | _NotBegun:
+        """Do the work here, unless an earlier result was enough."""
+        from distributed import Event, get_worker
+
+        worker: Any = get_worker()
+
+        def tell(label: str, step: str, state: str) -> None:
+            worker.log_event(PROGRESS_TOPIC, (label, step, state))
+
+        if self.enough is None:
+            return self.work(item, tell)
+        over = Event(self.event_name)
+        if over.is_set():
+            return _NotBegun()
+        result = self.work(item, tell)
+        # Told from here, not by the client, before this worker begins with anything else.
+        if self.enough(result):
+            over.set()
+        return result
+
+    def after(
+        self, first: ResultT | _NotBegun, rest: ItemT, join: Callable[[ResultT, ResultT], ResultT]
+    ) -> ResultT | _NotBegun:
+        """What comes after the first step of an item, with the result of both."""
+        if isinstance(first, _NotBegun):
+            return first
+        second = self(rest)
+        return first if isinstance(second, _NotBegun) else join(first, second)
 
 
 def _submitted(
-    client: Any,
-    work: Callable[[ItemT, Notify], ResultT],
-    item: ItemT,
-    in_two: InTwo[ItemT, ResultT] | None,
+    client: Any, task: _Task[ItemT, ResultT], item: ItemT, in_two: InTwo[ItemT, ResultT] | None
 ) -> Any:
     """The future of an item's result."""
     on_gpu, rest = in_two.split(item) if in_two else (None, item)
     if in_two is None or on_gpu is None:
-        return client.submit(_on_worker, work, rest, pure=False)
+        return client.submit(task, rest, pure=False)
     # Before anything else that its worker may have to do.
-    first = client.submit(_on_worker, work, on_gpu, pure=False, resources={GPU_RESOURCE: 1}, priority=1)
-    return first if rest is None else client.submit(_after, first, work, rest, in_two.join, pure=False)
+    first = client.submit(task, on_gpu, pure=False, resources={GPU_RESOURCE: 1}, priority=1)
+    return first if rest is None else client.submit(task.after, first, rest, in_two.join, pure=False)
 
 
 @dataclass
@@ -266,10 +298,9 @@ class _Waiting:
     client: Any
     workers: Workers
     wants_gpu: bool
-    _dropped: set[Any] = field(default_factory=set)
 
-    def completed(self, futures: Mapping[Any, Any]) -> Iterator[Any]:
-        """The futures as they end; without those that were dropped.
+    def completed(self, futures: Iterable[Any]) -> Iterator[Any]:
+        """The futures as they end.
 
         Raises
         ------
@@ -293,21 +324,12 @@ class _Waiting:
                     raise TryAgainError(f"{lacking} None came in {minutes:.2g} minutes.") from None
                 continue
             except (OSError, FuturesCancelledError) as fault:
-                if not self._dropped:
-                    raise self._gone() from fault
-                done = {future for future in pending if future.status != "pending"}
+                raise self._gone() from fault
             pending -= done
-            for future in done - self._dropped:
+            for future in done:
                 if future.status == "cancelled":
                     raise self._gone()
                 yield future
-            pending -= self._dropped
-
-    def drop(self, futures: Sequence[Any]) -> None:
-        """Do without these."""
-        dropped = [future for future in futures if future.status == "pending"]
-        self._dropped |= set(dropped)
-        self.client.cancel(dropped)
 
     def _asked(self, ask: Callable[[], str]) -> str:
         try:
@@ -357,7 +379,7 @@ def _connected(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
         security = workers.certificates.security() if workers.certificates else None
         try:
             return stack.enter_context(
-                Client(workers.scheduler, timeout=CONNECT_TIMEOUT_S, security=security)
+                Client(workers.scheduler, timeout=workers.connect_timeout_s, security=security)
             )
         except (OSError, TimeoutError, ValueError) as fault:
             raise TryAgainError(
@@ -366,7 +388,7 @@ def _connected(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
             ) from fault
     share_mb = workers.share_mb(n_workers)
     try:
-        _talk_to_self()
+        _talk_to_self(workers.connect_timeout_s)
         # Other users of the machine reach its loopback device as well.
         security = Security.temporary()
         stack.enter_context(dask.config.set(_https(security, Path(folder))))
@@ -396,10 +418,10 @@ def _https(security: Any, folder: Path) -> dict[str, str]:
     return {f"distributed.scheduler.dashboard.tls.{name}": str(folder / f"{name}.pem") for name in files}
 
 
-def _talk_to_self() -> None:
+def _talk_to_self(timeout_s: float) -> None:
     """Raise OSError where processes of this machine cannot reach each other; Dask would try for a minute."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        socket.create_connection(server.getsockname(), CONNECT_TIMEOUT_S).close()
+        socket.create_connection(server.getsockname(), timeout_s).close()
 
 
 @cache
@@ -471,23 +493,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return "unknown"
-
-
-def _on_worker(work: Callable[[ItemT, Notify], ResultT], item: ItemT) -> ResultT:
-    from distributed import get_worker
-
-    worker: Any = get_worker()
-
-    def tell(label: str, step: str, state: str) -> None:
-        worker.log_event(PROGRESS_TOPIC, (label, step, state))
-
-    return work(item, tell)
-
-
-def _after(
-    first: ResultT,
-    work: Callable[[ItemT, Notify], ResultT],
-    rest: ItemT,
-    join: Callable[[ResultT, ResultT], ResultT],
-) -> ResultT:
-    return join(first, _on_worker(work, rest))

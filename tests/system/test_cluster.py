@@ -27,20 +27,19 @@ from distributed import get_worker
 from running import ROOT, Run, content_of, hedypet, only
 
 from hedypet_bids.cli.main import parse
+from hedypet_bids.cli.phantom import main as write_phantom
 from hedypet_bids.cli.worker import main as worker_main
 from hedypet_bids.errors import BadDataError, TryAgainError
 from hedypet_bids.inputs.dataset import Dataset
 from hedypet_bids.io.lock import exclusive
+from hedypet_bids.io.manifest import StepRecord
 from hedypet_bids.io.store import Store
-from hedypet_bids.phantom import main as write_phantom
 from hedypet_bids.run import app
-from hedypet_bids.run.cluster import GpuParts, Workers, run_all
-from hedypet_bids.run.job import Job, gpu_part, joined
+from hedypet_bids.run.cluster import InTwo, Workers, run_all
+from hedypet_bids.run.job import Job, ParticipantResult, gpu_part, joined
 from hedypet_bids.run.memory import participant_mb
 from hedypet_bids.run.options import STEP_NAMES
-from hedypet_bids.run.schedule import ParticipantResult
 from hedypet_bids.settings import Settings
-from hedypet_bids.steps.step import StepRecord
 
 BIN = Path(sys.executable).parent
 
@@ -235,6 +234,7 @@ def test_a_lock_is_released_with_its_holder(tmp_path: Path) -> None:
         code = f"""
 from pathlib import Path
 from hedypet_bids.io.lock import exclusive
+from hedypet_bids.io.manifest import StepRecord
 with exclusive(Path({str(path)!r}), wait=False, holder="it"): pass
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -354,7 +354,7 @@ def test_memory_limits_the_workers() -> None:
         ([], 500.0, 1, True),
         (["--mem-mb", "1500"], 1e6, 2, False),
         (["--mem-mb", "500"], 1e6, 1, True),
-        (["--dask-scheduler", "tcp://x:1"], 500.0, 4, False),
+        (["--dask-scheduler", "tcp://localhost:1"], 500.0, 4, False),
     ],
 )
 def test_no_more_workers_start_than_fit_into_the_memory(
@@ -571,7 +571,7 @@ def test_parts_that_want_a_gpu_take_one_each_and_the_rest_go_anywhere(scheduler:
                 workers=Workers(1, scheduler=scheduler),
                 notify=_silent,
                 lost=lost_part,
-                gpu_parts=GpuParts(split_by_name, lambda one, two: one + two),
+                in_two=InTwo(split_by_name, lambda one, two: one + two),
             )
         )
     finally:
@@ -595,7 +595,7 @@ def die_when_bad(part: str, _notify: object) -> str:
 @pytest.mark.slow
 def test_a_part_that_kills_its_gpu_worker_costs_only_its_item(scheduler: str) -> None:
     workers = [worker(scheduler, "--gpus", "1")]
-    parts: GpuParts[str, str] = GpuParts(
+    parts: InTwo[str, str] = InTwo(
         lambda name: (f"gpu {name}", f"rest {name}"), lambda one, two: f"{one}, {two}"
     )
     try:
@@ -606,7 +606,7 @@ def test_a_part_that_kills_its_gpu_worker_costs_only_its_item(scheduler: str) ->
                 workers=Workers(1, scheduler=scheduler),
                 notify=_silent,
                 lost=_lost,
-                gpu_parts=parts,
+                in_two=parts,
             )
         )
     finally:
@@ -621,30 +621,28 @@ def test_a_part_that_kills_its_gpu_worker_costs_only_its_item(scheduler: str) ->
 def test_a_cluster_without_what_is_needed_is_told_and_waited_for(
     scheduler: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("hedypet_bids.run.cluster.PATIENCE_S", 3.0)
-    monkeypatch.setattr("hedypet_bids.run.cluster._RESTART_S", 1.0)
     monkeypatch.setattr(logging.getLogger("hedypet"), "propagate", True)
     on_cluster = partial(
         run_all,
         do_part,
         ["gpu rest"],
-        workers=Workers(1, scheduler=scheduler),
         notify=_silent,
         lost=lost_part,
-        gpu_parts=GpuParts(split_by_name, lambda one, two: one + two),
+        in_two=InTwo(split_by_name, lambda one, two: one + two),
     )
+    impatient = Workers(1, scheduler=scheduler, patience_s=3.0)
     with pytest.raises(TryAgainError, match="has no workers"):
-        list(on_cluster())
+        list(on_cluster(workers=impatient))
     workers = [worker(scheduler, "--gpus", "0")]
     try:
+        time.sleep(5)
         with pytest.raises(TryAgainError, match=r"offers a GPU.*--gpus 1"):
-            list(on_cluster())
+            list(on_cluster(workers=impatient))
         # One that comes later is found.
-        monkeypatch.setattr("hedypet_bids.run.cluster.PATIENCE_S", 60.0)
         caplog.clear()
         timer = threading.Timer(3.0, lambda: workers.append(worker(scheduler, "--gpus", "1")))
         timer.start()
-        (parts,) = on_cluster()
+        (parts,) = on_cluster(workers=replace(impatient, patience_s=60.0))
         timer.join()
     finally:
         end(workers)
@@ -761,9 +759,8 @@ def test_the_two_parts_of_a_participant_are_its_steps_and_give_one_result(tmp_pa
     assert joined(one, replace(two, exit_code=75, error="why")).error == "why"
 
 
-def test_an_address_without_a_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hedypet_bids.run.cluster.CONNECT_TIMEOUT_S", 1)
-    workers = Workers(1, scheduler="tcp://127.0.0.1:9")
+def test_an_address_without_a_scheduler_is_named() -> None:
+    workers = Workers(1, scheduler="tcp://127.0.0.1:9", connect_timeout_s=1.0)
     with pytest.raises(TryAgainError, match="there is no scheduler"):
         list(run_all(die_always, ["a"], workers=workers, notify=_silent, lost=_lost))
     began = time.monotonic()
