@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hedypet_bids.cli.boutiques import PrintDescriptor
+from hedypet_bids.cli.scheduler_options import TLS_OPTIONS, scheduler_address
 from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
 from hedypet_bids.io import work_dir
 from hedypet_bids.run.options import LEVELS_OF_PROCESSING, STEP_NAMES, Options
@@ -75,6 +76,9 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         stop_on_first_crash=given.stop_on_first_crash,
         clean_workdir=given.clean_workdir,
         dask_scheduler=given.dask_scheduler,
+        tls_ca_file=given.tls_ca_file,
+        tls_cert=given.tls_cert,
+        tls_key=given.tls_key,
         low_mem=given.low_mem,
         device=given.device,
         use_totalsegmentator=not given.no_totalsegmentator,
@@ -339,10 +343,13 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     _add(
         group,
         "--dask-scheduler",
+        type=scheduler_address,
         metavar="ADDRESS",
         help="send the participants to the hedypet-worker processes of this Dask scheduler, such as "
-        "tcp://node1:8786; with --device gpu those with a GPU segment",
+        "tls://node1:8786; with --device gpu those with a GPU segment",
     )
+    for flag, text in TLS_OPTIONS.items():
+        _add(group, flag, type=Path, metavar="FILE", help=text)
     which = group.add_mutually_exclusive_group()
     _add(
         which,

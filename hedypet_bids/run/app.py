@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import threading
@@ -11,7 +10,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 
 from hedypet_bids import names
 from hedypet_bids.errors import (
@@ -28,7 +27,7 @@ from hedypet_bids.io import work_dir
 from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.store import Store
-from hedypet_bids.run.cluster import GpuParts, Workers, available_cpus, run_all
+from hedypet_bids.run.cluster import Certificates, GpuParts, Workers, available_cpus, run_all
 from hedypet_bids.run.console import Console
 from hedypet_bids.run.job import Job, gpu_part, inputs_of, joined, lost
 from hedypet_bids.run.memory import memory_limit_mb, participant_mb, segmentation_mb
@@ -126,22 +125,17 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
     # Imported where the work is done: who only waits for workers is spared the second that the study takes.
     from hedypet_bids.run import participant
 
-    _keep_for_good()
     return participant.process(job, notify)
-
-
-@cache
-def _keep_for_good() -> None:
-    """Have the garbage collector leave out what was imported, 200,000 objects that stay to the end.
-
-    Looking at them again and again took 4 % of a short participant's time, and 0.3 s when the process ended.
-    """
-    gc.freeze()
 
 
 def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
     """As many worker processes as processors, participants and memory allow."""
-    workers = Workers(nprocs, scheduler=options.dask_scheduler, folder=options.work_dir)
+    workers = Workers(
+        nprocs,
+        scheduler=options.dask_scheduler,
+        certificates=Certificates(options.tls_ca_file, options.tls_cert, options.tls_key),
+        folder=options.work_dir,
+    )
     if options.dask_scheduler is not None:
         return workers
     if options.mem_mb:
