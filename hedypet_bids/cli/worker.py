@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prefix="hedypet-dask-", dir=folder, ignore_cleanup_errors=True
     ) as temporary:
         try:
-            security = Certificates(given.tls_ca_file, given.tls_cert, given.tls_key).security()
+            security = Certificates(given.tls_ca_file, given.tls_cert, given.tls_key).security("worker")
             asyncio.run(_work(given.scheduler, security, given.nthreads, gpus, given.memory_limit, temporary))
         except UsageError as error:
             print(f"hedypet-worker: {error}", file=sys.stderr)

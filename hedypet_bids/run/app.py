@@ -98,7 +98,7 @@ def _participants(options: Options, settings: Settings) -> int:
     _make_output(store)
     if answer:
         write_text(store.path(names.VALIDATOR_LOG), answer)
-    workers = _workers(options, jobs, nprocs)
+    workers = workers_for(options, jobs, nprocs)
     if not options.low_mem and _fit_side_by_side(jobs, workers):
         jobs = [replace(job, side_by_side=True) for job in jobs]
     progress = _Progress(console)
@@ -128,8 +128,16 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
     return participant.process(job, notify)
 
 
-def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
-    """As many worker processes as processors, participants and memory allow."""
+def workers_for(
+    options: Options, jobs: Sequence[Job], nprocs: int, *, has_mb: Callable[[], float] = memory_limit_mb
+) -> Workers:
+    """As many worker processes as processors, participants and memory allow.
+
+    Parameters
+    ----------
+    has_mb
+        Asked for the memory there is, MB, where ``--mem-mb`` does not say what may be used.
+    """
     workers = Workers(
         nprocs,
         scheduler=options.dask_scheduler,
@@ -141,7 +149,7 @@ def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
     if options.mem_mb:
         needed_mb, limit_mb = _needed_mb(jobs), float(options.mem_mb)
     elif min(nprocs, len(jobs)) > 1:
-        needed_mb, limit_mb = _needed_mb(jobs[:_ESTIMATED]), memory_limit_mb()
+        needed_mb, limit_mb = _needed_mb(jobs[:_ESTIMATED]), has_mb()
     else:
         return workers
     if needed_mb > limit_mb:

@@ -45,9 +45,6 @@ WORKER_SETTINGS = {
 
 Notify = Callable[[str, str, str], None]
 
-# Why Dask is told to cancel a task.
-_OURS = "hedypet ends"
-
 _log = logging.getLogger("hedypet")
 
 
@@ -67,8 +64,13 @@ class Certificates:
     cert: Path | None = None
     key: Path | None = None
 
-    def security(self) -> Any:
-        """Dask's object for connections that are encrypted both ways.
+    def security(self, role: str) -> Any:
+        """Dask's object for connections that are encrypted, and on which both sides show who they are.
+
+        Parameters
+        ----------
+        role
+            ``client`` or ``worker``, which differ in the settings of Dask that are used.
 
         Raises
         ------
@@ -77,31 +79,29 @@ class Certificates:
         """
         from distributed.security import Security
 
-        given = {"ca_file": self.ca_file, "cert": self.cert, "key": self.key}
-        paths = {name: None if path is None else str(path) for name, path in given.items()}
-        pairs = {
-            f"tls_{role}_{name}": paths[name] for role in ("client", "worker") for name in ("cert", "key")
+        fields = {
+            "tls_ca_file": self.ca_file,
+            f"tls_{role}_cert": self.cert,
+            f"tls_{role}_key": self.key,
         }
-        security = Security(
-            require_encryption=True,
-            tls_ca_file=paths["ca_file"],
-            **{name: path for name, path in pairs.items() if path},
-        )
-        missing = [name for name in ("tls_ca_file", *pairs) if not getattr(security, name)]
-        if missing:
+        given = {name: str(path) for name, path in fields.items() if path is not None}
+        absent = [path for path in given.values() if not Path(path).is_file()]
+        if absent:
+            raise UsageError(f"There is no certificate or key {', '.join(absent)}. {HOW_TO_ENCRYPT}")
+        security = Security(require_encryption=True, **given)
+        if not all(getattr(security, name) for name in fields):
             raise UsageError(f"A Dask scheduler needs certificates. {HOW_TO_ENCRYPT}")
         try:
-            for role in ("client", "worker"):
-                security.get_connection_args(role)
-        except OSError as fault:  # ssl.SSLError is one
+            security.get_connection_args(role)
+        except OSError as fault:  # such as ssl.SSLError
             raise UsageError(f"The certificates cannot be used: {fault}. {HOW_TO_ENCRYPT}") from fault
         return security
 
 
 HOW_TO_ENCRYPT = (
     "Whoever reaches a scheduler without encryption can run programs as its owner, so its address begins "
-    "with tls://, and it, its workers and hedypet are given --tls-ca-file, --tls-cert and --tls-key. One call "
-    "of openssl makes them; docs/engine.md (On several machines) shows it."
+    "with tls://, and it, its workers and hedypet are given --tls-ca-file, --tls-cert and --tls-key. One "
+    "call of openssl makes them; docs/engine.md (On several machines) shows it."
 )
 
 
@@ -250,7 +250,7 @@ def _run_on_cluster(
     # Imported here: one process needs no cluster, and the import takes half a second. All of it before any
     # setting is changed: what its import adds to the settings would be gone when they are set back.
     import dask
-    from distributed import as_completed
+    from distributed import Event, as_completed
 
     from hedypet_bids.run.dask_nodes import ENDS_TOPIC, RunWatch
 
@@ -272,25 +272,25 @@ def _run_on_cluster(
         wait = workers.patience
         client.register_plugin(RunWatch(run, client.id, notice_s=wait.notice_s, patience_s=wait.worker_s))
         split = gpu_parts if workers.scheduler is not None else None
-        parts = _submit(client, run, work, items, split)
-        stack.callback(client.cancel, list(parts), reason=_OURS)
+        parts = _submit(client, run, work, items, enough, split)
+        stack.callback(client.cancel, list(parts))
         done: dict[Any, ResultT] = {}
         for future, result in as_completed(
             list(parts), loop=client.loop, with_results=True, raise_errors=False
         ):
             part = parts[future]
             if future.cancelled():
-                events.raise_unless_ours(result)
-                continue
+                raise events.why_cancelled(result)
             if future.status == "error":
                 if part.then is not None:
                     continue  # what comes after it ends in the same way
                 why = _why_lost(result[1], events, workers, workers.share_mb(n_workers))
                 result = _result_of_lost(part, parts, done, why, lost, split)
+            elif result is None:
+                continue  # enough was done before it began
             done[future] = result
             if enough(result):
-                waiting = [f for f in parts if f is part.then or f.key not in events.begun]
-                client.cancel([f for f in waiting if f not in done], reason=_OURS)
+                Event(run, client).set()
             elif part.then is not None:
                 continue
             yield result
@@ -310,68 +310,69 @@ def _submit(
     run: str,
     work: Callable[[ItemT, Notify], ResultT],
     items: Sequence[ItemT],
+    enough: Callable[[ResultT], bool],
     gpu_parts: GpuParts[ItemT, ResultT] | None,
 ) -> dict[Any, _Part[ItemT]]:
     """The futures of all parts of all items, those that want a GPU before anything else on their workers."""
     parts: dict[Any, _Part[ItemT]] = {}
+    given = (work, enough, run)
     for number, item in enumerate(items):
         on_gpu, rest = gpu_parts.split(item) if gpu_parts else (None, item)
         first = None
         if on_gpu is not None:
             wishes = {"resources": {GPU_RESOURCE: 1}, "priority": 1}
-            first = client.submit(_on_worker, work, run, on_gpu, key=f"{run}-{number}-gpu", **wishes)
+            first = client.submit(_on_worker, *given, on_gpu, key=f"{run}-{number}-gpu", **wishes)
             parts[first] = _Part(on_gpu)
         if rest is not None:
-            key = f"{run}-{number}"
-            if first is None or gpu_parts is None:
-                parts[client.submit(_on_worker, work, run, rest, key=key)] = _Part(rest)
-            else:
-                then = client.submit(_after_gpu, first, gpu_parts.join, work, run, rest, key=key)
-                parts[first].then = then
-                parts[then] = _Part(rest, before=first)
+            after = (gpu_parts.join, first) if first is not None and gpu_parts is not None else ()
+            future = client.submit(_on_worker, *given, rest, *after, key=f"{run}-{number}")
+            parts[future] = _Part(rest, before=first)
+            if first is not None:
+                parts[first].then = future
     return parts
 
 
-def _on_worker(work: Callable[[ItemT, Notify], ResultT], run: str, item: ItemT) -> ResultT:
+def _on_worker(
+    work: Callable[[ItemT, Notify], ResultT],
+    enough: Callable[[ResultT], bool],
+    run: str,
+    item: ItemT,
+    join: Callable[[ResultT, ResultT], ResultT] | None = None,
+    before: ResultT | None = None,
+) -> ResultT | None:
+    """The result of an item or a part of it; None where enough was done before it began."""
     from distributed import get_worker
     from distributed.utils import sync
 
     worker: Any = get_worker()
-    # The scheduler has to know whose fault it is before it can end this process.
+    scheduler = worker.scheduler
+    if (join and before is None) or sync(worker.loop, scheduler.event_is_set, name=run):
+        return None
+    # The scheduler has to know whose fault it is before this can end the process.
     begun = {"begun": worker.get_current_task()}
-    sync(worker.loop, worker.scheduler.log_event, topic=run, msg=begun)
-    return work(item, lambda *step: worker.log_event(run, {"step": step}))
-
-
-def _after_gpu(
-    before: ResultT,
-    join: Callable[[ResultT, ResultT], ResultT],
-    work: Callable[[ItemT, Notify], ResultT],
-    run: str,
-    item: ItemT,
-) -> ResultT:
-    return join(before, _on_worker(work, run, item))
+    sync(worker.loop, scheduler.log_event, topic=run, msg=begun)
+    result = work(item, lambda *step: worker.log_event(run, {"step": step}))
+    if enough(result):
+        # Here, since this worker may begin the next item before the run has seen the result.
+        sync(worker.loop, scheduler.event_set, name=run)
+    return join(before, result) if join and before is not None else result
 
 
 class _Events:
     """What the processes of the cluster report while they work."""
 
     def __init__(self, notify: Notify, scheduler: str | None) -> None:
-        self.begun: set[str] = set()
         self._notify = notify
         self._address = f" at {scheduler}" if scheduler else ""
         self._ends: dict[str, dict[str, Any]] = {}
         self._changed = threading.Condition()
 
     def of_run(self, event: tuple[float, dict[str, Any]]) -> None:
-        """A task has begun, a step has begun or ended, or no task can run."""
-        message = event[1]
-        if "begun" in message:
-            self.begun.add(message["begun"])
-        elif "step" in message:
-            self._notify(*message["step"])
-        else:
-            _log.warning("%s", self._what_it_lacks(message["lacks"]))
+        """A step has begun or ended, or no task can run."""
+        if "step" in event[1]:
+            self._notify(*event[1]["step"])
+        elif "lacks" in event[1]:
+            _log.warning("%s", self._what_it_lacks(event[1]["lacks"]))
 
     def of_ends(self, event: tuple[float, dict[str, Any]]) -> None:
         """A worker process has ended."""
@@ -385,17 +386,15 @@ class _Events:
             self._changed.wait_for(lambda: address in self._ends, within_s)
             return self._ends.get(address)
 
-    def raise_unless_ours(self, cancelled: Any) -> None:
-        """TryAgainError where a task was cancelled by others than this run."""
+    def why_cancelled(self, cancelled: Any) -> TryAgainError:
+        """The error of a run whose task was cancelled."""
         from hedypet_bids.run.dask_nodes import NO_GPU, NO_WORKERS
 
         if cancelled.reason in (NO_GPU, NO_WORKERS):
-            raise TryAgainError(f"{self._what_it_lacks(cancelled.reason)} {cancelled.msg}")
-        if cancelled.reason != _OURS:
-            raise TryAgainError(
-                f"The Dask scheduler{self._address} is gone. Run the same command again; finished steps are "
-                "kept."
-            )
+            return TryAgainError(f"{self._what_it_lacks(cancelled.reason)} {cancelled.msg}")
+        return TryAgainError(
+            f"The Dask scheduler{self._address} is gone. Run the same command again; finished steps are kept."
+        )
 
     def _what_it_lacks(self, lack: str) -> str:
         from hedypet_bids.run.dask_nodes import NO_GPU
@@ -415,7 +414,7 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
     from hedypet_bids.run.dask_nodes import PrivateScheduler, PrivateWorker, TellingNanny
 
     if workers.scheduler is not None:
-        security = workers.certificates.security()
+        security = workers.certificates.security("client")
         try:
             return stack.enter_context(
                 Client(workers.scheduler, timeout=workers.patience.connect_s, security=security)

@@ -6,6 +6,7 @@ Imports Dask, which takes half a second: to be imported where there are workers,
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -89,6 +90,7 @@ class RunWatch(SchedulerPlugin):  # type: ignore[misc]
         self._notice_s, self._patience_s = notice_s, patience_s
         self._scheduler: Any = None
         self._begun: set[str] = set()
+        self._ends: Counter[str] = Counter()
         self._states: dict[str, str] = {}
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -106,6 +108,7 @@ class RunWatch(SchedulerPlugin):  # type: ignore[misc]
         """Note that a task has begun, and take back the blame when a worker has ended."""
         if topic == self.name and "begun" in msg:
             self._begun.add(msg["begun"])
+            self._scheduler.tasks[msg["begun"]].suspicious = self._ends[msg["begun"]]
         elif topic == "all" and msg.get("action") == "remove-worker" and not msg["expected"]:
             self._blame_those_begun(msg["processing-tasks"])
 
@@ -114,9 +117,10 @@ class RunWatch(SchedulerPlugin):  # type: ignore[misc]
         begun = [task for task in tasks if task.key in self._begun]
         # One that could not even report that it had begun: the first in the worker's order.
         blamed = begun or sorted(tasks, key=lambda task: task.priority)[:1]
+        self._ends.update(task.key for task in blamed)
         for task in tasks:
-            if task not in blamed:
-                task.suspicious -= 1
+            # Dask looks at it as soon as a worker ends: what only waits then must not be near its limit.
+            task.suspicious = 0 if begun or task not in blamed else self._ends[task.key]
         self._begun.difference_update(keys)
 
     def transition(self, key: Any, _start: str, finish: str, *_given: object, **_more: object) -> None:
