@@ -21,7 +21,6 @@ from hedypet_bids.kernels.resampling.resample import (
     resample_slabs,
     topogram_grid,
 )
-from hedypet_bids.kernels.resampling.resample import resample as resampling
 from hedypet_bids.model import Grid
 
 
@@ -120,13 +119,16 @@ def test_shapes_and_affines_at_random_agree_with_scipy(data):
 
 @pytest.mark.parametrize("target_mm", [1.0, 4.0], ids=["finer", "coarser"])
 @pytest.mark.parametrize("order", [1, 3])
-def test_fast_path_equals_general_path(monkeypatch, order, target_mm):
-    target = Grid((14, 15, 19), ras(target_mm, (-18.3, -33.1, -37.7)))
-    fast = resample_image(NOISE, SOURCE, target, order=order, outside=-1.0)
-    monkeypatch.setattr(resampling, "_aligned", lambda *_: False)
-    general = resample_image(NOISE, SOURCE, target, order=order, outside=-1.0)
-    assert (fast == -1.0).any() == (general == -1.0).any()
-    assert np.abs(fast - general).max() <= 1e-4 * np.ptp(NOISE)
+def test_a_grid_that_is_all_but_aligned_gives_what_an_aligned_one_gives(order, target_mm):
+    """The way for grids along the axes of the source, and the general one: a turn too small to see lies between."""
+    aligned = Grid((14, 15, 19), ras(target_mm, (-18.3, -33.1, -37.7)))
+    turned = Grid(aligned.shape, aligned.affine @ rigid((0.0, 0.0, 0.005), 0))
+    found, expected = (resample_image(NOISE, SOURCE, t, order=order, outside=-1.0) for t in (turned, aligned))
+    assert (expected == -1.0).any() == (found == -1.0).any()
+    # A voxel on the edge of the field of view may fall to either side.
+    inside = (found != -1.0) & (expected != -1.0)
+    assert inside.mean() > 0.5
+    assert np.abs(found - expected)[inside].max() <= 2e-3 * np.ptp(NOISE)
 
 
 def test_long_lines_in_slabs_equal_the_whole():
