@@ -98,6 +98,12 @@ class StoppedBySignal(BaseException):
     exit_code = 75
 
 
+def error_of(exit_code: int) -> type[HedypetError]:
+    """The kind of error that ends the program with an exit code."""
+    kinds: list[type[HedypetError]] = [HedypetError, *HedypetError.__subclasses__()]
+    return next((kind for kind in kinds if kind.exit_code == exit_code), HedypetError)
+
+
 class Problems:
     """Gathers errors that do not depend on each other, so that all of them are told at once."""
 

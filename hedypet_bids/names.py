@@ -311,6 +311,17 @@ def readout(table: str, extension: str) -> str:
     return f"readouts/{table}{extension}"
 
 
+SCAN_COLUMNS = ("Subject", "Session", "Tracer", "Run")
+"""The columns of group tables that say which scan a row is of."""
+
+NORMALISATIONS: Mapping[str, str] = {
+    "SUV": "SUV Denominator [Bq/mL]",
+    "SUL Decazes": "SUL Decazes Denominator [Bq/mL]",
+    "SUL Janma": "SUL Janma Denominator [Bq/mL]",
+    "SUL James": "SUL James Denominator [Bq/mL]",
+}
+"""For each normalisation of activity the column of ``metadata`` with what it is divided by, Bq/g."""
+
 GROUP_REPORT = "group.html"
 VALIDATOR_LOG = "logs/bids-validator.json"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hedypet_bids.cli.boutiques import PrintDescriptor
 from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
 from hedypet_bids.io import work_dir
-from hedypet_bids.run.options import LEVELS_OF_PROCESSING, STEP_NAMES, Options
+from hedypet_bids.run.options import LEVELS_OF_PROCESSING, STEP_NAMES, Options, check_output
 from hedypet_bids.version import __version__
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         raise UnknownLevelError(
             f"Unknown analysis level {given.analysis_level!r}; expected one of {', '.join(LEVELS)}."
         )
-    _check_output(given.bids_dir, given.output_dir)
+    check_output(given.bids_dir, given.output_dir)
     return Options(
         bids_dir=given.bids_dir,
         output_dir=given.output_dir,
@@ -79,6 +79,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         stop_on_first_crash=given.stop_on_first_crash,
         clean_workdir=given.clean_workdir,
         dask_scheduler=given.dask_scheduler,
+        certificates=certificates_of(given),
         low_mem=given.low_mem,
         device=given.device,
         use_totalsegmentator=not given.no_totalsegmentator,
@@ -393,8 +394,9 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         "--dask-scheduler",
         metavar="ADDRESS",
         help="send the participants to the hedypet-worker processes of this Dask scheduler, such as "
-        "tcp://node1:8786; with --device gpu those with a GPU segment",
+        "tls://node1:8786; with --device gpu those with a GPU segment",
     )
+    add_certificates(group)
     which = group.add_mutually_exclusive_group()
     _add(
         which,
@@ -441,6 +443,36 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     _add(group, "-v", "--verbose", action="count", default=0, help="log more; twice for debugging")
 
 
+def add_certificates(group: argparse._ActionsContainer) -> None:
+    """The options with which a run or a worker proves to a scheduler who it is."""
+    for name, holds in (("ca-file", "certificate of the authority"), ("cert", "certificate"), ("key", "key")):
+        text = f"PEM file with the {holds} of the Dask scheduler, as 'dask scheduler' takes it"
+        _add(group, f"--tls-{name}", type=Path, metavar="FILE", help=text)
+
+
+def certificates_of(given: argparse.Namespace) -> tuple[Path, Path, Path] | None:
+    """The three files of :func:`add_certificates`; None where none is given.
+
+    Raises
+    ------
+    UsageError
+        Some of them are not given, or not there.
+    """
+    files = {name: getattr(given, f"tls_{name}") for name in ("ca_file", "cert", "key")}
+    flags = {name: f"--tls-{name.replace('_', '-')}" for name in files}
+    if not any(files.values()):
+        return None
+    missing = [flags[name] for name, path in files.items() if path is None]
+    if missing:
+        raise UsageError(
+            f"--tls-ca-file, --tls-cert, --tls-key belong together; add {', '.join(missing)}."
+        )
+    gone = [f"{flags[name]} {path}" for name, path in files.items() if not path.is_file()]
+    if gone:
+        raise UsageError(f"These files do not exist: {', '.join(gone)}.")
+    return files["ca_file"], files["cert"], files["key"]
+
+
 def _add(group: argparse._ActionsContainer, *flags: str, **options: object) -> None:
     """Add an option that answers to dashes and to underscores, as BIDS Apps are called both ways."""
     underscored = [f"--{flag[2:].replace('-', '_')}" for flag in flags if flag.startswith("--")]
@@ -478,13 +510,3 @@ def _named_paths(items: Sequence[str]) -> dict[str, Path]:
             )
         named[name] = Path(path)
     return named
-
-
-def _check_output(bids_dir: Path, output_dir: Path) -> None:
-    raw, output = bids_dir.resolve(), output_dir.resolve()
-    inside = output == raw or (raw in output.parents and output.relative_to(raw).parts[0] != "derivatives")
-    if inside:
-        raise UsageError(
-            f"The output folder {output_dir} lies inside the raw dataset {bids_dir}. "
-            f"Choose a folder outside it, or {bids_dir / 'derivatives' / 'hedypet'}."
-        )

@@ -216,7 +216,7 @@ def _joined(
     order: Mapping[str, int],
     others: Collection[str],
 ) -> tuple[_Item, ...]:
-    """Steps or outputs of a run, and those of an earlier one that are of other scans, in the order of scans."""
+    """Steps or outputs of a run, and those of other scans of an earlier one, in the order of scans."""
     place = {key(item): at for at, item in enumerate(new)}
     former = {key(item): at for at, item in enumerate(old)}
     whose: dict[str, list[str]] = {key(item): [name for name in item.scans if name in others] for item in old}

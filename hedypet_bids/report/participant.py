@@ -121,7 +121,6 @@ def write_participant_page(
         "participant.html",
         label=subject.label,
         rows=rows,
-        entities=[key for key in ("session", "tracer", "run") if any(row[key] for row in rows)],
         shared=shared,
     )
 
@@ -173,7 +172,6 @@ def _row_of_this_run(scan: Scan, outputs: ScanOutputs, records: Sequence[StepRec
 
 def _row(name: ScanName, state: str, page: Path | None = None) -> dict[str, Any]:
     return {
-        **dataclasses.asdict(name),
         "title": _titled(name),
         "state": state,
         "page": page.name if page else "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import threading
@@ -11,7 +10,8 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
+from typing import TYPE_CHECKING
 
 from hedypet_bids import names
 from hedypet_bids.errors import (
@@ -29,7 +29,7 @@ from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.store import Store
 from hedypet_bids.model import Subject
-from hedypet_bids.run.cluster import GpuParts, Workers, available_cpus, run_all
+from hedypet_bids.run.cluster import Certificates, InTwo, Workers, available_cpus, check_address, run_all
 from hedypet_bids.run.console import Console
 from hedypet_bids.run.job import Job, ParticipantResult, gpu_part, joined, lost, subject_of
 from hedypet_bids.run.memory import memory_limit_mb, participant_mb, segmentation_mb
@@ -38,6 +38,9 @@ from hedypet_bids.run.preflight import segmentation_tools
 from hedypet_bids.settings import Settings
 from hedypet_bids.tools.validator import validate_dataset
 from hedypet_bids.version import __version__
+
+if TYPE_CHECKING:
+    from hedypet_bids.group.readouts import GroupTables
 
 # Without --mem-mb the memory of so many participants is estimated: a look at hundreds would take a minute.
 _ESTIMATED = 4
@@ -57,13 +60,22 @@ def run(options: Options, settings: Settings) -> int:
     _stop_on_sigterm()
     folder = work_dir.prepare(options.work_dir)
     try:
-        return _group(options, settings) if options.level == "group" else _participants(options, settings)
+        if options.level == "group":
+            return process_group_level(options, settings).exit_code
+        return exit_code_of(process_participants(options, settings))
     finally:
         if options.clean_workdir:
             work_dir.empty(folder)
 
 
-def _participants(options: Options, settings: Settings) -> int:
+def process_participants(options: Options, settings: Settings) -> Sequence[ParticipantResult]:
+    """Process or plan the participants that the options select, with progress and a summary for a person.
+
+    Raises
+    ------
+    HedypetError
+        The run as a whole cannot be done.
+    """
     request = _request(options)
     dataset = Dataset(options.bids_dir, request)
     corrections = {"corrections": dataset.corrections.root} if dataset.corrections.root else {}
@@ -93,7 +105,7 @@ def _participants(options: Options, settings: Settings) -> int:
     if options.dry_run:
         results = [process(job, _silent) for job in jobs]
         console.show_plan(results)
-        return exit_code_of(results)
+        return results
     _make_output(store)
     if answer:
         write_text(store.path(names.VALIDATOR_LOG), answer)
@@ -110,13 +122,13 @@ def _participants(options: Options, settings: Settings) -> int:
                 notify=progress.step,
                 lost=progress.lost,
                 enough=lambda result: options.stop_on_first_crash and result.failed,
-                gpu_parts=GpuParts(gpu_part, joined) if options.device.startswith("gpu") else None,
+                in_two=InTwo(gpu_part, joined) if options.device.startswith("gpu") else None,
             )
         )
     results += _not_begun(jobs, results)
-    code = exit_code_of(results)
-    console.summarise(sorted(results, key=lambda r: r.label), store.root, code)
-    return code
+    results.sort(key=lambda result: result.label)
+    console.summarise(results, store.root, exit_code_of(results))
+    return results
 
 
 def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
@@ -124,24 +136,16 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
     # Imported where the work is done: who only waits for workers is spared the second that the study takes.
     from hedypet_bids.run import participant
 
-    _keep_for_good()
     return participant.process(job, notify)
-
-
-@cache
-def _keep_for_good() -> None:
-    """Have the garbage collector leave out what was imported, 200,000 objects that stay to the end.
-
-    Looking at them again and again took 4 % of a short participant's time, and 0.3 s when the process ended.
-    """
-    gc.freeze()
 
 
 def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
     """As many worker processes as processors, participants and memory allow."""
-    workers = Workers(nprocs, scheduler=options.dask_scheduler, folder=options.work_dir)
+    workers = Workers(nprocs, folder=options.work_dir)
     if options.dask_scheduler is not None:
-        return workers
+        certificates = Certificates(*options.certificates) if options.certificates else None
+        check_address(options.dask_scheduler, certificates)
+        return replace(workers, scheduler=options.dask_scheduler, certificates=certificates)
     if options.mem_mb:
         needed_mb, limit_mb = _needed_mb(jobs), float(options.mem_mb)
     elif min(nprocs, len(jobs)) > 1:
@@ -231,7 +235,14 @@ def _not_begun(jobs: Sequence[Job], results: Sequence[ParticipantResult]) -> lis
     return [lost(job, reason) for job in jobs if job.label not in done]
 
 
-def _group(options: Options, settings: Settings) -> int:
+def process_group_level(options: Options, settings: Settings) -> GroupTables:
+    """Write the tables and the page of the group, with a summary for a person.
+
+    Raises
+    ------
+    HedypetError
+        They cannot be written at all.
+    """
     output = options.output_dir.resolve()
     if not (output / "dataset_description.json").is_file():
         raise MissingInputError(
@@ -243,9 +254,8 @@ def _group(options: Options, settings: Settings) -> int:
         from hedypet_bids.pipeline import process_group
 
         tables = process_group(output, settings, splits=splits, nprocs=options.nprocs)
-    code = HedypetError.exit_code if tables.problems else 0
-    Console(verbose=options.verbosity > 0).summarise_group(tables, output, code)
-    return code
+    Console(verbose=options.verbosity > 0).summarise_group(tables, output)
+    return tables
 
 
 def exit_code_of(results: Sequence[ParticipantResult]) -> int:

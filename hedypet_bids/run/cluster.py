@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import re
 import signal
 import socket
 import tempfile
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
-from hedypet_bids.errors import TryAgainError
+from hedypet_bids.errors import TryAgainError, UsageError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
-AnswerT = TypeVar("AnswerT")
 
 PROGRESS_TOPIC = "hedypet-progress"
-GPU_RESOURCE = "gpu"
-"""What a worker has as often as it has GPUs; each part of an item that wants a GPU takes one."""
+EXIT_TOPIC = "hedypet-worker-exit"
+MEMORY_TOPIC = "worker-restart-memory"  # Dask's own: a process was stopped for its memory
+GPU_RESOURCE = "GPU"
+"""What a worker has as often as it has GPUs; segmentation of a participant takes one."""
 
 CONNECT_TIMEOUT_S = 30
-# Workers of a cluster are started by others, by a queue perhaps: how long to wait, and how often to look.
-PATIENCE_S = 900.0
-_LOOK_UP_S = 2.0
-# A worker that died is there again after some seconds.
-_RESTART_S = 10.0
-# An item that takes less is small, and the next one would only fault the same pages in anew.
-_LONG_S = 10.0
 
-WORKER_SETTINGS = {
+WORKER_SETTINGS: Mapping[str, Any] = {
     # Non-daemonic workers may fork external tools.
     "distributed.worker.daemon": False,
     # A worker is stopped at its share, not before; one that only waits for memory that Python does not give
@@ -53,12 +45,42 @@ WORKER_SETTINGS = {
     # processor, and every turn in a worker takes the interpreter from the thread that computes.
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
+    # Pages about tasks and memory, which nobody here looks at.
+    "distributed.worker.http.routes": [],
 }
 """Dask's settings for worker processes, here and of ``hedypet-worker``."""
+
+_OF_OUR_SCHEDULER: Mapping[str, Any] = {
+    "distributed.scheduler.http.routes": [],
+    # One for its own repetition, and two for having waited on a worker that another participant killed.
+    "distributed.scheduler.allowed-failures": 3,
+    # A participant waits at the scheduler, where a worker that dies cannot take it along.
+    "distributed.scheduler.worker-saturation": 1.0,
+}
 
 Notify = Callable[[str, str, str], None]
 
 _log = logging.getLogger("hedypet")
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files with which a run, a scheduler and its workers know each other."""
+
+    ca_file: Path
+    cert: Path
+    key: Path
+
+    def security(self) -> Any:
+        """What Dask takes."""
+        from distributed import Security
+
+        of_all = {
+            f"tls_{role}_{kind}": str(path)
+            for role in ("client", "worker", "scheduler")
+            for kind, path in (("cert", self.cert), ("key", self.key))
+        }
+        return Security(tls_ca_file=str(self.ca_file), require_encryption=True, **of_all)
 
 
 @dataclass(frozen=True)
@@ -75,18 +97,24 @@ class Workers:
         Memory that one item needs; fewer workers are started where more would not fit.
     scheduler
         Address of a Dask scheduler whose workers do the work instead.
+    certificates
+        For that scheduler; None where it is on this machine and does not ask for them.
     folder
         For the temporary files of the workers; None: the system's.
     always_watched
         Whether a single worker is kept to the memory as well, which takes a process of its own.
+    patience_s
+        How long to wait for the first worker that others start, by a queue perhaps.
     """
 
     nprocs: int
     memory_mb: float | None = None
     item_mb: float = 0.0
     scheduler: str | None = None
+    certificates: Certificates | None = None
     folder: Path | None = None
     always_watched: bool = False
+    patience_s: float = 900.0
 
     def number_for(self, n_items: int) -> int:
         """Worker processes to start on this machine."""
@@ -99,34 +127,42 @@ class Workers:
 
 
 @dataclass(frozen=True)
-class GpuParts(Generic[ItemT, ResultT]):
-    """How items are done in two parts where only some workers of a cluster have a GPU.
+class InTwo(Generic[ItemT, ResultT]):
+    """How items are done in two steps where only some workers of a cluster have a GPU.
 
     Parameters
     ----------
     split
-        The part of an item that wants a GPU, and what comes after it; None for a part that is empty.
+        What of an item wants a GPU, and what comes after it; None for a step that is empty.
     join
-        One result of the results of both parts.
+        One result of the results of both.
     """
 
     split: Callable[[ItemT], tuple[ItemT | None, ItemT | None]]
     join: Callable[[ResultT, ResultT], ResultT]
 
 
-@dataclass(frozen=True)
-class _Part(Generic[ItemT, ResultT]):
-    """What is sent to a worker: an item or a part of it, and what is known and left to do of that item."""
-
-    item: ItemT
-    wants_gpu: bool = False
-    rest: ItemT | None = None
-    before: ResultT | None = None
-
-
 def available_cpus() -> int:
     """Processors that this process may use (an allocation may be smaller than the machine)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_address(address: str, certificates: Certificates | None) -> None:
+    """Raise UsageError for a scheduler of another machine that could be talked to without certificates.
+
+    Whoever reaches such a scheduler runs code as the user of its workers.
+    """
+    where = urlsplit(address if "://" in address else f"tcp://{address}")
+    if where.scheme == "tls" and certificates is None:
+        raise UsageError(
+            f"--dask-scheduler {address} needs --tls-ca-file, --tls-cert and --tls-key; docs/engine.md says "
+            "how to make them."
+        )
+    if where.scheme != "tls" and where.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise UsageError(
+            f"--dask-scheduler {address}: expected an address that begins with tls://. Without certificates "
+            "anybody who reaches the scheduler can run code as you; docs/engine.md says how to make them."
+        )
 
 
 def run_all(
@@ -137,7 +173,7 @@ def run_all(
     notify: Notify,
     lost: Callable[[ItemT, str], ResultT],
     enough: Callable[[ResultT], bool] = lambda _result: False,
-    gpu_parts: GpuParts[ItemT, ResultT] | None = None,
+    in_two: InTwo[ItemT, ResultT] | None = None,
 ) -> Iterator[ResultT]:
     """Results of ``work`` on every item, in the order in which they finish.
 
@@ -153,22 +189,41 @@ def run_all(
         Makes a result for an item that was given up, with the reason.
     enough
         Whether to begin no further item after a result; those that run are finished.
-    gpu_parts
-        Given: on a cluster that is already there, one part of each item goes to the workers that have a
+    in_two
+        Given: on a cluster that is already there, one step of each item goes to the workers that have a
         GPU and takes one of them, the rest to any worker.
 
     Raises
     ------
     TryAgainError
-        There is no scheduler at the address given.
+        There is no scheduler at the address given, it is gone, or no worker came that can do what waits.
     """
     n_workers = workers.number_for(len(items))
-    results: Iterator[ResultT]
     if n_workers == 1 and workers.scheduler is None and not workers.always_watched:
-        results = _run_here(work, items, notify, enough)
-    else:
-        results = _run_on_cluster(work, items, n_workers, workers, notify, lost, enough, gpu_parts)
-    yield from results
+        yield from _run_here(work, items, notify, enough)
+        return
+    with ExitStack() as stack:
+        client = _connected(stack, n_workers, workers)
+        ends = _Ends(workers.share_mb(n_workers))
+        begun: set[str] = set()
+
+        def progress(event: tuple[float, tuple[str, str, str]]) -> None:
+            begun.add(event[1][0])
+            notify(*event[1])
+
+        client.subscribe_topic(PROGRESS_TOPIC, progress)
+        client.subscribe_topic(EXIT_TOPIC, ends.ended)
+        client.subscribe_topic(MEMORY_TOPIC, ends.stopped)
+        in_two = in_two if workers.scheduler is not None else None
+        futures = {_submitted(client, work, item, in_two): item for item in items}
+        stack.callback(client.cancel, list(futures))
+        waiting = _Waiting(client, workers, wants_gpu=in_two is not None)
+        for future in waiting.completed(futures):
+            failed = future.status != "finished"
+            result = lost(futures[future], ends.of(future.exception())) if failed else future.result()
+            yield result
+            if enough(result):
+                waiting.drop([f for f, item in futures.items() if _label(item) not in begun])
 
 
 def _run_here(
@@ -184,188 +239,126 @@ def _run_here(
             return
 
 
-def _run_on_cluster(
+def _label(item: Any) -> str:
+    """What progress reports call an item."""
+    return str(getattr(item, "label", item))
+
+
+def _submitted(
+    client: Any,
     work: Callable[[ItemT, Notify], ResultT],
-    items: Sequence[ItemT],
-    n_workers: int,
-    workers: Workers,
-    notify: Notify,
-    lost: Callable[[ItemT, str], ResultT],
-    enough: Callable[[ResultT], bool],
-    gpu_parts: GpuParts[ItemT, ResultT] | None,
-) -> Iterator[ResultT]:
-    # Imported here: one process needs no cluster, and the import takes half a second. All of it before any
-    # setting is changed: what its import adds to the settings would be gone when they are set back.
-    import dask
-    import distributed  # noqa: F401
-
-    with ExitStack() as stack:
-        # What Dask would choose is shared by all runs of a user, and stays behind.
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(
-                prefix="hedypet-dask-", dir=workers.folder, ignore_cleanup_errors=True
-            )
-        )
-        stack.enter_context(
-            dask.config.set(
-                {
-                    **WORKER_SETTINGS,
-                    "temporary-directory": folder,
-                    # One for its own repetition, one for having waited on a worker that another item killed.
-                    "distributed.scheduler.allowed-failures": 2,
-                }
-            )
-        )
-        deaths = _Deaths()
-        nannies = logging.getLogger("distributed.nanny")
-        nannies.addHandler(deaths)
-        stack.callback(nannies.removeHandler, deaths)
-        client = _client(stack, n_workers, workers)
-        client.subscribe_topic(PROGRESS_TOPIC, lambda event: notify(*event[1]))
-        client.subscribe_topic("worker-restart-memory", deaths.stopped)
-        queue = _Queue(client, work, workers.scheduler)
-        stack.callback(queue.cancel)
-        split = gpu_parts if workers.scheduler is not None else None
-        queue.add(_first_part(item, split) for item in items)
-        for part, future in queue.ended():
-            if future.status != "finished":
-                result = lost(part.item, _why_lost(future.exception(), deaths, workers, n_workers))
-            else:
-                result = future.result()
-            if part.rest is not None and future.status == "finished" and not enough(result):
-                queue.add([_Part(part.rest, before=result)])
-                continue
-            if part.before is not None and split is not None:
-                result = split.join(part.before, result)
-            if enough(result):
-                queue.begin_no_more()
-            yield result
+    item: ItemT,
+    in_two: InTwo[ItemT, ResultT] | None,
+) -> Any:
+    """The future of an item's result."""
+    on_gpu, rest = in_two.split(item) if in_two else (None, item)
+    if in_two is None or on_gpu is None:
+        return client.submit(_on_worker, work, rest, pure=False)
+    # Before anything else that its worker may have to do.
+    first = client.submit(_on_worker, work, on_gpu, pure=False, resources={GPU_RESOURCE: 1}, priority=1)
+    return first if rest is None else client.submit(_after, first, work, rest, in_two.join, pure=False)
 
 
-def _first_part(item: ItemT, split: GpuParts[ItemT, ResultT] | None) -> _Part[ItemT, ResultT]:
-    on_gpu, rest = split.split(item) if split else (None, item)
-    if on_gpu is not None:
-        return _Part(on_gpu, wants_gpu=True, rest=rest)
-    assert rest is not None
-    return _Part(rest)
+@dataclass
+class _Waiting:
+    """Waits for futures, and for workers that can do them."""
 
+    client: Any
+    workers: Workers
+    wants_gpu: bool
+    _dropped: set[Any] = field(default_factory=set)
 
-class _Queue(Generic[ItemT, ResultT]):
-    """Sends to Dask no more than its workers can begin at once.
-
-    What waits on a worker falls with it when that is brought down by another part; what wants a GPU would
-    all wait on the workers that have one.
-    """
-
-    def __init__(self, client: Any, work: Callable[[ItemT, Notify], ResultT], scheduler: str | None) -> None:
-        self._client = client
-        self._work = work
-        self._address = f" at {scheduler}" if scheduler else ""
-        self._waiting: deque[_Part[ItemT, ResultT]] = deque()
-        self._waiting_for_gpu: deque[_Part[ItemT, ResultT]] = deque()
-        self._running: dict[Any, _Part[ItemT, ResultT]] = {}
-
-    def add(self, parts: Iterable[_Part[ItemT, ResultT]]) -> None:
-        """Have these parts done."""
-        for part in parts:
-            (self._waiting_for_gpu if part.wants_gpu else self._waiting).append(part)
-
-    def begin_no_more(self) -> None:
-        """Let what runs end, and forget the rest."""
-        self._waiting.clear()
-        self._waiting_for_gpu.clear()
-
-    def cancel(self) -> None:
-        """End what was sent; for a run that is itself ending."""
-        self._client.cancel(list(self._running))
-
-    def ended(self) -> Iterator[tuple[_Part[ItemT, ResultT], Any]]:
-        """Parts with their futures, as they end, until nothing waits nor runs.
+    def completed(self, futures: Mapping[Any, Any]) -> Iterator[Any]:
+        """The futures as they end; without those that were dropped.
 
         Raises
         ------
         TryAgainError
-            The scheduler is gone, or no worker came that can do what waits.
+            The scheduler is gone, or no worker came in time that can do what waits.
         """
-        stuck_since = None
-        told = False
-        while self._waiting or self._waiting_for_gpu or self._running:
-            n_threads, n_gpus = self._asked(self._capacity)
-            self._fill(n_threads, n_gpus)
-            if any(n_gpus if part.wants_gpu else n_threads for part in self._running.values()):
-                stuck_since = None
-            elif stuck_since is None:
-                stuck_since = time.monotonic()
-            elif time.monotonic() - stuck_since > PATIENCE_S:
-                raise TryAgainError(
-                    f"{self._what_it_lacks(n_threads)} None came in {PATIENCE_S / 60:.0f} minutes."
-                )
-            elif time.monotonic() - stuck_since > _RESTART_S and not told:
-                _log.warning("%s", self._what_it_lacks(n_threads))
-                told = True
-            if not self._running:
-                time.sleep(_LOOK_UP_S)
-                continue
-            self._asked(self._wait)
-            for future in [future for future in self._running if future.status != "pending"]:
-                yield self._running.pop(future), future
-
-    def _fill(self, n_threads: int, n_gpus: int) -> None:
-        """Send what can begin, parts that want a GPU first: only some workers can do them."""
-        n_gpus -= sum(part.wants_gpu for part in self._running.values())
-        while self._waiting_for_gpu and n_gpus > 0 and len(self._running) < n_threads:
-            self._submit(self._waiting_for_gpu.popleft())
-            n_gpus -= 1
-        while self._waiting and len(self._running) < n_threads:
-            self._submit(self._waiting.popleft())
-
-    def _submit(self, part: _Part[ItemT, ResultT]) -> None:
-        # Before anything else that its worker may have to do.
-        wishes = {"resources": {GPU_RESOURCE: 1}, "priority": 1} if part.wants_gpu else {}
-        future = self._client.submit(_on_worker, self._work, part.item, pure=False, retries=0, **wishes)
-        self._running[future] = part
-
-    def _wait(self) -> None:
-        """Return when a part ends, or when it is time to look at the workers again."""
         from distributed import wait
-
-        with suppress(TimeoutError):
-            wait(list(self._running), _LOOK_UP_S, return_when="FIRST_COMPLETED")
-
-    def _capacity(self) -> tuple[int, int]:
-        """Threads and GPUs of all workers."""
-        found = self._client.scheduler_info()["workers"].values()
-        n_gpus = sum(worker.get("resources", {}).get(GPU_RESOURCE, 0) for worker in found)
-        return sum(worker["nthreads"] for worker in found), int(n_gpus)
-
-    def _asked(self, ask: Callable[[], AnswerT]) -> AnswerT:
-        """The scheduler's answer; TryAgainError where it is gone."""
-        # Dask has a name of its own for futures that end with their scheduler.
         from distributed.client import FuturesCancelledError
 
+        lacking = self._asked(self._lacking)
+        if lacking:
+            _log.warning("%s", lacking)
+        pending = set(futures)
+        while pending:
+            try:
+                done = wait(list(pending), self.workers.patience_s, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                lacking = self._asked(self._lacking)
+                if lacking:
+                    minutes = self.workers.patience_s / 60
+                    raise TryAgainError(f"{lacking} None came in {minutes:.2g} minutes.") from None
+                continue
+            except (OSError, FuturesCancelledError) as fault:
+                if not self._dropped:
+                    raise self._gone() from fault
+                done = {future for future in pending if future.status != "pending"}
+            pending -= done
+            for future in done - self._dropped:
+                if future.status == "cancelled":
+                    raise self._gone()
+                yield future
+            pending -= self._dropped
+
+    def drop(self, futures: Sequence[Any]) -> None:
+        """Do without these."""
+        dropped = [future for future in futures if future.status == "pending"]
+        self._dropped |= set(dropped)
+        self.client.cancel(dropped)
+
+    def _asked(self, ask: Callable[[], str]) -> str:
         try:
             return ask()
-        except (OSError, FuturesCancelledError) as fault:
-            raise TryAgainError(
-                f"The Dask scheduler{self._address} is gone. Run the same command again; finished steps are "
-                "kept."
-            ) from fault
+        except OSError as fault:
+            raise self._gone() from fault
 
-    def _what_it_lacks(self, n_threads: int) -> str:
-        if n_threads:
+    def _lacking(self) -> str:
+        """What no worker of the scheduler has; empty where nothing is lacking."""
+        if self.workers.scheduler is None:
+            return ""
+        found = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        if not found:
             return (
-                f"No worker of the Dask scheduler{self._address} offers a GPU, which --device gpu asks for. "
-                "Start hedypet-worker on a machine with a GPU (--gpus 1 where it sees none)."
+                f"The Dask scheduler at {self.workers.scheduler} has no workers. Start some with "
+                "hedypet-worker."
             )
-        return f"The Dask scheduler{self._address} has no workers. Start some with hedypet-worker."
+        if self.wants_gpu and not any(w.get("resources", {}).get(GPU_RESOURCE, 0) for w in found):
+            return (
+                f"No worker of the Dask scheduler at {self.workers.scheduler} offers a GPU, which --device "
+                "gpu asks for. Start hedypet-worker on a machine with a GPU (--gpus 1 where it sees none)."
+            )
+        return ""
+
+    def _gone(self) -> TryAgainError:
+        address = f" at {self.workers.scheduler}" if self.workers.scheduler else ""
+        return TryAgainError(
+            f"The Dask scheduler{address} is gone. Run the same command again; finished steps are kept."
+        )
 
 
-def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
-    from distributed import Client, LocalCluster
+def _connected(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
+    """A client of the scheduler that was given, or of one with workers on this machine."""
+    # Imported here: one process needs no cluster, and the import takes half a second. All of it before any
+    # setting is changed: what its import adds to the settings would be gone when they are set back.
+    import dask
+    from distributed import Client, LocalCluster, Security
 
+    # What Dask would choose is shared by all runs of a user, and stays behind.
+    folder = stack.enter_context(
+        tempfile.TemporaryDirectory(prefix="hedypet-dask-", dir=workers.folder, ignore_cleanup_errors=True)
+    )
+    stack.enter_context(
+        dask.config.set({**WORKER_SETTINGS, **_OF_OUR_SCHEDULER, "temporary-directory": folder})
+    )
     if workers.scheduler is not None:
+        security = workers.certificates.security() if workers.certificates else None
         try:
-            return stack.enter_context(Client(workers.scheduler, timeout=CONNECT_TIMEOUT_S))
+            return stack.enter_context(
+                Client(workers.scheduler, timeout=CONNECT_TIMEOUT_S, security=security)
+            )
         except (OSError, TimeoutError, ValueError) as fault:
             raise TryAgainError(
                 f"--dask-scheduler {workers.scheduler}: there is no scheduler ({fault}). Start one with "
@@ -374,13 +367,17 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
     share_mb = workers.share_mb(n_workers)
     try:
         _talk_to_self()
+        # Other users of the machine reach its loopback device as well.
+        security = Security.temporary()
+        stack.enter_context(dask.config.set(_https(security, Path(folder))))
         cluster = LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,
-            processes=True,
+            worker_class=nanny_class(),
+            security=security,
+            protocol="tls://",
             memory_limit=None if share_mb is None else f"{share_mb}MB",
-            # On no fixed port, which another run may have, and not open to the network.
-            dashboard_address="127.0.0.1:0",
+            dashboard_address=None,
             silence_logs=logging.CRITICAL,
         )
     except (OSError, RuntimeError, TimeoutError) as fault:
@@ -391,41 +388,82 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
     return stack.enter_context(Client(stack.enter_context(cluster)))
 
 
+def _https(security: Any, folder: Path) -> dict[str, str]:
+    """Settings with which the HTTP servers that Dask always starts ask for TLS as well."""
+    files = {"cert": security.tls_scheduler_cert, "key": security.tls_scheduler_key}
+    for name, content in files.items():
+        (folder / f"{name}.pem").write_text(content)
+    return {f"distributed.scheduler.dashboard.tls.{name}": str(folder / f"{name}.pem") for name in files}
+
+
 def _talk_to_self() -> None:
     """Raise OSError where processes of this machine cannot reach each other; Dask would try for a minute."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), CONNECT_TIMEOUT_S).close()
 
 
-class _Deaths(logging.Handler):
-    """How worker processes of this machine ended, by process id, as Dask tells it."""
+@cache
+def nanny_class() -> Any:
+    """Dask's watcher of a worker process, which also tells everybody how that process ended."""
+    from distributed import Nanny
 
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self._signals: dict[int, int] = {}
-        self._stopped_mb: dict[int, float] = {}
+    class TellingNanny(Nanny):  # type: ignore[misc]
+        """Logs an event with the process id and the exit code of a worker process that ended by itself."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the signal that ended a process."""
-        told = re.search(r"process (\d+) was killed by signal (\d+)", record.getMessage())
-        if told:
-            self._signals[int(told[1])] = int(told[2])
+        _started_pid: int | None = None
+
+        async def instantiate(self) -> Any:
+            status = await super().instantiate()
+            self._started_pid = self.pid
+            return status
+
+        async def _on_worker_exit(self, exitcode: int) -> None:
+            if self._started_pid is not None:
+                self.log_event(EXIT_TOPIC, {"pid": self._started_pid, "exitcode": exitcode})
+            await super()._on_worker_exit(exitcode)
+
+    return TellingNanny
+
+
+@dataclass
+class _Ends:
+    """How worker processes ended, by process id, as events tell it."""
+
+    share_mb: int | None
+    _exit_codes: dict[int, int] = field(default_factory=dict)
+    _stopped_mb: dict[int, float] = field(default_factory=dict)
+
+    def ended(self, event: tuple[float, dict[str, int]]) -> None:
+        """Keep the exit code of a process."""
+        self._exit_codes[event[1]["pid"]] = event[1]["exitcode"]
 
     def stopped(self, event: tuple[float, dict[str, Any]]) -> None:
         """Keep how much memory a process had when it was stopped for that."""
         self._stopped_mb[event[1]["pid"]] = event[1]["rss"] / 1e6
 
-    def of(self, worker: Any, share_mb: int | None) -> str:
-        """How the process of a worker ended."""
-        share = "" if share_mb is None else f" of {share_mb} MB"
-        if worker.pid in self._stopped_mb:
-            return f"was stopped with {self._stopped_mb[worker.pid]:.0f} MB, more than its share{share}"
-        if worker.pid not in self._signals:
+    def of(self, fault: BaseException) -> str:
+        """Why an item was given up."""
+        worker = getattr(fault, "last_worker", None)
+        if worker is None:
+            told = str(fault).strip().partition("\n")[0]
+            return f"its worker process was lost ({told or type(fault).__name__})"
+        return (
+            f"its worker processes were lost again and again; the last one ({worker.address}) "
+            f"{self._of_process(worker.pid)}"
+        )
+
+    def _of_process(self, pid: int) -> str:
+        share = "" if self.share_mb is None else f" of {self.share_mb} MB"
+        if pid in self._stopped_mb:
+            return f"was stopped with {self._stopped_mb[pid]:.0f} MB, more than its share{share}"
+        if pid not in self._exit_codes:
             return "was lost, with its machine or the network to it"
-        number = self._signals[worker.pid]
-        why = ", which the system sends when memory runs out" if number == signal.SIGKILL else ""
+        code = self._exit_codes[pid]
+        if code >= 0:
+            return f"ended with exit code {code}"
+        why = ", which the system sends when memory runs out" if code == -signal.SIGKILL else ""
         limit = f"; its share was{share[3:]}" if share else ""
-        return f"was ended by signal {number} ({_signal_name(number)}){why}{limit}"
+        return f"was ended by signal {-code} ({_signal_name(-code)}){why}{limit}"
 
 
 def _signal_name(number: int) -> str:
@@ -433,15 +471,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return "unknown"
-
-
-def _why_lost(fault: BaseException, deaths: _Deaths, workers: Workers, n_workers: int) -> str:
-    worker = getattr(fault, "last_worker", None)
-    if worker is None:
-        told = str(fault).strip().partition("\n")[0]
-        return f"its worker process was lost ({told or type(fault).__name__})"
-    how = deaths.of(worker, workers.share_mb(n_workers))
-    return f"its worker processes were lost again and again; the last one ({worker.address}) {how}"
 
 
 def _on_worker(work: Callable[[ItemT, Notify], ResultT], item: ItemT) -> ResultT:
@@ -452,15 +481,13 @@ def _on_worker(work: Callable[[ItemT, Notify], ResultT], item: ItemT) -> ResultT
     def tell(label: str, step: str, state: str) -> None:
         worker.log_event(PROGRESS_TOPIC, (label, step, state))
 
-    began = time.monotonic()
-    try:
-        return work(item, tell)
-    finally:
-        if time.monotonic() - began > _LONG_S:
-            _give_back_memory()
+    return work(item, tell)
 
 
-def _give_back_memory() -> None:
-    """Hand what the C library keeps of freed arrays back to the system, once an item, not at every array."""
-    with suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)
+def _after(
+    first: ResultT,
+    work: Callable[[ItemT, Notify], ResultT],
+    rest: ItemT,
+    join: Callable[[ResultT, ResultT], ResultT],
+) -> ResultT:
+    return join(first, _on_worker(work, rest))

@@ -25,7 +25,7 @@ from running import ROOT, Run, only
 from scipy import stats
 from streamlit.testing.v1 import AppTest
 
-from hedypet_bids.explorer import INSTALL, main
+from hedypet_bids.cli.explorer import INSTALL, main
 from hedypet_bids.explorer.bands import mean_and_half_width
 from hedypet_bids.explorer.figures import Axis, curves_figure, points_figure, value_axis
 from hedypet_bids.explorer.tables import Tables, wide
@@ -245,7 +245,7 @@ def test_an_installation_without_the_explorer_says_how_to_get_it(
 ) -> None:
     """As in the container image, which has the program but not its packages."""
     (tmp_path / "dataset_description.json").write_text("{}")
-    monkeypatch.setattr("hedypet_bids.explorer.find_spec", lambda _: None)
+    monkeypatch.setattr("hedypet_bids.cli.explorer.find_spec", lambda _: None)
     assert main([str(tmp_path)]) == 127
     said = capsys.readouterr().err
     assert f"needs streamlit, plotly, duckdb; install them with {INSTALL} in the folder" in said

@@ -231,26 +231,26 @@ def test_two_runs_into_one_output_end_with_valid_files(
 
 def test_a_lock_is_released_with_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "a" / "lock"
-    with exclusive(path, wait=False, what="it"):
+    with exclusive(path, wait=False, holder="it"):
         code = f"""
 from pathlib import Path
 from hedypet_bids.io.lock import exclusive
-with exclusive(Path({str(path)!r}), wait=False, what="it"): pass
+with exclusive(Path({str(path)!r}), wait=False, holder="it"): pass
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert "TryAgainError" in done.stderr and "working on it" in done.stderr
-    with exclusive(path, wait=False, what="it"):
+    with exclusive(path, wait=False, holder="it"):
         pass
     holder = subprocess.Popen(
         [sys.executable, "-c", code.replace("pass", "print(1, flush=True); import time; time.sleep(60)")],
         stdout=subprocess.PIPE,
     )
     assert holder.stdout is not None and holder.stdout.readline()
-    with pytest.raises(TryAgainError), exclusive(path, wait=False, what="it"):
+    with pytest.raises(TryAgainError), exclusive(path, wait=False, holder="it"):
         pass
     holder.kill()
     holder.wait()
-    with exclusive(path, wait=False, what="it"):
+    with exclusive(path, wait=False, holder="it"):
         pass
 
 

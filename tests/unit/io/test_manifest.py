@@ -25,7 +25,8 @@ fuzz = partial(
 
 
 def entry(name: ScanName) -> ScanEntry:
-    return ScanEntry(name, f"sub-1_{name}.html", f"sub-1_{name}_rec-d_pet.nii.gz", (f"sub-1_{name}_pet.nii.gz",))
+    stem = f"sub-1_{name}"
+    return ScanEntry(name, f"{stem}.html", f"{stem}_rec-d_pet.nii.gz", (f"{stem}_pet.nii.gz",))
 
 
 def output(path: str, *scans: ScanName, kind: tuple[str | int, ...] = ("mean", "total", 1)) -> Output:
@@ -218,7 +219,9 @@ def test_damaged_bytes_are_bad_data(tmp_path: Path, data: st.DataObject) -> None
     _read(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"7", b'{"Format": 2}', b"[" * 100_000, b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"null", b"7", b'{"Format": 2}', b"[" * 100_000, b"\xff\xfe"]
+)
 def test_files_that_are_no_manifest(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / names.manifest("1")
     path.parent.mkdir()
