@@ -260,11 +260,7 @@ def test_no_two_scans_share_the_name_of_an_output(
     scans = [
         (s, f"trc-{t}" if t else "", f"run-{r}" if r else "") for s in sessions for t in tracers for r in runs
     ]
-    files = [
-        name(s, "pet", t, f"rec-{kind}", r, "pet.nii")
-        for s, t, r in scans
-        for kind in kinds
-    ]
+    files = [name(s, "pet", t, f"rec-{kind}", r, "pet.nii") for s, t, r in scans for kind in kinds]
     ct_runs = runs if per_run else [""]
     files += [name(s, "ct", f"run-{r}" if r else "", "ct.nii") for s in places(ct) for r in ct_runs]
     files += [

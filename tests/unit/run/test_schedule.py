@@ -16,8 +16,8 @@ import pytest
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, OutputError, StoppedBySignal
-from hedypet_bids.io.store import Store, Writer
 from hedypet_bids.io.manifest import Kind, StepRecord
+from hedypet_bids.io.store import Store, Writer
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.model import Scan
 from hedypet_bids.names import ScanName
@@ -249,7 +249,7 @@ def test_a_crash_is_written_down_and_stops_nothing(do: Do, tmp_path: Path) -> No
     assert "Traceback" in crash and "oops" in crash and str(read) in crash
 
 
-def test_equal_identities_are_one_step(do: Do, store: Store) -> None:
+def test_equal_identities_are_one_step(store: Store) -> None:
     first, second = (Scan("01", ScanName(s), alone=False, told_apart_by={"ses": s}) for s in "ab")
     a = Fake("shared", scan=first, same_as="ct")
     b = Fake("shared", scan=second, same_as="ct")
@@ -261,7 +261,7 @@ def test_equal_identities_are_one_step(do: Do, store: Store) -> None:
     assert output.scans == ("ses-a", "ses-b") == schedule.records[0].scans
 
 
-def test_two_steps_for_one_file_are_refused_with_both_names(do: Do, store: Store) -> None:
+def test_two_steps_for_one_file_are_refused_with_both_names(do: Do) -> None:
     first, second = (Scan("01", ScanName(s), alone=False, told_apart_by={"ses": s}) for s in "ab")
     schedule = do(Fake("x", scan=first, also="same.tsv"), Fake("y", scan=second, also="same.tsv"))
     failed = [record for record in schedule.records if record.state == "failed"]
@@ -271,7 +271,7 @@ def test_two_steps_for_one_file_are_refused_with_both_names(do: Do, store: Store
     assert [r.state for r in planned.records].count("failed") == 1
 
 
-def test_only_chosen_steps_run_and_others_count_when_they_are_done(do: Do, store: Store) -> None:
+def test_only_chosen_steps_run_and_others_count_when_they_are_done(do: Do) -> None:
     schedule = do(*diamond(), steps=["a", "c"])
     assert states(schedule) == {"a": "ran", "b": "skipped", "c": "ran", "d": "skipped"}
     assert all("--steps" in record.reason for record in schedule.records if record.state == "skipped")
@@ -371,4 +371,8 @@ def test_the_parts_of_a_job_are_told_apart_by_scan() -> None:
     )
     both = joined(gpu, rest)
     assert both.exit_code == 1
-    assert [(r.about, r.state) for r in both.records] == [("ct-a", "ran"), ("ct-b", "failed"), ("ses-a", "ran")]
+    assert [(r.about, r.state) for r in both.records] == [
+        ("ct-a", "ran"),
+        ("ct-b", "failed"),
+        ("ses-a", "ran"),
+    ]
