@@ -116,10 +116,12 @@ def test_images_are_of_the_nearest_session(
         chosen = roles(found, scan)
         assert chosen.head_mr is not None and chosen.ct is not None
         assert chosen.head_mr.entities["session"] == nearest[scan.session]
-        told = [note for note in chosen.notes if f"ses-{nearest[scan.session]}" in note]
-        # What is of the scan's own session needs no words, nor does the only one that there is.
-        assert len(told) == len(chosen.notes) == (0 if nearest[scan.session] == scan.session else 1)
         assert chosen.ct.entities["session"] == "4"
+        # What is of the scan's own session needs no words.
+        of_others = {("CT", "4"), ("T1w", nearest[scan.session])} - {(k, scan.session) for k in ("CT", "T1w")}
+        assert len(chosen.notes) == len(of_others)
+        for kind, session in of_others:
+            assert any(kind in note and f"ses-{session}," in note for note in chosen.notes)
 
 
 def test_anatomy_of_the_same_run_or_tracer_goes_first(tmp_path: Path) -> None:

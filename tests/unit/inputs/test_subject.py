@@ -44,8 +44,7 @@ def planned(read: Subject, root: Path, **sections: dict[str, Any]) -> tuple[Outp
     chosen = Settings().with_values(sections)
     schedule = Schedule(read.label, Context(chosen, Store(root.parent / "out", {"raw": root})), dry=True)
     process_participant(read, tuple(models_of(chosen)), schedule.add)
-    states = {record.title: record.state for record in schedule.run()}
-    assert "failed" not in states.values(), schedule.records
+    assert [record.reason for record in schedule.run() if record.state == "failed"] == []
     return schedule.outputs()
 
 
@@ -227,9 +226,10 @@ def ready(root: Path) -> None:
 somewhere = st.sampled_from(["none", "first", "last", "each", "elsewhere"])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=40)
 @given(
-    sessions=st.lists(st.sampled_from(["", "a", "b", "1", "11"]), min_size=1, max_size=3, unique=True),
+    sessions=st.just([""])
+    | st.lists(st.sampled_from(["a", "b", "1", "11"]), min_size=1, max_size=3, unique=True),
     tracers=st.lists(st.sampled_from(["", "18FFDG", "18FDOPA"]), min_size=1, max_size=2, unique=True),
     runs=st.lists(st.sampled_from(["", "1", "11"]), min_size=1, max_size=2, unique=True),
     kinds=st.sampled_from([("dyn",), ("stat",), ("dyn", "stat"), ("dyn", "stat", "statx")]),
