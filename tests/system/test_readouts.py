@@ -21,13 +21,14 @@ from hedypet_bids.group.dictionary import COLUMNS, TABLES
 from hedypet_bids.group.readouts import write_readouts
 from hedypet_bids.group.splits import read_splits
 from hedypet_bids.group.statistics import column_statistics, robust_z
+from hedypet_bids.io.manifest import StepRecord
 from hedypet_bids.labels import task
 from hedypet_bids.names import sidecar_of
 from hedypet_bids.report.group import write_group_page
 from hedypet_bids.settings import Settings
 
 sys.path.append(str(ROOT))
-from benchmarks.group import write_outputs
+from benchmarks.group import finish, write_outputs
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_every_column_of_every_table_is_described() -> None:
         assert len(set(columns)) == len(columns)
 
 
-def test_an_unreadable_table_costs_its_participant_only(output: Path) -> None:
+def test_a_table_that_is_not_as_written_costs_its_participant_only(output: Path) -> None:
     only(output / "sub-001", "*_seg-total_tacs.tsv").write_bytes(b"\xff\xfe\x00broken")
     code, text = group(output)
     assert code == 1
@@ -65,31 +66,56 @@ def test_an_unreadable_table_costs_its_participant_only(output: Path) -> None:
     assert set(table(output, "means")["Subject"]) == {"sub-002"}
 
 
-def test_a_table_with_a_missing_column_is_named(output: Path) -> None:
-    path = only(output / "sub-002", "*_seg-total_morph.tsv")
-    broken = pd.read_csv(path, sep="\t").drop(columns="n_voxels")
-    broken.to_csv(path, sep="\t", index=False)
+@pytest.mark.parametrize("gone", ["table", "sidecar"])
+def test_what_a_manifest_lists_and_is_gone_is_named(output: Path, gone: str) -> None:
+    path = only(output / "sub-001", "*_seg-totalimage_desc-std_tacs.tsv")
+    lost = path if gone == "table" else sidecar_of(path)
+    lost.unlink()
     code, text = group(output)
-    assert code == 1
-    assert "sub-002 FAILED" in text and "n_voxels" in text
+    assert code == 1 and "sub-001 FAILED" in text and lost.name in text and "Traceback" not in text
+    assert lost.name in table(output, "metadata").set_index("Subject").loc["sub-001", "Missing"]
+    assert set(table(output, "tacs")["Subject"]) <= {"sub-002"}
 
 
-def test_a_table_without_its_sidecar_does_not_count(output: Path) -> None:
-    for path in (output / "sub-001").rglob("*_seg-totalimage_*tacs.tsv"):
-        sidecar_of(path).unlink()
-    code, _ = group(output)
-    assert code == 0
-    assert "curves" in table(output, "metadata").set_index("Subject").loc["sub-001", "Missing"]
-    assert "totalimage" not in set(table(output, "tacs")["Task"])
-
-
-def test_foreign_files_and_empty_participants_do_no_harm(output: Path) -> None:
+def test_foreign_files_do_no_harm(output: Path) -> None:
+    assert group(output)[0] == 0
+    alone = contents(output / "readouts")
     (output / "sub-001" / "notes_tacs.tsv").write_text("hello")
-    (output / "sub-999").mkdir()
-    code, _ = group(output)
-    assert code == 0
+    dynamic = only(output / "sub-001", "*_seg-total_tacs.tsv")
+    shutil.copy(dynamic, dynamic.with_name(dynamic.name.replace("rec-", "rec-other")))
+    assert group(output)[0] == 0
+    assert contents(output / "readouts") == alone
+
+
+@pytest.mark.parametrize("without", ["folder", "manifest", "broken"])
+def test_a_participant_without_a_manifest_is_named(output: Path, without: str) -> None:
+    subject = "sub-002"
+    if without == "folder":
+        subject = "sub-999"
+        (output / subject).mkdir()
+    else:
+        path = only(output / subject, "*_manifest.json")
+        path.unlink() if without == "manifest" else path.write_text('{"Format": 1, "label"')
+    code, text = group(output)
+    assert code == 65
+    assert f"{subject} FAILED" in text and "manifest" in text and "Run the participant level again" in text
     metadata = table(output, "metadata").set_index("Subject")
-    assert "constants" in metadata.loc["sub-999", "Missing"]
+    assert "manifest" in metadata.loc[subject, "Missing"] and pd.isna(metadata.loc[subject, "Weight [kg]"])
+    assert subject not in set(table(output, "means")["Subject"])
+    assert subject in (output / "group.html").read_text()
+
+
+def test_a_failed_step_is_missing_and_in_the_exit_code(twelve: Path) -> None:
+    finish(twelve, "00002", [StepRecord("maps Patlak", "failed", "the disk is full", exit_code=74)])
+    found = write_readouts(twelve, Settings(), nprocs=1)
+    assert found.exit_code == 1 and list(found.failures) == ["00002"] and not found.problems
+    missing = table(twelve, "metadata").set_index("Subject")["Missing"]
+    assert "maps Patlak" in missing["sub-00002"] and "maps Patlak" not in missing["sub-00003"]
+    assert "sub-00002" in set(table(twelve, "means")["Subject"])
+    only(twelve / "sub-00003", "*_manifest.json").unlink()
+    assert write_readouts(twelve, Settings(), nprocs=1).exit_code == 1
+    finish(twelve, "00002")
+    assert write_readouts(twelve, Settings(), nprocs=1).exit_code == 65
 
 
 def test_later_participants_give_the_same_bytes_as_all_at_once(twelve: Path) -> None:
@@ -153,7 +179,8 @@ def test_processes_and_partitions_change_no_row(twelve: Path) -> None:
 def test_partitions_are_pruned_by_participant(twelve: Path) -> None:
     write_readouts(twelve, Settings(), nprocs=1, partition_rows=50)
     for path in (twelve / "readouts" / "tacs.parquet").glob("Subject=*/*"):
-        if "sub-00003" not in str(path):
+        # The first one tells the columns.
+        if not {"Subject=sub-00000", "Subject=sub-00003"} & set(path.parts):
             path.write_bytes(b"not read")
     rows = Study(twelve).readout("tacs", subjects=["00003"], tasks=["totalimage"])
     assert set(rows["Subject"]) == {"sub-00003"} and len(rows) == 5
@@ -190,6 +217,7 @@ def test_what_cannot_be_right_costs_its_participant_only(
         path.write_bytes(b"a\tb\n1\n1\t2\t3\n")
     else:
         path.write_text(text.replace(old, new, 1))
+    finish(twelve, "00004")
     found = write_readouts(twelve, Settings(), nprocs=1)
     assert list(found.problems) == ["00004"]
     assert message in found.problems["00004"] and path.name in found.problems["00004"]
@@ -198,29 +226,19 @@ def test_what_cannot_be_right_costs_its_participant_only(
     assert len(set(table(twelve, "tacs")["Subject"])) == 11
 
 
-def test_two_tables_of_the_same_task_are_refused(twelve: Path) -> None:
-    for path in list((twelve / "sub-00001").rglob("*rec-dyn_seg-tissue_*")):
-        other = path.with_name(path.name.replace("rec-dyn", "rec-other"))
-        shutil.copy(path, other)
-    found = write_readouts(twelve, Settings(), nprocs=1)
-    assert "rec-other" in found.problems["00001"] and "rec-dyn" in found.problems["00001"]
-
-
-def test_half_written_results_are_named_and_left_out(twelve: Path) -> None:
+def test_a_sidecar_that_was_cut_short_is_named(twelve: Path) -> None:
     whole = only(twelve / "sub-00002", "*rec-dyn_seg-tissue_desc-std_tacs.tsv")
     sidecar_of(whole).write_text('{"hedypet": {"Ver')
-    write_readouts(twelve, Settings(), nprocs=1)
-    missing = table(twelve, "metadata").set_index("Subject")["Missing"]
-    assert f"unfinished {whole.name}" in missing["sub-00002"]
-    assert "unfinished" not in missing["sub-00003"]
+    found = write_readouts(twelve, Settings(), nprocs=1)
+    assert list(found.problems) == ["00002"] and whole.name in found.problems["00002"]
     curves = table(twelve, "tacs")
-    tissue = curves[(curves["Task"] == "ts_tissue") & (curves["Erosion Iterations"] == 0)]
-    assert "sub-00002" not in set(tissue["Subject"]) and len(set(tissue["Subject"])) == 11
+    assert "sub-00002" not in set(curves["Subject"]) and len(set(curves["Subject"])) == 11
 
 
 def test_regions_that_a_table_lacks_are_rows_without_voxels(twelve: Path) -> None:
     path = only(twelve / "sub-00001", "*rec-stat_seg-tissue_morph.tsv")
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    finish(twelve, "00001")
     write_readouts(twelve, Settings(), nprocs=1)
     means = table(twelve, "means").query("Task == 'ts_tissue' and `Erosion Iterations` == 0")
     rows = means[means["Subject"] == "sub-00001"]
@@ -237,22 +255,20 @@ def test_frame_times_are_each_participants_own(twelve: Path, tmp_path: Path) -> 
     assert n_frames["sub-00000"] == 3 and n_frames["sub-00001"] == 5
 
 
-def test_versions_and_foreign_files_are_named_and_pickles_never_read(twelve: Path) -> None:
+def test_versions_are_named_and_pickles_never_read(twelve: Path) -> None:
     sidecar = sidecar_of(only(twelve / "sub-00003", "*rec-stat_norm.tsv"))
     sidecar.write_text(sidecar.read_text().replace('"Version": "', '"Version": "0.0.'))
-    (twelve / "sub-00001" / "sub-00002_seg-tissue_tacs.tsv").write_text("a\tb\n")
     (twelve / "sub-00001" / "sub-00001_seg-tissue_tacs.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     found = write_readouts(twelve, Settings(), nprocs=1)
     assert not found.problems
     assert any("0.0." in w and "sub-00003" in w for w in found.warnings)
-    assert any("sub-00002_seg-tissue_tacs.tsv" in w for w in found.warnings)
     assert "0.0." in table(twelve, "metadata").set_index("Subject").loc["sub-00003", "hedypet Version"]
 
 
 def test_no_step_of_the_group_can_read_a_pickle() -> None:
     package = Path(__file__).resolve().parents[2] / "hedypet_bids"
-    sources = [package / "study.py", *(package / "steps").glob("*.py"), *(package / "io").glob("*.py")]
-    for source in sources:
+    folders = [package / name for name in ("group", "steps", "io")]
+    for source in [package / "study.py", *(path for folder in folders for path in folder.glob("*.py"))]:
         assert not re.search(r"import pickle|read_pickle|allow_pickle=True", source.read_text()), source
 
 
@@ -276,7 +292,7 @@ def test_splits_select_and_label(twelve: Path, tmp_path: Path, source: str) -> N
     chosen = read_splits(path, [twelve, tmp_path], "train")
     write_readouts(twelve, Settings(), nprocs=1, splits=chosen)
     for name in TABLES:
-        if "Subject" in TABLES[name] and name != "outliers":
+        if "Subject" in TABLES[name] and name not in ("outliers", "repeatability_changes"):
             assert set(table(twelve, name)["Subject"]) == {"sub-00001", "sub-00002"}
 
 
@@ -341,6 +357,7 @@ def test_an_outlier_is_listed_for_its_participant(twelve: Path) -> None:
     wrong = pd.read_csv(path, sep="\t")
     wrong.loc[wrong["name"] == "visceral_fat", "mean"] *= 1000
     wrong.to_csv(path, sep="\t", index=False)
+    finish(twelve, "00006")
     tables = write_readouts(twelve, Settings(), nprocs=1)
     outliers = table(twelve, "outliers")
     row = outliers[outliers["Label Name"] == "visceral_fat"].iloc[0]
