@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hedypet_bids.cli.boutiques import PrintDescriptor
+from hedypet_bids.cli.scheduler_options import TLS_OPTIONS, scheduler_address
 from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
 from hedypet_bids.io import work_dir
 from hedypet_bids.run.options import LEVELS_OF_PROCESSING, STEP_NAMES, Options, check_output
@@ -79,7 +80,9 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         stop_on_first_crash=given.stop_on_first_crash,
         clean_workdir=given.clean_workdir,
         dask_scheduler=given.dask_scheduler,
-        certificates=certificates_of(given),
+        tls_ca_file=given.tls_ca_file,
+        tls_cert=given.tls_cert,
+        tls_key=given.tls_key,
         low_mem=given.low_mem,
         device=given.device,
         use_totalsegmentator=not given.no_totalsegmentator,
@@ -392,11 +395,13 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     _add(
         group,
         "--dask-scheduler",
+        type=scheduler_address,
         metavar="ADDRESS",
         help="send the participants to the hedypet-worker processes of this Dask scheduler, such as "
         "tls://node1:8786; with --device gpu those with a GPU segment",
     )
-    add_certificates(group)
+    for flag, text in TLS_OPTIONS.items():
+        _add(group, flag, type=Path, metavar="FILE", help=text)
     which = group.add_mutually_exclusive_group()
     _add(
         which,
@@ -441,36 +446,6 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         help="print what was found and which steps would run, and stop",
     )
     _add(group, "-v", "--verbose", action="count", default=0, help="log more; twice for debugging")
-
-
-def add_certificates(group: argparse._ActionsContainer) -> None:
-    """The options with which a run or a worker proves to a scheduler who it is."""
-    for name, holds in (("ca-file", "certificate of the authority"), ("cert", "certificate"), ("key", "key")):
-        text = f"PEM file with the {holds} of the Dask scheduler, as 'dask scheduler' takes it"
-        _add(group, f"--tls-{name}", type=Path, metavar="FILE", help=text)
-
-
-def certificates_of(given: argparse.Namespace) -> tuple[Path, Path, Path] | None:
-    """The three files of :func:`add_certificates`; None where none is given.
-
-    Raises
-    ------
-    UsageError
-        Some of them are not given, or not there.
-    """
-    files = {name: getattr(given, f"tls_{name}") for name in ("ca_file", "cert", "key")}
-    flags = {name: f"--tls-{name.replace('_', '-')}" for name in files}
-    if not any(files.values()):
-        return None
-    missing = [flags[name] for name, path in files.items() if path is None]
-    if missing:
-        raise UsageError(
-            f"--tls-ca-file, --tls-cert, --tls-key belong together; add {', '.join(missing)}."
-        )
-    gone = [f"{flags[name]} {path}" for name, path in files.items() if not path.is_file()]
-    if gone:
-        raise UsageError(f"These files do not exist: {', '.join(gone)}.")
-    return files["ca_file"], files["cert"], files["key"]
 
 
 def _add(group: argparse._ActionsContainer, *flags: str, **options: object) -> None:

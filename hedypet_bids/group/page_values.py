@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.group.gaps import broken_scans, gaps_of
-from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS
+from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS, scan_columns
+from hedypet_bids.group.scan_files import reconstruction_of
 from hedypet_bids.group.tables import schema
-from hedypet_bids.io.manifest import Manifest, ScanEntry
+from hedypet_bids.io.manifest import Manifest, ScanEntry, labels_with_outputs
 from hedypet_bids.io.store import read_sidecar
 from hedypet_bids.names import ScanName
 from hedypet_bids.settings import KineticsSettings, Settings
@@ -81,6 +82,22 @@ def page_scans(output: Path, metadata: pd.DataFrame) -> list[PageScan]:
         title = " ".join([row["Subject"], *(f"{k}-{v}" for k, v in name.entities.items() if several)])
         scans.append(PageScan(row, title, manifest, entry))
     return scans
+
+
+def metadata_of_manifests(output: Path, empty: pd.DataFrame) -> pd.DataFrame:
+    """What stands for the table metadata where it cannot be read: which scans there are, and no more."""
+    rows: list[dict[str, Any]] = []
+    for label in labels_with_outputs(output):
+        manifest = _manifest(output, f"sub-{label}")
+        scans = manifest.scans if manifest else ()
+        rows += [
+            {
+                "Subject": f"sub-{label}",
+                **scan_columns(scan.name, reconstruction_of(next(iter(scan.statics), scan.dynamic))),
+            }
+            for scan in scans
+        ] or [{"Subject": f"sub-{label}"}]
+    return pd.concat([empty, pd.DataFrame(rows, columns=["Subject", *scan_columns(ScanName())])])
 
 
 def _manifest(output: Path, subject: str) -> Manifest | None:

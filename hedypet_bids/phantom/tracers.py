@@ -1,10 +1,10 @@
 """The tracers that the phantom can be injected with, and how its tissues take them up.
 
 FDG's rate constants stand with the other properties of the tissues in
-:mod:`hedypet_bids.phantom.materials`. Those of the other tracers are round numbers that give the ranking of
-the organs known from healthy adults: PSMA-1007 in kidneys, spleen, liver and glands, with two tissues and a
-slow release; UCB-J in grey matter, with one tissue and distribution volumes about those of Finnema et al.,
-J Cereb Blood Flow Metab 2018;38:2041 (grey matter 15 to 20 mL/mL).
+:mod:`hedypet_bids.phantom.materials`. Those of the other tracers are round numbers that put the organs in
+the order known from healthy adults: PSMA-1007 has two tissues, and stays longest in kidneys, liver, spleen
+and glands; UCB-J has one tissue, and its distribution volumes in the brain are about those of Finnema et
+al., J Cereb Blood Flow Metab 2018;38:2041.
 """
 
 from __future__ import annotations
@@ -131,14 +131,14 @@ TRACERS: Mapping[str, Tracer] = {
     tracer.label: tracer
     for tracer in (
         FDG,
-        Tracer("18FPSMA1007", "PSMA-1007", "F18", _F18_HALF_LIFE_S, (3.6, 4.4), (2.0, 3.0), _PSMA),
+        Tracer("18FPSMA1007", "PSMA-1007", "F18", _F18_HALF_LIFE_S, (3.6, 4.4), (1.2, 1.6), _PSMA),
         Tracer(
             "11CUCBJ",
             "UCB-J",
             "C11",
             _C11_HALF_LIFE_S,
             (5.0, 8.0),
-            (0.5, 0.8),
+            (0.35, 0.55),
             {
                 "blood": _BLOOD,
                 **{name: Kinetics(K1, K1 / vt, 0.0, vb) for name, (K1, vt, vb) in _UCBJ.items()},

@@ -21,6 +21,7 @@ from hedypet_bids.group.page_values import (
     Quality,
     Region,
     RegionTable,
+    metadata_of_manifests,
     missing_reasons,
     page_scans,
     read_quality,
@@ -30,7 +31,6 @@ from hedypet_bids.group.page_values import (
 )
 from hedypet_bids.group.readouts import GroupTables
 from hedypet_bids.group.statistics import MAD_TO_SD, MIN_FOR_OUTLIERS, OUTLIER_Z
-from hedypet_bids.io.manifest import labels_with_outputs
 from hedypet_bids.labels import CT_TASKS
 from hedypet_bids.names import NORMALISATIONS
 from hedypet_bids.report.page import number, write_page
@@ -70,7 +70,13 @@ _DEMOGRAPHICS = {
 }
 
 
-def write_group_page(output: Path, tables: GroupTables, settings: Settings | None = None) -> None:
+def write_group_page(
+    output: Path,
+    tables: GroupTables,
+    settings: Settings | None = None,
+    *,
+    most_value_bytes: int = MOST_VALUE_BYTES,
+) -> None:
     """Write ``group.html`` from the readout tables and what the participants' manifests list.
 
     A table that is missing or cannot be read is named on the page, which then goes without it.
@@ -80,11 +86,13 @@ def write_group_page(output: Path, tables: GroupTables, settings: Settings | Non
     settings
         Which input function and window the Ki of the page is of, as in the table of statistics. Default: the
         default settings.
+    most_value_bytes
+        What the values by region may take in the page.
     """
     settings = settings or Settings()
     metadata, problems = read_small_table(output, "metadata")
     if problems:
-        metadata = _participants_by_folder(output, metadata)
+        metadata = metadata_of_manifests(output, metadata)
     scans = page_scans(output, metadata)
     small = {name: read_small_table(output, name) for name in ("outliers", "statistics", "repeatability")}
     values, unread_values = read_region_values(output, scans, settings)
@@ -109,17 +117,17 @@ def write_group_page(output: Path, tables: GroupTables, settings: Settings | Non
         repeatability=_repeatability(small["repeatability"][0]),
         **_quality_section(quality),
         **_outliers_section(scans, small["outliers"][0]),
-        **_regions_section(scans, values, quality, settings),
+        **_regions_section(scans, values, quality, settings, most_value_bytes),
         quantities=_SHOWN_QUANTITIES,
         statistics=_statistics(small["statistics"][0]),
     )
 
 
 def _regions_section(
-    scans: Sequence[PageScan], values: RegionTable, quality: Quality, settings: Settings
+    scans: Sequence[PageScan], values: RegionTable, quality: Quality, settings: Settings, most_bytes: int
 ) -> dict[str, Any]:
     """The distributions by region, drawn by the page itself."""
-    regions, n_left_out = _shown_regions(values)
+    regions, n_left_out = _shown_regions(values, most_bytes)
     return {
         "n_regions": len(regions),
         "n_left_out": n_left_out,
@@ -156,19 +164,13 @@ def _outliers_section(scans: Sequence[PageScan], table: pd.DataFrame) -> dict[st
     }
 
 
-def _participants_by_folder(output: Path, empty: pd.DataFrame) -> pd.DataFrame:
-    """Metadata that knows no more of the participants than that they have a folder."""
-    folders = [f"sub-{label}" for label in labels_with_outputs(output)]
-    return empty.reindex(range(len(folders))).assign(Subject=folders)
-
-
 def _parquet_link(output: Path, table: str) -> str:
     """The file, or for a partitioned table nothing: browsers show folders as lists of names."""
     path = names.readout(table, ".parquet")
     return "" if (output / path).is_dir() else path
 
 
-def _shown_regions(values: RegionTable) -> tuple[list[Region], int]:
+def _shown_regions(values: RegionTable, most_bytes: int) -> tuple[list[Region], int]:
     """The regions that fit into the page, the most looked at first, and how many do not."""
 
     def rank(region: Region) -> tuple[Any, ...]:
@@ -177,7 +179,7 @@ def _shown_regions(values: RegionTable) -> tuple[list[Region], int]:
 
     regions = sorted(values.regions, key=rank)
     each = BYTES_A_VALUE * len(_COLUMNS) * max(1, len(values.scans))
-    shown = regions[: max(1, int(MOST_VALUE_BYTES / each))]
+    shown = regions[: max(1, int(most_bytes / each))]
     return shown, len(regions) - len(shown)
 
 

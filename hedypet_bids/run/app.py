@@ -29,7 +29,7 @@ from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.store import Store
 from hedypet_bids.model import Subject
-from hedypet_bids.run.cluster import Certificates, InTwo, Workers, available_cpus, check_address, run_all
+from hedypet_bids.run.cluster import Certificates, GpuParts, Workers, available_cpus, run_all
 from hedypet_bids.run.console import Console
 from hedypet_bids.run.job import Job, ParticipantResult, gpu_part, joined, lost, subject_of
 from hedypet_bids.run.memory import memory_limit_mb, participant_mb, segmentation_mb
@@ -109,7 +109,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     _make_output(store)
     if answer:
         write_text(store.path(names.VALIDATOR_LOG), answer)
-    workers = _workers(options, jobs, nprocs)
+    workers = workers_for(options, jobs, nprocs)
     if not options.low_mem and _fit_side_by_side(jobs, workers):
         jobs = [replace(job, side_by_side=True) for job in jobs]
     progress = _Progress(console)
@@ -121,8 +121,8 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
                 workers=workers,
                 notify=progress.step,
                 lost=progress.lost,
-                enough=lambda result: options.stop_on_first_crash and result.failed,
-                in_two=InTwo(gpu_part, joined) if options.device.startswith("gpu") else None,
+                enough=_has_failed if options.stop_on_first_crash else _is_not_enough,
+                gpu_parts=GpuParts(gpu_part, joined) if options.device.startswith("gpu") else None,
             )
         )
     results += _not_begun(jobs, results)
@@ -139,17 +139,28 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
     return participant.process(job, notify)
 
 
-def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
-    """As many worker processes as processors, participants and memory allow."""
-    workers = Workers(nprocs, folder=options.work_dir)
+def workers_for(
+    options: Options, jobs: Sequence[Job], nprocs: int, *, has_mb: Callable[[], float] = memory_limit_mb
+) -> Workers:
+    """As many worker processes as processors, participants and memory allow.
+
+    Parameters
+    ----------
+    has_mb
+        Asked for the memory there is, MB, where ``--mem-mb`` does not say what may be used.
+    """
+    workers = Workers(
+        nprocs,
+        scheduler=options.dask_scheduler,
+        certificates=Certificates(options.tls_ca_file, options.tls_cert, options.tls_key),
+        folder=options.work_dir,
+    )
     if options.dask_scheduler is not None:
-        certificates = Certificates(*options.certificates) if options.certificates else None
-        check_address(options.dask_scheduler, certificates)
-        return replace(workers, scheduler=options.dask_scheduler, certificates=certificates)
+        return workers
     if options.mem_mb:
         needed_mb, limit_mb = _needed_mb(jobs), float(options.mem_mb)
     elif min(nprocs, len(jobs)) > 1:
-        needed_mb, limit_mb = _needed_mb(jobs[:_ESTIMATED]), memory_limit_mb()
+        needed_mb, limit_mb = _needed_mb(jobs[:_ESTIMATED]), has_mb()
     else:
         return workers
     if needed_mb > limit_mb:
@@ -226,6 +237,14 @@ class _Progress:
             "more memory (--mem-mb), fewer processes (--nprocs) or --low-mem, then run the same command "
             "again; finished steps are kept.",
         )
+
+
+def _has_failed(result: ParticipantResult) -> bool:
+    return result.failed
+
+
+def _is_not_enough(_result: ParticipantResult) -> bool:
+    return False
 
 
 def _not_begun(jobs: Sequence[Job], results: Sequence[ParticipantResult]) -> list[ParticipantResult]:

@@ -7,28 +7,23 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
 
 from hedypet_bids.errors import TryAgainError, UsageError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-PROGRESS_TOPIC = "hedypet-progress"
-EXIT_TOPIC = "hedypet-worker-exit"
-MEMORY_TOPIC = "worker-restart-memory"  # Dask's own: a process was stopped for its memory
 GPU_RESOURCE = "GPU"
-"""What a worker has as often as it has GPUs; segmentation of a participant takes one."""
+"""What a worker has as often as it has GPUs; each part of an item that wants a GPU takes one."""
 
-CONNECT_TIMEOUT_S = 30
-
-WORKER_SETTINGS: Mapping[str, Any] = {
+WORKER_SETTINGS = {
     # Non-daemonic workers may fork external tools.
     "distributed.worker.daemon": False,
     # A worker is stopped at its share, not before; one that only waits for memory that Python does not give
@@ -45,18 +40,8 @@ WORKER_SETTINGS: Mapping[str, Any] = {
     # processor, and every turn in a worker takes the interpreter from the thread that computes.
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
-    # Pages about tasks and memory, which nobody here looks at.
-    "distributed.worker.http.routes": [],
 }
 """Dask's settings for worker processes, here and of ``hedypet-worker``."""
-
-_OF_OUR_SCHEDULER: Mapping[str, Any] = {
-    "distributed.scheduler.http.routes": [],
-    # One for its own repetition, and two for having waited on a worker that another participant killed.
-    "distributed.scheduler.allowed-failures": 3,
-    # A participant waits at the scheduler, where a worker that dies cannot take it along.
-    "distributed.scheduler.worker-saturation": 1.0,
-}
 
 Notify = Callable[[str, str, str], None]
 
@@ -65,22 +50,81 @@ _log = logging.getLogger("hedypet")
 
 @dataclass(frozen=True)
 class Certificates:
-    """PEM files with which a run, a scheduler and its workers know each other."""
+    """What the processes of a cluster know each other by: PEM files; None for those of Dask's settings.
 
-    ca_file: Path
-    cert: Path
-    key: Path
+    Parameters
+    ----------
+    ca_file
+        Certificate of the authority that signed those of all processes.
+    cert, key
+        Certificate of this process, and its private key.
+    """
 
-    def security(self) -> Any:
-        """What Dask takes."""
-        from distributed import Security
+    ca_file: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
 
-        of_all = {
-            f"tls_{role}_{kind}": str(path)
-            for role in ("client", "worker", "scheduler")
-            for kind, path in (("cert", self.cert), ("key", self.key))
+    def security(self, role: str) -> Any:
+        """Dask's object for connections that are encrypted, and on which both sides show who they are.
+
+        Parameters
+        ----------
+        role
+            ``client`` or ``worker``, which differ in the settings of Dask that are used.
+
+        Raises
+        ------
+        UsageError
+            A file is missing, cannot be read or is no certificate.
+        """
+        from distributed.security import Security
+
+        fields = {
+            "tls_ca_file": self.ca_file,
+            f"tls_{role}_cert": self.cert,
+            f"tls_{role}_key": self.key,
         }
-        return Security(tls_ca_file=str(self.ca_file), require_encryption=True, **of_all)
+        given = {name: str(path) for name, path in fields.items() if path is not None}
+        absent = [path for path in given.values() if not Path(path).is_file()]
+        if absent:
+            raise UsageError(f"There is no certificate or key {', '.join(absent)}. {HOW_TO_ENCRYPT}")
+        security = Security(require_encryption=True, **given)
+        if not all(getattr(security, name) for name in fields):
+            raise UsageError(f"A Dask scheduler needs certificates. {HOW_TO_ENCRYPT}")
+        try:
+            security.get_connection_args(role)
+        except OSError as fault:  # such as ssl.SSLError
+            raise UsageError(f"The certificates cannot be used: {fault}. {HOW_TO_ENCRYPT}") from fault
+        return security
+
+
+HOW_TO_ENCRYPT = (
+    "Whoever reaches a scheduler without encryption can run programs as its owner, so its address begins "
+    "with tls://, and it, its workers and hedypet are given --tls-ca-file, --tls-cert and --tls-key. One "
+    "call of openssl makes them; docs/engine.md (On several machines) shows it."
+)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait, seconds.
+
+    Parameters
+    ----------
+    connect_s
+        For an answer of the scheduler.
+    notice_s
+        Before it is said that no worker can do what is left; one that ended is there again sooner.
+    worker_s
+        For such a worker, which others start, by a queue perhaps.
+    end_s
+        For how the process of a lost worker ended; where its machine is gone nobody says.
+    """
+
+    connect_s: float = 30.0
+    notice_s: float = 10.0
+    worker_s: float = 900.0
+    end_s: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -98,23 +142,23 @@ class Workers:
     scheduler
         Address of a Dask scheduler whose workers do the work instead.
     certificates
-        For that scheduler; None where it is on this machine and does not ask for them.
+        For the connection to that scheduler.
     folder
         For the temporary files of the workers; None: the system's.
     always_watched
         Whether a single worker is kept to the memory as well, which takes a process of its own.
-    patience_s
-        How long to wait for the first worker that others start, by a queue perhaps.
+    patience
+        How long to wait for what others do.
     """
 
     nprocs: int
     memory_mb: float | None = None
     item_mb: float = 0.0
     scheduler: str | None = None
-    certificates: Certificates | None = None
+    certificates: Certificates = Certificates()
     folder: Path | None = None
     always_watched: bool = False
-    patience_s: float = 900.0
+    patience: Patience = Patience()
 
     def number_for(self, n_items: int) -> int:
         """Worker processes to start on this machine."""
@@ -127,15 +171,15 @@ class Workers:
 
 
 @dataclass(frozen=True)
-class InTwo(Generic[ItemT, ResultT]):
-    """How items are done in two steps where only some workers of a cluster have a GPU.
+class GpuParts(Generic[ItemT, ResultT]):
+    """How items are done in two parts where only some workers of a cluster have a GPU.
 
     Parameters
     ----------
     split
-        What of an item wants a GPU, and what comes after it; None for a step that is empty.
+        The part of an item that wants a GPU, and what comes after it; None for a part that is empty.
     join
-        One result of the results of both.
+        One result of the results of both parts.
     """
 
     split: Callable[[ItemT], tuple[ItemT | None, ItemT | None]]
@@ -147,24 +191,6 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_address(address: str, certificates: Certificates | None) -> None:
-    """Raise UsageError for a scheduler of another machine that could be talked to without certificates.
-
-    Whoever reaches such a scheduler runs code as the user of its workers.
-    """
-    where = urlsplit(address if "://" in address else f"tcp://{address}")
-    if where.scheme == "tls" and certificates is None:
-        raise UsageError(
-            f"--dask-scheduler {address} needs --tls-ca-file, --tls-cert and --tls-key; docs/engine.md says "
-            "how to make them."
-        )
-    if where.scheme != "tls" and where.hostname not in ("localhost", "127.0.0.1", "::1"):
-        raise UsageError(
-            f"--dask-scheduler {address}: expected an address that begins with tls://. Without certificates "
-            "anybody who reaches the scheduler can run code as you; docs/engine.md says how to make them."
-        )
-
-
 def run_all(
     work: Callable[[ItemT, Notify], ResultT],
     items: Sequence[ItemT],
@@ -173,7 +199,7 @@ def run_all(
     notify: Notify,
     lost: Callable[[ItemT, str], ResultT],
     enough: Callable[[ResultT], bool] = lambda _result: False,
-    in_two: InTwo[ItemT, ResultT] | None = None,
+    gpu_parts: GpuParts[ItemT, ResultT] | None = None,
 ) -> Iterator[ResultT]:
     """Results of ``work`` on every item, in the order in which they finish.
 
@@ -189,49 +215,21 @@ def run_all(
         Makes a result for an item that was given up, with the reason.
     enough
         Whether to begin no further item after a result; those that run are finished.
-    in_two
-        Given: on a cluster that is already there, one step of each item goes to the workers that have a
+    gpu_parts
+        Given: on a cluster that is already there, one part of each item goes to the workers that have a
         GPU and takes one of them, the rest to any worker.
 
     Raises
     ------
     TryAgainError
-        There is no scheduler at the address given, it is gone, or no worker came that can do what waits.
+        There is no scheduler at the address given, it went away, or no worker came that can do the work.
+    UsageError
+        The certificates for the scheduler are missing or cannot be used.
     """
     n_workers = workers.number_for(len(items))
-    if n_workers == 1 and workers.scheduler is None and not workers.always_watched:
-        yield from _run_here(work, items, notify, enough)
+    if n_workers > 1 or workers.scheduler is not None or workers.always_watched:
+        yield from _run_on_cluster(work, items, n_workers, workers, notify, lost, enough, gpu_parts)
         return
-    with ExitStack() as stack:
-        client = _connected(stack, n_workers, workers)
-        ends = _Ends(workers.share_mb(n_workers))
-        begun: set[str] = set()
-
-        def progress(event: tuple[float, tuple[str, str, str]]) -> None:
-            begun.add(event[1][0])
-            notify(*event[1])
-
-        client.subscribe_topic(PROGRESS_TOPIC, progress)
-        client.subscribe_topic(EXIT_TOPIC, ends.ended)
-        client.subscribe_topic(MEMORY_TOPIC, ends.stopped)
-        in_two = in_two if workers.scheduler is not None else None
-        futures = {_submitted(client, work, item, in_two): item for item in items}
-        stack.callback(client.cancel, list(futures))
-        waiting = _Waiting(client, workers, wants_gpu=in_two is not None)
-        for future in waiting.completed(futures):
-            failed = future.status != "finished"
-            result = lost(futures[future], ends.of(future.exception())) if failed else future.result()
-            yield result
-            if enough(result):
-                waiting.drop([f for f, item in futures.items() if _label(item) not in begun])
-
-
-def _run_here(
-    work: Callable[[ItemT, Notify], ResultT],
-    items: Sequence[ItemT],
-    notify: Notify,
-    enough: Callable[[ResultT], bool],
-) -> Iterator[ResultT]:
     for item in items:
         result = work(item, notify)
         yield result
@@ -239,125 +237,187 @@ def _run_here(
             return
 
 
-def _label(item: Any) -> str:
-    """What progress reports call an item."""
-    return str(getattr(item, "label", item))
-
-
-def _submitted(
-    client: Any,
+def _run_on_cluster(
     work: Callable[[ItemT, Notify], ResultT],
-    item: ItemT,
-    in_two: InTwo[ItemT, ResultT] | None,
-) -> Any:
-    """The future of an item's result."""
-    on_gpu, rest = in_two.split(item) if in_two else (None, item)
-    if in_two is None or on_gpu is None:
-        return client.submit(_on_worker, work, rest, pure=False)
-    # Before anything else that its worker may have to do.
-    first = client.submit(_on_worker, work, on_gpu, pure=False, resources={GPU_RESOURCE: 1}, priority=1)
-    return first if rest is None else client.submit(_after, first, work, rest, in_two.join, pure=False)
-
-
-@dataclass
-class _Waiting:
-    """Waits for futures, and for workers that can do them."""
-
-    client: Any
-    workers: Workers
-    wants_gpu: bool
-    _dropped: set[Any] = field(default_factory=set)
-
-    def completed(self, futures: Mapping[Any, Any]) -> Iterator[Any]:
-        """The futures as they end; without those that were dropped.
-
-        Raises
-        ------
-        TryAgainError
-            The scheduler is gone, or no worker came in time that can do what waits.
-        """
-        from distributed import wait
-        from distributed.client import FuturesCancelledError
-
-        lacking = self._asked(self._lacking)
-        if lacking:
-            _log.warning("%s", lacking)
-        pending = set(futures)
-        while pending:
-            try:
-                done = wait(list(pending), self.workers.patience_s, return_when="FIRST_COMPLETED").done
-            except TimeoutError:
-                lacking = self._asked(self._lacking)
-                if lacking:
-                    minutes = self.workers.patience_s / 60
-                    raise TryAgainError(f"{lacking} None came in {minutes:.2g} minutes.") from None
-                continue
-            except (OSError, FuturesCancelledError) as fault:
-                if not self._dropped:
-                    raise self._gone() from fault
-                done = {future for future in pending if future.status != "pending"}
-            pending -= done
-            for future in done - self._dropped:
-                if future.status == "cancelled":
-                    raise self._gone()
-                yield future
-            pending -= self._dropped
-
-    def drop(self, futures: Sequence[Any]) -> None:
-        """Do without these."""
-        dropped = [future for future in futures if future.status == "pending"]
-        self._dropped |= set(dropped)
-        self.client.cancel(dropped)
-
-    def _asked(self, ask: Callable[[], str]) -> str:
-        try:
-            return ask()
-        except OSError as fault:
-            raise self._gone() from fault
-
-    def _lacking(self) -> str:
-        """What no worker of the scheduler has; empty where nothing is lacking."""
-        if self.workers.scheduler is None:
-            return ""
-        found = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        if not found:
-            return (
-                f"The Dask scheduler at {self.workers.scheduler} has no workers. Start some with "
-                "hedypet-worker."
-            )
-        if self.wants_gpu and not any(w.get("resources", {}).get(GPU_RESOURCE, 0) for w in found):
-            return (
-                f"No worker of the Dask scheduler at {self.workers.scheduler} offers a GPU, which --device "
-                "gpu asks for. Start hedypet-worker on a machine with a GPU (--gpus 1 where it sees none)."
-            )
-        return ""
-
-    def _gone(self) -> TryAgainError:
-        address = f" at {self.workers.scheduler}" if self.workers.scheduler else ""
-        return TryAgainError(
-            f"The Dask scheduler{address} is gone. Run the same command again; finished steps are kept."
-        )
-
-
-def _connected(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
-    """A client of the scheduler that was given, or of one with workers on this machine."""
+    items: Sequence[ItemT],
+    n_workers: int,
+    workers: Workers,
+    notify: Notify,
+    lost: Callable[[ItemT, str], ResultT],
+    enough: Callable[[ResultT], bool],
+    gpu_parts: GpuParts[ItemT, ResultT] | None,
+) -> Iterator[ResultT]:
     # Imported here: one process needs no cluster, and the import takes half a second. All of it before any
     # setting is changed: what its import adds to the settings would be gone when they are set back.
     import dask
-    from distributed import Client, LocalCluster, Security
+    from distributed import Event, as_completed
 
-    # What Dask would choose is shared by all runs of a user, and stays behind.
-    folder = stack.enter_context(
-        tempfile.TemporaryDirectory(prefix="hedypet-dask-", dir=workers.folder, ignore_cleanup_errors=True)
-    )
-    stack.enter_context(
-        dask.config.set({**WORKER_SETTINGS, **_OF_OUR_SCHEDULER, "temporary-directory": folder})
-    )
+    from hedypet_bids.run.dask_nodes import ENDS_TOPIC, RunWatch
+
+    with ExitStack() as stack:
+        # What Dask would choose is shared by all runs of a user, and stays behind.
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(
+                prefix="hedypet-dask-", dir=workers.folder, ignore_cleanup_errors=True
+            )
+        )
+        # A lost item is done once more.
+        own = {"temporary-directory": folder, "distributed.scheduler.allowed-failures": 1}
+        stack.enter_context(dask.config.set({**WORKER_SETTINGS, **own}))
+        client = _client(stack, n_workers, workers)
+        run = f"hedypet-{uuid.uuid4().hex}"
+        events = _Events(notify, workers.scheduler)
+        client.subscribe_topic(run, events.of_run)
+        client.subscribe_topic(ENDS_TOPIC, events.of_ends)
+        wait = workers.patience
+        client.register_plugin(RunWatch(run, client.id, notice_s=wait.notice_s, patience_s=wait.worker_s))
+        split = gpu_parts if workers.scheduler is not None else None
+        parts = _submit(client, run, work, items, enough, split)
+        stack.callback(client.cancel, list(parts))
+        done: dict[Any, ResultT] = {}
+        for future, result in as_completed(
+            list(parts), loop=client.loop, with_results=True, raise_errors=False
+        ):
+            part = parts[future]
+            if future.cancelled():
+                raise events.why_cancelled(result)
+            if future.status == "error":
+                if part.then is not None:
+                    continue  # what comes after it ends in the same way
+                why = _why_lost(result[1], events, workers, workers.share_mb(n_workers))
+                result = _result_of_lost(part, parts, done, why, lost, split)
+            elif result is None:
+                continue  # enough was done before it began
+            done[future] = result
+            if enough(result):
+                Event(run, client).set()
+            elif part.then is not None:
+                continue
+            yield result
+
+
+@dataclass
+class _Part(Generic[ItemT]):
+    """What is sent to a worker: an item or a part of it; the futures of the parts before and after it."""
+
+    item: ItemT
+    before: Any = None
+    then: Any = None
+
+
+def _submit(
+    client: Any,
+    run: str,
+    work: Callable[[ItemT, Notify], ResultT],
+    items: Sequence[ItemT],
+    enough: Callable[[ResultT], bool],
+    gpu_parts: GpuParts[ItemT, ResultT] | None,
+) -> dict[Any, _Part[ItemT]]:
+    """The futures of all parts of all items, those that want a GPU before anything else on their workers."""
+    parts: dict[Any, _Part[ItemT]] = {}
+    given = (work, enough, run)
+    for number, item in enumerate(items):
+        on_gpu, rest = gpu_parts.split(item) if gpu_parts else (None, item)
+        first = None
+        if on_gpu is not None:
+            wishes = {"resources": {GPU_RESOURCE: 1}, "priority": 1}
+            first = client.submit(_on_worker, *given, on_gpu, key=f"{run}-{number}-gpu", **wishes)
+            parts[first] = _Part(on_gpu)
+        if rest is not None:
+            after = (gpu_parts.join, first) if first is not None and gpu_parts is not None else ()
+            future = client.submit(_on_worker, *given, rest, *after, key=f"{run}-{number}")
+            parts[future] = _Part(rest, before=first)
+            if first is not None:
+                parts[first].then = future
+    return parts
+
+
+def _on_worker(
+    work: Callable[[ItemT, Notify], ResultT],
+    enough: Callable[[ResultT], bool],
+    run: str,
+    item: ItemT,
+    join: Callable[[ResultT, ResultT], ResultT] | None = None,
+    before: ResultT | None = None,
+) -> ResultT | None:
+    """The result of an item or a part of it; None where enough was done before it began."""
+    from distributed import get_worker
+    from distributed.utils import sync
+
+    worker: Any = get_worker()
+    scheduler = worker.scheduler
+    if (join and before is None) or sync(worker.loop, scheduler.event_is_set, name=run):
+        return None
+    # The scheduler has to know whose fault it is before this can end the process.
+    begun = {"begun": worker.get_current_task()}
+    sync(worker.loop, scheduler.log_event, topic=run, msg=begun)
+    result = work(item, lambda *step: worker.log_event(run, {"step": step}))
+    if enough(result):
+        # Here, since this worker may begin the next item before the run has seen the result.
+        sync(worker.loop, scheduler.event_set, name=run)
+    return join(before, result) if join and before is not None else result
+
+
+class _Events:
+    """What the processes of the cluster report while they work."""
+
+    def __init__(self, notify: Notify, scheduler: str | None) -> None:
+        self._notify = notify
+        self._address = f" at {scheduler}" if scheduler else ""
+        self._ends: dict[str, dict[str, Any]] = {}
+        self._changed = threading.Condition()
+
+    def of_run(self, event: tuple[float, dict[str, Any]]) -> None:
+        """A step has begun or ended, or no task can run."""
+        if "step" in event[1]:
+            self._notify(*event[1]["step"])
+        elif "lacks" in event[1]:
+            _log.warning("%s", self._what_it_lacks(event[1]["lacks"]))
+
+    def of_ends(self, event: tuple[float, dict[str, Any]]) -> None:
+        """A worker process has ended."""
+        with self._changed:
+            self._ends[event[1]["worker"]] = event[1]
+            self._changed.notify_all()
+
+    def end_of(self, address: str, within_s: float) -> dict[str, Any] | None:
+        """How a worker process ended; None where nobody reports it in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: address in self._ends, within_s)
+            return self._ends.get(address)
+
+    def why_cancelled(self, cancelled: Any) -> TryAgainError:
+        """The error of a run whose task was cancelled."""
+        from hedypet_bids.run.dask_nodes import NO_GPU, NO_WORKERS
+
+        if cancelled.reason in (NO_GPU, NO_WORKERS):
+            return TryAgainError(f"{self._what_it_lacks(cancelled.reason)} {cancelled.msg}")
+        return TryAgainError(
+            f"The Dask scheduler{self._address} is gone. Run the same command again; finished steps are kept."
+        )
+
+    def _what_it_lacks(self, lack: str) -> str:
+        from hedypet_bids.run.dask_nodes import NO_GPU
+
+        if lack == NO_GPU:
+            return (
+                f"No worker of the Dask scheduler{self._address} offers a GPU, which --device gpu asks for. "
+                "Start hedypet-worker on a machine with a GPU (--gpus 1 where it sees none)."
+            )
+        return f"The Dask scheduler{self._address} has no workers. Start some with hedypet-worker."
+
+
+def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
+    from distributed import Client, SpecCluster
+    from distributed.security import Security
+
+    from hedypet_bids.run.dask_nodes import PrivateScheduler, PrivateWorker, TellingNanny
+
     if workers.scheduler is not None:
-        security = workers.certificates.security() if workers.certificates else None
+        security = workers.certificates.security("client")
         try:
             return stack.enter_context(
-                Client(workers.scheduler, timeout=CONNECT_TIMEOUT_S, security=security)
+                Client(workers.scheduler, timeout=workers.patience.connect_s, security=security)
             )
         except (OSError, TimeoutError, ValueError) as fault:
             raise TryAgainError(
@@ -365,19 +425,25 @@ def _connected(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
                 "'dask scheduler' and workers with 'hedypet-worker ADDRESS'."
             ) from fault
     share_mb = workers.share_mb(n_workers)
+    # Other users of this machine can reach its loopback device, and have no certificate.
+    security = Security.temporary()
+    private = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
+    nanny = {
+        "cls": TellingNanny,
+        "options": {
+            **private,
+            "worker_class": PrivateWorker,
+            "nthreads": 1,
+            "memory_limit": None if share_mb is None else f"{share_mb}MB",
+            "silence_logs": logging.CRITICAL,
+        },
+    }
     try:
-        _talk_to_self()
-        # Other users of the machine reach its loopback device as well.
-        security = Security.temporary()
-        stack.enter_context(dask.config.set(_https(security, Path(folder))))
-        cluster = LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            worker_class=nanny_class(),
+        _talk_to_self(workers.patience.connect_s)
+        cluster = SpecCluster(
+            workers=dict.fromkeys(range(n_workers), nanny),
+            scheduler={"cls": PrivateScheduler, "options": {**private, "port": 0, "dashboard": False}},
             security=security,
-            protocol="tls://",
-            memory_limit=None if share_mb is None else f"{share_mb}MB",
-            dashboard_address=None,
             silence_logs=logging.CRITICAL,
         )
     except (OSError, RuntimeError, TimeoutError) as fault:
@@ -388,82 +454,49 @@ def _connected(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
     return stack.enter_context(Client(stack.enter_context(cluster)))
 
 
-def _https(security: Any, folder: Path) -> dict[str, str]:
-    """Settings with which the HTTP servers that Dask always starts ask for TLS as well."""
-    files = {"cert": security.tls_scheduler_cert, "key": security.tls_scheduler_key}
-    for name, content in files.items():
-        (folder / f"{name}.pem").write_text(content)
-    return {f"distributed.scheduler.dashboard.tls.{name}": str(folder / f"{name}.pem") for name in files}
-
-
-def _talk_to_self() -> None:
+def _talk_to_self(within_s: float) -> None:
     """Raise OSError where processes of this machine cannot reach each other; Dask would try for a minute."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        socket.create_connection(server.getsockname(), CONNECT_TIMEOUT_S).close()
+        socket.create_connection(server.getsockname(), within_s).close()
 
 
-@cache
-def nanny_class() -> Any:
-    """Dask's watcher of a worker process, which also tells everybody how that process ended."""
-    from distributed import Nanny
-
-    class TellingNanny(Nanny):  # type: ignore[misc]
-        """Logs an event with the process id and the exit code of a worker process that ended by itself."""
-
-        _started_pid: int | None = None
-
-        async def instantiate(self) -> Any:
-            status = await super().instantiate()
-            self._started_pid = self.pid
-            return status
-
-        async def _on_worker_exit(self, exitcode: int) -> None:
-            if self._started_pid is not None:
-                self.log_event(EXIT_TOPIC, {"pid": self._started_pid, "exitcode": exitcode})
-            await super()._on_worker_exit(exitcode)
-
-    return TellingNanny
+def _result_of_lost(
+    part: _Part[ItemT],
+    parts: dict[Any, _Part[ItemT]],
+    done: dict[Any, ResultT],
+    why: str,
+    lost: Callable[[ItemT, str], ResultT],
+    gpu_parts: GpuParts[ItemT, ResultT] | None,
+) -> ResultT:
+    """The result of an item of which a part was given up, with that of a part that finished before it."""
+    if part.before is None or gpu_parts is None:
+        return lost(part.item, why)
+    if part.before in done:
+        return gpu_parts.join(done[part.before], lost(part.item, why))
+    return lost(parts[part.before].item, why)
 
 
-@dataclass
-class _Ends:
-    """How worker processes ended, by process id, as events tell it."""
+def _why_lost(fault: BaseException, events: _Events, workers: Workers, share_mb: int | None) -> str:
+    worker = getattr(fault, "last_worker", None)
+    if worker is None:
+        told = str(fault).strip().partition("\n")[0]
+        return f"its worker process was lost ({told or type(fault).__name__})"
+    how = _how_it_ended(events.end_of(worker.address, workers.patience.end_s), share_mb)
+    return f"its worker processes were lost again and again; the last one ({worker.address}) {how}"
 
-    share_mb: int | None
-    _exit_codes: dict[int, int] = field(default_factory=dict)
-    _stopped_mb: dict[int, float] = field(default_factory=dict)
 
-    def ended(self, event: tuple[float, dict[str, int]]) -> None:
-        """Keep the exit code of a process."""
-        self._exit_codes[event[1]["pid"]] = event[1]["exitcode"]
-
-    def stopped(self, event: tuple[float, dict[str, Any]]) -> None:
-        """Keep how much memory a process had when it was stopped for that."""
-        self._stopped_mb[event[1]["pid"]] = event[1]["rss"] / 1e6
-
-    def of(self, fault: BaseException) -> str:
-        """Why an item was given up."""
-        worker = getattr(fault, "last_worker", None)
-        if worker is None:
-            told = str(fault).strip().partition("\n")[0]
-            return f"its worker process was lost ({told or type(fault).__name__})"
-        return (
-            f"its worker processes were lost again and again; the last one ({worker.address}) "
-            f"{self._of_process(worker.pid)}"
-        )
-
-    def _of_process(self, pid: int) -> str:
-        share = "" if self.share_mb is None else f" of {self.share_mb} MB"
-        if pid in self._stopped_mb:
-            return f"was stopped with {self._stopped_mb[pid]:.0f} MB, more than its share{share}"
-        if pid not in self._exit_codes:
-            return "was lost, with its machine or the network to it"
-        code = self._exit_codes[pid]
-        if code >= 0:
-            return f"ended with exit code {code}"
-        why = ", which the system sends when memory runs out" if code == -signal.SIGKILL else ""
-        limit = f"; its share was{share[3:]}" if share else ""
-        return f"was ended by signal {-code} ({_signal_name(-code)}){why}{limit}"
+def _how_it_ended(end: dict[str, Any] | None, share_mb: int | None) -> str:
+    if end is None:
+        return "was lost, with its machine or the network to it"
+    if end["stopped_mb"] is not None:
+        share = "" if share_mb is None else f" of {share_mb} MB"
+        return f"was stopped with {end['stopped_mb']:.0f} MB, more than its share{share}"
+    limit = "" if share_mb is None else f"; its share was {share_mb} MB"
+    if end["exit_code"] >= 0:
+        return f"ended with exit code {end['exit_code']}{limit}"
+    number = -end["exit_code"]
+    why = ", which the system sends when memory runs out" if number == signal.SIGKILL else ""
+    return f"was ended by signal {number} ({_signal_name(number)}){why}{limit}"
 
 
 def _signal_name(number: int) -> str:
@@ -471,23 +504,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return "unknown"
-
-
-def _on_worker(work: Callable[[ItemT, Notify], ResultT], item: ItemT) -> ResultT:
-    from distributed import get_worker
-
-    worker: Any = get_worker()
-
-    def tell(label: str, step: str, state: str) -> None:
-        worker.log_event(PROGRESS_TOPIC, (label, step, state))
-
-    return work(item, tell)
-
-
-def _after(
-    first: ResultT,
-    work: Callable[[ItemT, Notify], ResultT],
-    rest: ItemT,
-    join: Callable[[ResultT, ResultT], ResultT],
-) -> ResultT:
-    return join(first, _on_worker(work, rest))
