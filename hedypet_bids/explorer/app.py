@@ -397,7 +397,9 @@ def choose(key: str, root: Path, changed: float, tables: Tables, table: str) -> 
 
 def choose_colour(key: str, chosen: Chosen, *, every: bool = False) -> str:
     """The column that colours stand for: sessions first where there are several."""
-    columns: dict[str, str] = {name: name for name in COLOURS_BY} | {axis.lower(): axis for axis in chosen.varies}
+    columns: dict[str, str] = {name: name for name in COLOURS_BY} | {
+        axis.lower(): axis for axis in chosen.varies
+    }
     if every:
         columns["every scan" if chosen.varies else "every participant"] = "scan"
     colour = st.selectbox(
