@@ -8,6 +8,7 @@ small participants, for many of them on a small disk; by default they have hedyP
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import resource
 import subprocess
@@ -15,14 +16,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from hedypet_bids.io.manifest import Kind, Manifest, Output, ScanEntry, StepRecord
+from hedypet_bids.io.store import STAMP_KEY
 from hedypet_bids.labels import ALL_TASKS, VOI_TASKS, Task
-from hedypet_bids.names import recording, sidecar_of
+from hedypet_bids.names import ScanName, entities_of, recording, sidecar_of
+from hedypet_bids.settings import digest
 from hedypet_bids.version import __version__
 
 PLACE = "ses-a/pet"
@@ -104,6 +108,67 @@ def write_outputs(output: Path, n: int, n_frames: int, tasks: Iterable[Task]) ->
             path = folder / f"sub-{label}_ses-a_{name}.tsv"
             path.write_text(text)
             sidecar_of(path).write_text(json.dumps(_sidecar(i)))
+        finish(output, label)
+
+
+def finish(output: Path, label: str, steps: Sequence[StepRecord] = ()) -> None:
+    """Record in the sidecars what was written, and list it in a manifest, as a run does in its end.
+
+    A table without a sidecar is left out.
+    """
+    found: dict[Kind, Path] = {}
+    folder = output / f"sub-{label}"
+    for path in sorted([*folder.rglob("*.tsv"), *folder.rglob("*_qc.json")]):
+        if not sidecar_of(path).is_file() or "log" in path.relative_to(folder).parts:
+            continue
+        sidecar = json.loads(sidecar_of(path).read_text())
+        own = {key: value for key, value in sidecar.items() if key != STAMP_KEY}
+        state = path.stat()
+        written = {
+            "Size": state.st_size,
+            "ModifiedNs": state.st_mtime_ns,
+            "SHA256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        stamp = {
+            **sidecar.get(STAMP_KEY, {}),
+            "Written": {"Content": digest(own)} if path == sidecar_of(path) else {path.name: written},
+        }
+        sidecar_of(path).write_text(json.dumps({**own, STAMP_KEY: stamp}))
+        found[_kind(path)] = path
+    page = f"sub-{label}.html" if (output / f"sub-{label}.html").is_file() else ""
+    name, stem = ScanName("a"), f"sub-{label}_ses-a"
+    has_dynamic = any(kind[0] == "mean" for kind in found)
+    Manifest(
+        label=label,
+        run="benchmark",
+        scans=(
+            ScanEntry(
+                name,
+                page,
+                f"{stem}_rec-dyn_pet.nii.gz" if has_dynamic else "",
+                (f"{stem}_rec-stat_pet.nii.gz",),
+            ),
+        ),
+        steps=tuple(steps),
+        outputs=tuple(
+            Output(kind, path.relative_to(output).as_posix(), (str(name),), "benchmark")
+            for kind, path in found.items()
+        ),
+    ).write(output)
+
+
+def _kind(path: Path) -> Kind:
+    """What one of the made-up files is."""
+    entities, suffix = entities_of(path.name), path.name.split(".")[0].rpartition("_")[2]
+    description = entities.get("desc", "")
+    key = (entities.get("seg", ""), int("".join(c for c in description if c.isdigit()) or 0))
+    if suffix == "tacs":
+        return ("std" if description.startswith("std") else "mean", *key)
+    if suffix == "kinpar":
+        return ("kinetics", entities["model"], *key)
+    if suffix == "morph" and entities["rec"] == "stat":
+        return ("means", f"sub-{entities['sub']}_ses-a_rec-stat_pet.nii.gz", *key)
+    return {"morph": ("volumes", *key), "norm": ("constants",), "qc": ("quality",)}[suffix]
 
 
 def _sidecar(i: int) -> dict[str, object]:
@@ -141,10 +206,14 @@ def _tables(random: np.random.Generator, n_frames: int, tasks: Iterable[Task]) -
             tables[f"{dynamic}{desc}_morph"] = {**head, **counts}
             for statistic in ("", "std"):
                 curves = dict(zip(task.table.names, random.random((n, n_frames)) * 1e4, strict=True))
-                what = desc.replace("desc-", f"desc-{statistic}") or (
+                described = desc.replace("desc-", f"desc-{statistic}") or (
                     f"_desc-{statistic}" if statistic else ""
                 )
-                tables[f"{dynamic}{what}_tacs"] = {"frame_start": start, "frame_end": start + 60, **curves}
+                tables[f"{dynamic}{described}_tacs"] = {
+                    "frame_start": start,
+                    "frame_end": start + 60,
+                    **curves,
+                }
             if task not in VOI_TASKS:
                 tables[f"{dynamic}{desc}_model-Patlak_kinpar"] = _kinetics(random, task)
     return {

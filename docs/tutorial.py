@@ -69,7 +69,7 @@ figure.savefig(figure_dir / "curves.png")
 # ## A Patlak plot
 # The activity of the tissue over that of the blood, against the blood's integral over its activity.
 # At the end it is a line; its slope is Ki, its intercept V0. The integral here is the trapezoidal
-# rule; the pipeline's own rule is `[patlak] rule` of the settings, so the numbers differ slightly.
+# rule; the pipeline's own rule is `[kinetics.patlak] rule` of the settings, so the numbers differ slightly.
 
 # %%
 blood = study.readout("input_function_tacs", subjects=[subject], tasks=["aortavois_ml-1_width-3"])

@@ -246,7 +246,7 @@ class PetMetadata:
         return self.units_factor * self.decay_factor
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def timing_and_scale(self) -> dict[str, Any]:
         """What of it the measured activity depends on, for the record of what a result was made from."""
         return {
             "FrameStart": self.frames.start_s.tolist(),
@@ -335,7 +335,7 @@ class Scan:
     @property
     def about(self) -> str:
         """The scan in messages and records; empty where the participant has no other."""
-        return "" if self.alone else str(self.name)
+        return "" if self.alone else self.name.title
 
     @property
     def stem(self) -> str:
@@ -383,7 +383,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class BrokenScan:
-    """A scan whose images or sidecars cannot be used, with the reason and the exit code that it stands for."""
+    """A scan whose images or sidecars cannot be used, with the reason and its exit code."""
 
     name: ScanName
     reason: str

@@ -109,6 +109,16 @@ class ScanName:
         found = {"ses": self.session, "trc": self.tracer, "run": self.run}
         return {key: value for key, value in found.items() if value}
 
+    @property
+    def title(self) -> str:
+        """What it is called among others, of which one may have no entities."""
+        return str(self) or "scan"
+
+    def could_name(self, file_name: str) -> bool:
+        """Whether no entity of a file's name says that it is of another scan."""
+        told = entities_of(file_name)
+        return all(told.get(key, value) == value for key, value in self.entities.items())
+
     def __str__(self) -> str:
         return "_".join(f"{key}-{value}" for key, value in self.entities.items())
 
@@ -258,7 +268,7 @@ def quality(pet: Source) -> str:
 
 def page_stem(label: str, scan: ScanName | None = None) -> str:
     """What the page and pictures of a scan are called; without a scan those of the participant."""
-    return "_".join(filter(None, [f"sub-{label}", str(scan or "")]))
+    return f"sub-{label}" if scan is None else f"sub-{label}_{scan.title}"
 
 
 def report(stem: str) -> str:
@@ -341,6 +351,12 @@ def entities_of(name: str) -> dict[str, str]:
 def participant_label(text: str) -> str:
     """A label as the user may write it (``sub-01`` or ``01``) without its prefix."""
     return text.removeprefix("sub-")
+
+
+def enumerated(items: Iterable[object]) -> str:
+    """Items as an enumeration for sentences: ``a, b and c``."""
+    *before, last = map(str, items)
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def listed(items: Iterable[object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import re
 import tomllib
@@ -11,7 +12,7 @@ from functools import cache, partial
 from html import escape
 from inspect import cleandoc
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from unittest.mock import patch
 
 import tomli_w
@@ -21,8 +22,8 @@ from hedypet_bids.cli.boutiques import descriptor
 from hedypet_bids.group.dictionary import COLUMNS, TABLES
 from hedypet_bids.kernels.quality import NORMAL_RANGES
 from hedypet_bids.labels import ALL_TASKS
-from hedypet_bids.report.references import REFERENCES
-from hedypet_bids.settings import Settings, plain
+from hedypet_bids.report.references import known_references
+from hedypet_bids.settings import Settings, allowed, plain
 from hedypet_bids.tools.totalsegmentator import LICENSED_TASKS, MODELS, TASKS, models_of
 from hedypet_bids.version import __version__
 
@@ -138,18 +139,27 @@ def settings_meanings() -> str:
 
 
 def settings_parameters() -> str:
-    """Every parameter of the settings with its default and what it means, a table a section."""
+    """Every parameter of the settings: default, what is allowed, what it means; a table a section."""
     lines = []
     for name, section in _settings_sections():
         meanings = _about(section)[1]
-        defaults: Mapping[str, object] = tomllib.loads(Settings().to_toml())[name]
-        rows = [(f"`{key}`", f"`{_toml(value)}`", _code(meanings[key])) for key, value in defaults.items()]
-        lines += [f"#### [{name}]\n", table(("parameter", "default", "meaning"), rows), ""]
+        rows = [
+            (f"`{key}`", f"`{_toml(value)}`", allowed()[f"{name}.{key}"], _code(meanings[key]))
+            for key, value in plain(section).items()
+            if not isinstance(value, dict)
+        ]
+        lines += [f"#### [{name}]\n", table(("parameter", "default", "allowed", "meaning"), rows), ""]
     return "\n".join(lines)
 
 
-def _settings_sections() -> list[tuple[str, object]]:
-    return [(name, getattr(Settings(), name)) for name in plain(Settings())]
+def _settings_sections(outer: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every section with its name in the file, sections of sections after the one that holds them."""
+    outer = outer or Settings()
+    for field in dataclasses.fields(outer):
+        section = getattr(outer, field.name)
+        if dataclasses.is_dataclass(section):
+            yield f"{prefix}{field.name}", section
+            yield from _settings_sections(section, f"{prefix}{field.name}.")
 
 
 def _about(section: object) -> tuple[str, dict[str, str]]:
@@ -263,7 +273,7 @@ def _levels(levels: Mapping[str, str] | None) -> str:
 
 def references() -> str:
     """The papers that the methods come from."""
-    return "\n".join(f"- {reference.text()}" for reference in REFERENCES.values())
+    return "\n".join(f"- {reference.text()}" for reference in known_references().values())
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

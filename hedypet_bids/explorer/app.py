@@ -77,7 +77,8 @@ def regions_of(root: str, changed: float, table: str) -> pd.DataFrame:
 @st.cache_data(show_spinner=False, max_entries=64)
 def usual_reconstructions(root: str, changed: float, table: str) -> list[str]:
     """Reconstructions of the images that stand for the scans."""
-    return tables_of(root, changed).usual_reconstructions(table)
+    found: list[str] = tables_of(root, changed).usual_reconstructions(table)
+    return found
 
 
 @st.cache_data(show_spinner=False, max_entries=64)

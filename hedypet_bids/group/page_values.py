@@ -1,8 +1,7 @@
-"""What the group's page shows of each participant: values by region, quality checks, reasons for gaps."""
+"""What the group's page shows of each scan: values by region, quality checks, reasons for gaps."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,18 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from hedypet_bids import names
-from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS
+from hedypet_bids.errors import BadDataError
+from hedypet_bids.group.gaps import broken_scans, gaps_of
+from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS, scan_columns
+from hedypet_bids.group.scan_files import reconstruction_of
 from hedypet_bids.group.tables import schema
-from hedypet_bids.io.store import STAMP_KEY, read_sidecar
-from hedypet_bids.labels import SEGMENTATION_TASKS
-from hedypet_bids.settings import PatlakSettings
+from hedypet_bids.io.manifest import Manifest, ScanEntry, labels_with_outputs
+from hedypet_bids.io.store import read_sidecar
+from hedypet_bids.names import ScanName
+from hedypet_bids.settings import KineticsSettings, Settings
 
 UPTAKE, VOLUME, KI = "PET Mean [Bq/mL]", "Volume [mL]", "Patlak Ki"
+_SCAN = ("Subject", "Session", "Tracer", "Run")
 _REGION = ("Task", "Label Name", "Erosion Iterations")
 Values = NDArray[np.float32]
 
@@ -36,11 +40,78 @@ class Region:
     erosion: int
 
 
-@dataclass
-class RegionValues:
-    """A value a participant of each region and column, NaN where there is none."""
+@dataclass(frozen=True)
+class PageScan:
+    """A scan on the page.
 
-    subjects: Sequence[str]
+    Parameters
+    ----------
+    columns
+        Its row of the table metadata.
+    title
+        The participant, with what tells the scan from others where a participant has several.
+    manifest, entry
+        None where the participant has no manifest, or the scan is not in it.
+    """
+
+    columns: Mapping[str, Any]
+    title: str
+    manifest: Manifest | None
+    entry: ScanEntry | None
+
+    def key(self, columns: Sequence[str]) -> str:
+        """What its rows in a readout table have in some columns."""
+        return "\t".join(str(self.columns[c]) if isinstance(self.columns[c], str) else "" for c in columns)
+
+    @property
+    def page(self) -> str:
+        """The file name of its page; empty where there is none."""
+        return self.entry.page if self.entry else ""
+
+
+def page_scans(output: Path, metadata: pd.DataFrame) -> list[PageScan]:
+    """The scans of the table metadata, in its order."""
+    rows = metadata.to_dict("records")
+    manifests = {subject: _manifest(output, subject) for subject in dict.fromkeys(metadata["Subject"])}
+    several = metadata["Subject"].duplicated().any()
+    scans = []
+    for row in rows:
+        manifest = manifests[row["Subject"]]
+        name = ScanName(*(row[c] if isinstance(row[c], str) else "" for c in ("Session", "Tracer", "Run")))
+        entry = next((e for e in manifest.scans if e.name == name), None) if manifest else None
+        title = " ".join([row["Subject"], *(f"{k}-{v}" for k, v in name.entities.items() if several)])
+        scans.append(PageScan(row, title, manifest, entry))
+    return scans
+
+
+def metadata_of_manifests(output: Path, empty: pd.DataFrame) -> pd.DataFrame:
+    """What stands for the table metadata where it cannot be read: which scans there are, and no more."""
+    rows: list[dict[str, Any]] = []
+    for label in labels_with_outputs(output):
+        manifest = _manifest(output, f"sub-{label}")
+        scans = manifest.scans if manifest else ()
+        rows += [
+            {
+                "Subject": f"sub-{label}",
+                **scan_columns(scan.name, reconstruction_of(next(iter(scan.statics), scan.dynamic))),
+            }
+            for scan in scans
+        ] or [{"Subject": f"sub-{label}"}]
+    return pd.concat([empty, pd.DataFrame(rows, columns=["Subject", *scan_columns(ScanName())])])
+
+
+def _manifest(output: Path, subject: str) -> Manifest | None:
+    try:
+        return Manifest.read(output, names.participant_label(subject))
+    except BadDataError:
+        return None
+
+
+@dataclass
+class RegionTable:
+    """A value a scan of each region and column, NaN where there is none."""
+
+    scans: Sequence[PageScan]
     _values: dict[tuple[Region, str], Values] = field(default_factory=dict)
 
     @property
@@ -50,12 +121,14 @@ class RegionValues:
         return sorted(found)
 
     def of(self, region: Region, column: str) -> Values:
-        """The values of all participants."""
+        """The values of all scans."""
         return self._values.get((region, column), self._nothing())
 
-    def add(self, rows: pa.RecordBatch, columns: Sequence[str]) -> None:
-        """Take in rows of a readout table; a participant's first value of a region stays."""
-        members = pc.index_in(rows.column("Subject"), pa.array(self.subjects, pa.string()))
+    def add(self, rows: pa.RecordBatch, columns: Sequence[str], keys: Sequence[str]) -> None:
+        """Take in rows of a readout table, whose scan the columns ``keys`` tell; first values stay."""
+        told = [pc.fill_null(rows.column(key).cast(pa.string()), "") for key in keys]
+        of_scans = pa.array([scan.key(keys) for scan in self.scans], pa.string())
+        members = pc.index_in(pc.binary_join_element_wise(*told, "\t"), of_scans)
         rows = rows.append_column("Member", members).filter(pc.is_valid(members))
         if not rows.num_rows:
             return
@@ -71,33 +144,38 @@ class RegionValues:
                 kept[member[at]] = np.where(np.isfinite(kept[member[at]]), kept[member[at]], values[at])
 
     def _nothing(self) -> Values:
-        return np.full(len(self.subjects), np.nan, dtype=np.float32)
+        return np.full(len(self.scans), np.nan, dtype=np.float32)
 
 
 def read_region_values(
-    output: Path, subjects: Sequence[str], patlak: PatlakSettings
-) -> tuple[RegionValues, list[str]]:
+    output: Path, scans: Sequence[PageScan], settings: Settings
+) -> tuple[RegionTable, list[str]]:
     """Mean uptakes, volumes and the Ki of the voxel maps' input function, and which tables cannot be read.
 
-    Tables are read piece by piece: what stays in memory is 4 bytes a participant, region and column. Volumes
-    are those of the static PET's grid, and of the dynamic one's for who has no static PET.
+    Tables are read piece by piece: what stays in memory is 4 bytes a scan, region and column. Uptakes are
+    those of the static image that stands for the scan, volumes those of its grid, and of the dynamic PET's
+    for scans without static PET.
     """
-    values, problems = RegionValues(subjects), []
-    fit = (pc.field("Input Function Identifier") == shown_input_function(patlak)) & (
-        pc.field("Regression Frames") == patlak.map_last_frames
+    values, problems = RegionTable(scans), []
+    kinetics = settings.kinetics
+    fit = (pc.field("Input Function Identifier") == shown_input_function(kinetics)) & (
+        pc.field("Regression Frames") == kinetics.patlak.map_last_frames
     )
-    for table, columns, chosen in (("means", (UPTAKE, VOLUME), None), ("patlak_ki", (KI, VOLUME), fit)):
+    for table, columns, chosen, keys in (
+        ("means", (UPTAKE, VOLUME), None, (*_SCAN, "Reconstruction")),
+        ("patlak_ki", (KI, VOLUME), fit, _SCAN),
+    ):
         try:
-            for rows in _pieces(output, table, ["Subject", *_REGION, *columns], chosen):
-                values.add(rows, columns)
+            for rows in _pieces(output, table, [*keys, *_REGION, *columns], chosen):
+                values.add(rows, columns, keys)
         except (OSError, pa.ArrowException) as fault:
             problems.append(unreadable(table, fault))
     return values, problems
 
 
-def shown_input_function(patlak: PatlakSettings) -> str:
+def shown_input_function(kinetics: KineticsSettings) -> str:
     """The readout tables' name of the input function of the voxel maps."""
-    return INPUT_FUNCTION_IDENTIFIERS.get(patlak.map_input_function, patlak.map_input_function)
+    return INPUT_FUNCTION_IDENTIFIERS.get(kinetics.map_input_function, kinetics.map_input_function)
 
 
 def read_small_table(output: Path, table: str) -> tuple[pd.DataFrame, list[str]]:
@@ -131,30 +209,28 @@ class QualityMeasure:
 
 @dataclass
 class Quality:
-    """The quality checks of the group: by measure, what is outside by participant, and unreadable files."""
+    """The quality checks of the group: by measure, what is outside by scan, and unreadable files."""
 
     measures: dict[str, QualityMeasure] = field(default_factory=dict)
     flags: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
-def read_quality(output: Path, subjects: Sequence[str]) -> Quality:
-    """The quality checks that the participants' outputs hold."""
+def read_quality(output: Path, scans: Sequence[PageScan]) -> Quality:
+    """The quality checks that the outputs hold, by the title of each scan."""
     quality = Quality()
-    for position, subject in enumerate(subjects):
-        folder = output / subject
-        for path in sorted([*folder.glob("pet/*_qc.json"), *folder.glob("ses-*/pet/*_qc.json")]):
-            content = read_sidecar(path)
-            if "desc" in names.entities_of(path.name):
-                continue
-            try:
-                if STAMP_KEY not in content:
-                    raise KeyError(STAMP_KEY)
-                for check in content["Checks"]:
-                    _add_check(quality, check, position, len(subjects))
-                quality.flags.setdefault(subject, []).extend(str(flag) for flag in content["Flags"])
-            except (KeyError, TypeError, ValueError):
-                quality.problems.append(f"{path.relative_to(output)} holds no finished quality checks.")
+    for position, scan in enumerate(scans):
+        outputs = scan.manifest.of_scan(scan.entry) if scan.manifest and scan.entry else None
+        path = outputs.get("quality") if outputs else None
+        if path is None:
+            continue
+        content = read_sidecar(output / path)
+        try:
+            for check in content["Checks"]:
+                _add_check(quality, check, position, len(scans))
+            quality.flags.setdefault(scan.title, []).extend(str(flag) for flag in content["Flags"])
+        except (KeyError, TypeError, ValueError):
+            quality.problems.append(f"{path} holds no finished quality checks.")
     return quality
 
 
@@ -173,56 +249,23 @@ def _add_check(quality: Quality, check: Mapping[str, Any], position: int, n_part
     quality.measures[name].values[position] = np.nan if isinstance(value, str) or value is None else value
 
 
-# The step whose absence explains that of a part; parts as in the column Missing of the table metadata.
-_STEP_OF = {
-    "constants": "normalise",
-    "static means": "static means",
-    "curves": "tacs",
-    "input functions": "input functions",
-    "Patlak Ki": "patlak",
-    **{f"{task.name} segmentation": f"segment {task.name}" for task in SEGMENTATION_TASKS},
-}
-_NOT_RECORDED = "no reason in the participant's logs"
-_SPENT = re.compile(r" \([0-9.]+ s[^)]*\)$")
-
-
-def missing_reasons(output: Path, subject: str, missing: str) -> list[tuple[str, str]]:
-    """The parts that a participant lacks, those of one reason together, with the reason."""
-    if missing.startswith("unreadable: "):
+def missing_reasons(scan: PageScan, settings: Settings) -> list[tuple[str, str]]:
+    """What a scan lacks, those of one reason together, with the reason."""
+    missing = scan.columns["Missing"]
+    if isinstance(missing, str) and missing.startswith("unreadable: "):
         return [("all tables", missing)]
-    said = _last_said(output / subject)
+    if scan.manifest is None:
+        return []
+    if scan.entry is None:
+        name = ScanName(*(scan.columns[c] or "" for c in ("Session", "Tracer", "Run")))
+        gaps = broken_scans(scan.manifest).get(name, ())
+    else:
+        gaps = gaps_of(scan.manifest, scan.entry, settings)
     by_reason: dict[str, list[str]] = {}
-    for part in missing.split(", ") if missing else []:
-        if part.startswith("unfinished "):
-            reason = "the run was cut off while it was written; run the participant level again"
-        else:
-            reason = said.get(_STEP_OF.get(part, part), _NOT_RECORDED)
-        by_reason.setdefault(reason, []).append(part)
-    return [(", ".join(parts), reason) for reason, parts in by_reason.items()]
-
-
-def _last_said(folder: Path) -> dict[str, str]:
-    """Why each step was skipped or failed, as the participant's newest log that mentions it says."""
-    said: dict[str, str] = {}
-    line = re.compile(rf" {re.escape(folder.name)} (?P<step>[a-z ]+): (?P<state>skipped|failed): (?P<why>.*)")
-    for log in sorted(folder.glob("log/*/hedypet.log"), reverse=True):
-        found: dict[str, str] = {}
-        for text in _lines(log):
-            match = line.search(text)
-            if match:
-                why = _SPENT.sub("", match["why"])
-                found[match["step"]] = why if match["state"] == "skipped" else f"failed: {why}"
-        said = found | said
-    return said
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            yield from (line.rstrip("\n") for line in file)
-    except OSError:
-        # A log that cannot be read says nothing; the page then has no reason to tell.
-        return
+    for gap in gaps:
+        if gap.kind != "detail":
+            by_reason.setdefault(gap.reason, []).append(gap.name)
+    return [(", ".join(lacking), reason) for reason, lacking in by_reason.items()]
 
 
 def _pieces(output: Path, table: str, columns: Sequence[str], chosen: Any) -> Iterator[pa.RecordBatch]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from isal import isal_zlib
 
 from hedypet_bids import names
-from hedypet_bids.group.dictionary import COLUMNS, TABLES
+from hedypet_bids.group.dictionary import COLUMNS, TABLES, column_of
 from hedypet_bids.io.atomic import atomic, write_text
 from hedypet_bids.io.tables import MISSING
 
@@ -92,7 +92,7 @@ def _header(table: str) -> bytes:
 
 
 def _write_dictionary(output: Path, table: str) -> None:
-    dictionary = {column: COLUMNS[column].describe() for column in TABLES[table]}
+    dictionary = {column: column_of(table, column).describe() for column in TABLES[table]}
     write_text(output / names.readout(table, ".json"), json.dumps(dictionary, indent=2) + "\n")
 
 

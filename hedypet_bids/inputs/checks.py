@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.inputs.plausibility import not_hounsfield
@@ -12,7 +13,7 @@ from hedypet_bids.names import Source
 
 
 def input_checks(scan: Scan) -> Iterator[InputCheck]:
-    """Every input of a scan, and everything that is wrong with it."""
+    """Every input of a scan, and everything that is wrong with it; of a broken scan what could be read."""
     about = scan.about
     for kind, state, text in _findings(scan):
         yield InputCheck(kind, state, text, about)
@@ -37,12 +38,15 @@ def _findings(scan: Scan) -> Iterator[Finding]:
     corrections = [scan.aorta_correction] if scan.aorta_correction else []
     for path in [*scan.given_transforms.values(), *corrections]:
         yield "corrected", "ok", path.name
-    yield from _of_person(scan)
+    if scan.person.label:
+        yield from _of_person(scan)
 
 
 def _of_pet(scan: Scan, kind: str, pet: Source | None) -> Iterator[Finding]:
     if pet is None:
         yield kind, "none", ""
+        return
+    if pet.path not in scan.pet:
         return
     metadata = scan.metadata(pet)
     frames = metadata.frames
@@ -64,9 +68,11 @@ def _of_ct(scan: Scan) -> Iterator[Finding]:
     found = _of_image("CT", scan.ct)
     yield found
     if scan.ct is not None and found[1] == "ok":
-        wrong = not_hounsfield(scan.ct.path)
-        if wrong:
-            yield "CT", "problem", wrong
+        # What cannot be read is told as what breaks the scan.
+        with suppress(HedypetError):
+            wrong = not_hounsfield(scan.ct.path)
+            if wrong:
+                yield "CT", "problem", wrong
 
 
 def _of_image(kind: str, source: Source | None) -> Finding:

@@ -131,9 +131,18 @@ class Dataset:
         """What ``--corrections`` changes in the sidecar of an image, a sentence each."""
         return tuple(self.corrections.notes(source, self._raw_metadata(source)))
 
-    def unused_corrections(self, label: str, scans: Sequence[Scan]) -> list[str]:
-        """Files of ``--corrections`` for a participant that correct nothing, a sentence each."""
-        unused = self.corrections.unused(label, scans)
+    def unused_corrections(
+        self, label: str, scans: Sequence[Scan], unread: Sequence[ScanName] = ()
+    ) -> list[str]:
+        """Files of ``--corrections`` for a participant that correct nothing, a sentence each.
+
+        Those that may be for the scans ``unread`` are left out.
+        """
+        unused = [
+            path
+            for path in self.corrections.unused(label, scans)
+            if not any(scan.could_name(path.name) for scan in unread)
+        ]
         return [f"{path} corrects nothing: no input has that name. Rename or remove it." for path in unused]
 
     def _raw_metadata(self, source: Source) -> dict[str, Any]:

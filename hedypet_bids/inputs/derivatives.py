@@ -73,7 +73,7 @@ def _only(folder: Path | None, scan: Scan, pattern: str) -> Path | None:
     beside = [p for p in folder.glob(f"sub-{label}{pattern}") if p.name[len(label) + 4] in "_-"]
     found = sorted({*(folder / f"sub-{label}").rglob(pattern), *beside})
     if len(found) > 1:
-        found = [path for path in found if _is_of(path, scan)]
+        found = [path for path in found if scan.name.could_name(path.name)]
     if len(found) > 1:
         listed = "\n  ".join(map(str, found))
         raise BadDataError(
@@ -81,12 +81,6 @@ def _only(folder: Path | None, scan: Scan, pattern: str) -> Path | None:
             "Remove or rename all but one."
         )
     return found[0] if found else None
-
-
-def _is_of(path: Path, scan: Scan) -> bool:
-    """Whether no entity of a file's name says that it is of another scan."""
-    told, own = names.entities_of(path.name), scan.name.entities
-    return all(told.get(key, value) == value for key, value in own.items())
 
 
 def _labelled(scan: Scan, derivatives: Mapping[str, Path]) -> Source | None:
@@ -138,15 +132,19 @@ def _ready_segmentations(scan: Scan, derivatives: Mapping[str, Path]) -> dict[st
 
 
 def _segmentation_files(folder: Path, image: Source, task: Task) -> list[Path]:
-    """Ready label images of one task that are named after an image (its session, rec and acq)."""
+    """Ready label images of one task that are named after an image (its session, rec and acq).
+
+    Those with exactly its entities go before others, which may be of another image.
+    """
     of_image = names.entities_of(image.path.name)
-    matches = []
+    matches: dict[bool, list[Path]] = {}
     for path in sorted(folder.rglob(f"*_seg-{task.name}*_dseg.nii*")):
         entities = names.entities_of(path.name)
         same = all(entities.get(key, value) == value for key, value in of_image.items())
         if same and "space" not in entities and _task_of(entities["seg"]) is task:
-            matches.append(path)
-    return matches
+            exact = of_image.keys() == entities.keys() - {"seg", "desc"}
+            matches.setdefault(exact, []).append(path)
+    return matches.get(True) or matches.get(False, [])
 
 
 def _task_of(label: str) -> Task | None:

@@ -114,11 +114,11 @@ class Chooser:
         statics = [pet for pet in pets if frames[pet] == 1]
         static = self._one("static", statics, "reconstruction", self.selection.static_rec)
         notes: list[str] = []
-        cts = _nearest("CT", self._passing("ct", images.cts), scan, images.sessions, notes)
-        topograms = _nearest("topogram", images.topograms, scan, images.sessions, notes)
-        plain = _nearest("T1w", self._passing("head_mr", images.plain_mrs), scan, images.sessions, notes)
-        head = _nearest("DIXON head", images.head_mrs, scan, images.sessions, notes)
-        body = _nearest("DIXON body", images.body_mrs, scan, images.sessions, notes)
+        cts = _nearest("CT", self._passing("ct", images.cts), scan, images, notes)
+        topograms = _nearest("topogram", images.topograms, scan, images, notes)
+        plain = _nearest("T1w", self._passing("head_mr", images.plain_mrs), scan, images, notes)
+        head = _nearest("DIXON head", images.head_mrs, scan, images, notes)
+        body = _nearest("DIXON body", images.body_mrs, scan, images, notes)
         in_phase = [mr for mr in body if _acquisition(mr) == self.selection.body_mr_acq]
         ct = self._one("ct", cts, "reconstruction", self.selection.ct_rec)
         body_mr = self._one("body_mr", in_phase, "acquisition", self.selection.body_mr_acq)
@@ -182,20 +182,21 @@ def _telling(candidates: Sequence[Source], entity: str) -> str:
 
 
 def _nearest(
-    kind: str, candidates: Sequence[Source], scan: ScanName, sessions: Sequence[str], notes: list[str]
+    kind: str, candidates: Sequence[Source], scan: ScanName, images: Images, notes: list[str]
 ) -> list[Source]:
     """Those of the scan's own session, else of the session with some that is nearest to it."""
     own = [image for image in candidates if _session(image) == scan.session]
     if own or not candidates:
         return _of_scan(own, scan)
-    position = {session: at for at, session in enumerate(sessions)}
+    position = {session: at for at, session in enumerate(images.sessions)}
     # A scan without a session (no PET, or names without ses-) takes the first one.
     here = position.get(scan.session, 0)
     nearest = min((_session(i) for i in candidates), key=lambda s: (abs(position[s] - here), position[s]))
-    others = {_session(image) for image in candidates}
-    if scan.session and len(others) > 1:
+    choice = len({_session(image) for image in candidates}) > 1
+    several = len({name.session for name in images.scans}) > 1
+    if scan.session and (choice or several or kind == "CT"):
         notes.append(f"{kind} images are those of ses-{nearest}, the session nearest to ses-{scan.session}")
-    return _of_scan([image for image in candidates if _session(image) == nearest], scan)
+    return _of_scan([candidate for candidate in candidates if _session(candidate) == nearest], scan)
 
 
 def _of_scan(images: list[Source], scan: ScanName) -> list[Source]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
 
 from hedypet_bids.errors import BadDataError, HedypetError, Problems
 from hedypet_bids.inputs.checks import input_checks
@@ -17,8 +16,6 @@ from hedypet_bids.inputs.roles import Images, Roles
 from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.model import BrokenScan, InputCheck, Person, PetMetadata, Scan, Subject
 from hedypet_bids.names import ScanName, Source
-
-FoundT = TypeVar("FoundT")
 
 
 def read_subject(dataset: Dataset, label: str) -> Subject:
@@ -33,12 +30,14 @@ def read_subject(dataset: Dataset, label: str) -> Subject:
     """
     images = Images.of(dataset.images(label), dataset.sessions(label))
     wanted = [name for name in images.scans if dataset.request.wants(name)]
-    roles, broken = _readable(wanted, lambda name: _roles(dataset, name, images))
+    roles, broken = _roles(dataset, wanted, images)
     told_apart = _told_apart({name: name.entities for name in images.scans})
     fixed_told_apart = _told_apart(_entities_of_fixed(dataset, images, roles))
 
-    def scan(name: ScanName) -> Scan:
-        return _scan(
+    scans: dict[ScanName, Scan] = {}
+    checks: list[InputCheck] = []
+    for name, of_scan in roles.items():
+        found, problems = _scan(
             dataset,
             Scan(
                 label,
@@ -46,49 +45,48 @@ def read_subject(dataset: Dataset, label: str) -> Subject:
                 alone=len(images.scans) == 1,
                 told_apart_by=told_apart[name],
                 fixed_told_apart_by=fixed_told_apart.get(name, {}),
-                **{f.name: getattr(roles[name], f.name) for f in dataclasses.fields(Roles)},
+                **{f.name: getattr(of_scan, f.name) for f in dataclasses.fields(Roles)},
             ),
         )
+        checks += input_checks(found)
+        try:
+            problems.raise_any()
+            scans[name] = found
+        except HedypetError as error:
+            broken.append(BrokenScan(name, str(error), error.exit_code))
 
-    scans, more_broken = _readable(list(roles), scan)
-    everything_broken = (*broken, *more_broken)
-    unused = dataset.unused_corrections(label, list(scans.values()))
-    checks = [
-        *(check for found in scans.values() for check in input_checks(found)),
-        *_checks_of_broken(everything_broken, alone=len(images.scans) == 1),
+    unread = [name for name in images.scans if name not in scans]
+    unused = dataset.unused_corrections(label, list(scans.values()), unread)
+    checks += [
+        *_checks_of_broken(broken, alone=len(images.scans) == 1),
         *(InputCheck("corrected", "problem", text) for text in unused),
     ]
     noted = {name: dataclasses.replace(s, notes=(*s.notes, *unused)) for name, s in scans.items()}
-    return Subject(label, tuple(noted.values()), images.scans, everything_broken, tuple(checks))
+    return Subject(label, tuple(noted.values()), images.scans, tuple(broken), tuple(checks))
 
 
-def _readable(
-    wanted: Sequence[ScanName], read: Callable[[ScanName], FoundT]
-) -> tuple[dict[ScanName, FoundT], list[BrokenScan]]:
-    """What can be read of each scan, and the scans of which it cannot."""
+def _roles(
+    dataset: Dataset, wanted: Sequence[ScanName], images: Images
+) -> tuple[dict[ScanName, Roles], list[BrokenScan]]:
+    """The images of each scan by role, and the scans whose images cannot be told or read."""
     found, broken = {}, []
     for name in wanted:
+        problems = Problems()
+        for pet in images.pets:
+            if ScanName.of(pet) == name:
+                with problems.noted():
+                    dataset.metadata(pet)
+                    check_voxel_sizes(pet.path)
         try:
-            found[name] = read(name)
+            problems.raise_any()
+            found[name] = dataset.chooser.roles(name, images)
         except HedypetError as error:
             broken.append(BrokenScan(name, str(error), error.exit_code))
     return found, broken
 
 
-def _roles(dataset: Dataset, name: ScanName, images: Images) -> Roles:
-    """The images of a scan by role, after a look at the PET images that could play one."""
-    problems = Problems()
-    for pet in images.pets:
-        if ScanName.of(pet) == name:
-            with problems.noted():
-                dataset.metadata(pet)
-                check_voxel_sizes(pet.path)
-    problems.raise_any()
-    return dataset.chooser.roles(name, images)
-
-
-def _scan(dataset: Dataset, scan: Scan) -> Scan:
-    """A scan with everything that the dataset says about it."""
+def _scan(dataset: Dataset, scan: Scan) -> tuple[Scan, Problems]:
+    """A scan with everything that the dataset says about it, and what is wrong with that."""
     problems = Problems()
     pets = [*scan.statics, *([scan.dynamic] if scan.dynamic else [])]
     if scan.ct is not None:
@@ -105,8 +103,7 @@ def _scan(dataset: Dataset, scan: Scan) -> Scan:
             metadata[pet] = pet_metadata(dataset, pet)
     with problems.noted():
         scan = dataclasses.replace(scan, person=_person(dataset, scan))
-    problems.raise_any()
-    return dataclasses.replace(scan, pet={pet.path: found for pet, found in metadata.items()})
+    return dataclasses.replace(scan, pet={pet.path: found for pet, found in metadata.items()}), problems
 
 
 def pet_metadata(dataset: Dataset, pet: Source) -> PetMetadata:

@@ -6,10 +6,13 @@ What is not in it does not exist for the group level, :class:`hedypet_bids.Study
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
@@ -39,6 +42,8 @@ class StepRecord:
         ``done``: the results of an earlier run are current; ``to run``: of a plan.
     missing
         Parts that it left out although it ran, each with its reason.
+    scans
+        The scans that it worked for; none where it is about the participant.
     """
 
     step: str
@@ -49,6 +54,7 @@ class StepRecord:
     missing: tuple[tuple[str, str], ...] = ()
     about: str = ""
     exit_code: int = 0
+    scans: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -64,6 +70,9 @@ class Output:
     path: str
     scans: tuple[str, ...]
     step: str
+
+
+_Item = TypeVar("_Item", StepRecord, Output)
 
 
 @dataclass(frozen=True)
@@ -140,17 +149,21 @@ class Manifest:
         """
         path = root / names.manifest(label)
         try:
-            content = json.loads(path.read_text("utf-8"))
-            return _from_plain(content)
+            text = path.read_bytes()
+            made_for = json.loads(text)["Format"]
+            if made_for != FORMAT:
+                raise ValueError(f"format {made_for}")
+            return _adapter().validate_json(text, strict=True)
         except FileNotFoundError:
             raise BadDataError(
                 f"sub-{label} has no manifest ({path.name}): its last run did not come to its end, or was of "
                 "an older hedypet. Run the participant level again; finished steps are kept."
             ) from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as fault:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as fault:
+            what = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
             raise BadDataError(
-                f"{path} is not a manifest of this version ({type(fault).__name__}: {fault}). Run the "
-                "participant level again; finished steps are kept."
+                f"{path} is not a manifest of this version ({what}). Run the participant level again; "
+                "finished steps are kept."
             ) from fault
 
 
@@ -174,29 +187,54 @@ class ScanOutputs:
 def merged(new: Manifest, old: Manifest | None, *, in_dataset: Sequence[ScanName], root: Path) -> Manifest:
     """The manifest of a run with what an earlier one says of scans that the run was not asked for.
 
-    Scans that the dataset no longer has, and outputs that are gone, are dropped.
+    Scans that the dataset no longer has, and outputs that are gone, are dropped. What stays is listed in the
+    order in which one run over all scans lists it.
+
+    Parameters
+    ----------
+    in_dataset
+        Every scan that the dataset has of the participant, in their order.
     """
-    if old is None:
-        return new
-    mine = {str(scan.name) for scan in new.scans}
-    kept = [scan for scan in old.scans if scan.name in in_dataset and str(scan.name) not in mine]
-    theirs = {str(scan.name) for scan in kept}
-    by_path = {output.path: output for output in new.outputs}
-    for output in old.outputs:
-        scans = tuple(scan for scan in output.scans if scan in theirs)
-        if not scans or not (root / output.path).is_file():
-            continue
-        same = by_path.get(output.path, replace(output, scans=()))
-        by_path[output.path] = replace(same, scans=tuple(dict.fromkeys([*same.scans, *scans])))
-    told = {(step.step, step.about) for step in new.steps}
-    steps = [step for step in old.steps if step.about in theirs and (step.step, step.about) not in told]
-    scans_in_order = sorted([*new.scans, *kept], key=lambda scan: scan.name)
+    old = old or replace(new, scans=(), steps=(), outputs=())
+    order = {str(name): at for at, name in enumerate(in_dataset)}
+    told = {str(scan.name) for scan in new.scans} | {name for step in new.steps for name in step.scans}
+    others = order.keys() - told
+    scans = [*new.scans, *(scan for scan in old.scans if str(scan.name) in others)]
+    there = [output for output in old.outputs if (root / output.path).is_file()]
     return replace(
         new,
-        scans=tuple(scans_in_order),
-        steps=(*new.steps, *steps),
-        outputs=tuple(by_path.values()),
+        scans=tuple(sorted(scans, key=lambda scan: order.get(str(scan.name), -1))),
+        steps=_joined(new.steps, old.steps, lambda step: step.title, order, others),
+        outputs=_joined(new.outputs, there, lambda output: output.path, order, others),
     )
+
+
+def _joined(
+    new: Sequence[_Item],
+    old: Sequence[_Item],
+    key: Callable[[_Item], str],
+    order: Mapping[str, int],
+    others: Collection[str],
+) -> tuple[_Item, ...]:
+    """Steps or outputs of a run, and those of other scans of an earlier one, in the order of scans."""
+    place = {key(item): at for at, item in enumerate(new)}
+    former = {key(item): at for at, item in enumerate(old)}
+    whose: dict[str, list[str]] = {key(item): [name for name in item.scans if name in others] for item in old}
+    found = {key(item): item for item in old if whose[key(item)]} | {key(item): item for item in new}
+
+    def rank(name: str) -> int:
+        return order.get(name, -1)
+
+    def shared(item: _Item) -> _Item:
+        mine: tuple[str, ...] = item.scans if key(item) in place else ()
+        return replace(item, scans=tuple(sorted({*mine, *whose.get(key(item), ())}, key=rank)))
+
+    def position(item: _Item) -> tuple[int, int]:
+        """That of its first scan; of those of one scan as the scan's last run has them."""
+        first = item.scans[0] if item.scans else ""
+        return rank(first), (former if first in others else place).get(key(item), len(found))
+
+    return tuple(sorted(map(shared, found.values()), key=position))
 
 
 def _plain(value: Any) -> Any:
@@ -204,29 +242,13 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value
+    # Messages may hold file names whose bytes are no text.
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-def _from_plain(content: Mapping[str, Any]) -> Manifest:
-    if content["Format"] != FORMAT:
-        raise ValueError(f"format {content['Format']}")
-    return Manifest(
-        label=str(content["label"]),
-        run=str(content["run"]),
-        scans=tuple(
-            ScanEntry(ScanName(**scan["name"]), scan["page"], scan["dynamic"], tuple(scan["statics"]))
-            for scan in content["scans"]
-        ),
-        steps=tuple(
-            StepRecord(**{**step, "missing": tuple((name, reason) for name, reason in step["missing"])})
-            for step in content["steps"]
-        ),
-        outputs=tuple(
-            Output(tuple(output["kind"]), output["path"], tuple(output["scans"]), output["step"])
-            for output in content["outputs"]
-        ),
-        version=str(content["version"]),
-    )
+@cache
+def _adapter() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
 
 
 def labels_with_outputs(root: Path) -> Iterator[str]:

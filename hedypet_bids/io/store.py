@@ -1,8 +1,8 @@
 """The output dataset: names resolved, files written atomically, sidecars last.
 
-A result is done when its sidecar is there and carries the digest of the step's
-settings, inputs (size and modification time) and code version. There is no other
-record of what has been done.
+A result is done when its sidecar is there, carries the digest of the step's
+settings, inputs (size and modification time) and code version, and the file is the
+one that was written. There is no other record of what has been done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STAMP_KEY = "hedypet"
+# Of a JSON file that is its own sidecar.
+_CONTENT = "Content"
 _DRAWING = threading.Lock()
 BIDS_VERSION = "1.10.0"
 SOURCE_URL = "https://github.com/DEPICT-RH/hedyPET"
@@ -117,17 +119,21 @@ class Stamp:
     def of(cls, step: str, inputs: Iterable[Path], settings: Mapping[str, Any], store: Store) -> Stamp:
         """The stamp of a step for its inputs as they are now."""
         # By URI, not by path: an output that was moved is still done.
-        facts = tuple(sorted((_file_facts(path, store) for path in set(inputs)), key=lambda f: f["URI"]))
-        return cls(step, digest(step, __version__, settings, facts), settings, facts)
+        states = tuple(sorted((_input_state(path, store) for path in set(inputs)), key=lambda s: s["URI"]))
+        return cls(step, digest(step, __version__, settings, states), settings, states)
 
     def reason_to_run(self, outputs: Iterable[Path]) -> str:
         """Why the step has to run; empty when every output carries this stamp."""
         for path in outputs:
             if not path.is_file():
                 return f"{path.name} is not there"
-            found = read_sidecar(path).get(STAMP_KEY, {})
+            sidecar = read_sidecar(path)
+            found = sidecar.get(STAMP_KEY, {})
             if found.get("Digest") != self.digest:
                 return f"{path.name} {self._difference(found)}"
+            changed = what_changed(path, sidecar)
+            if changed:
+                return changed
         return ""
 
     def _difference(self, found: Mapping[str, Any]) -> str:
@@ -204,7 +210,7 @@ class Writer:
         write_table(table, pd.DataFrame(columns))
         smallest = np.min_scalar_type(int(labels.max(initial=0)))
         write_nifti(path, labels, grid, dtype=smallest, aligned=space is not None)
-        self._finish(path, sources, sidecar)
+        self._finish(path, sources, sidecar, beside=[table])
         self._open.remove(table)
         return path
 
@@ -222,7 +228,7 @@ class Writer:
         self._finish(path, sources, {})
         return path
 
-    def facts(self, name: str, content: Mapping[str, Any], *, sources: Iterable[Path]) -> Path:
+    def record(self, name: str, content: Mapping[str, Any], *, sources: Iterable[Path]) -> Path:
         """Write a JSON file that is its own sidecar; returns the path."""
         path = self._begin(name)
         self._finish(path, sources, content)
@@ -248,26 +254,55 @@ class Writer:
         self._open.append(path)
         return path
 
-    def _finish(self, path: Path, sources: Iterable[Path], sidecar: Mapping[str, Any]) -> None:
-        content = {
-            **sidecar,
-            "Sources": [self.store.uri(source) for source in sources],
-            STAMP_KEY: {
-                "Step": self.stamp.step,
-                "Version": __version__,
-                "Digest": self.stamp.digest,
-                "Settings": self.stamp.settings,
-                "Inputs": list(self.stamp.inputs),
-            },
-        }
+    def _finish(
+        self, path: Path, sources: Iterable[Path], sidecar: Mapping[str, Any], beside: Sequence[Path] = ()
+    ) -> None:
+        content = _plain({**sidecar, "Sources": [self.store.uri(source) for source in sources]})
         sidecar_path = names.sidecar_of(path)
-        if path != sidecar_path and not path.is_file():
-            raise OutputError(
-                f"{path} disappeared while {self.stamp.step} ran. Was the output folder moved or removed? "
-                "Run the same command again; what is missing is made anew."
-            )
-        write_text(sidecar_path, json.dumps(_plain(content), indent=2) + "\n")
+        if path == sidecar_path:
+            written: dict[str, Any] = {_CONTENT: digest(content)}
+        else:
+            if not path.is_file():
+                raise OutputError(
+                    f"{path} disappeared while {self.stamp.step} ran. Was the output folder moved or "
+                    "removed? Run the same command again; what is missing is made anew."
+                )
+            written = {file.name: _output_state(file) for file in (path, *beside)}
+        stamp = {
+            "Step": self.stamp.step,
+            "Version": __version__,
+            "Digest": self.stamp.digest,
+            "Settings": self.stamp.settings,
+            "Inputs": list(self.stamp.inputs),
+            "Written": written,
+        }
+        write_text(sidecar_path, json.dumps({**content, STAMP_KEY: _plain(stamp)}, indent=2) + "\n")
         self._open.remove(path)
+
+
+def what_changed(path: Path, sidecar: Mapping[str, Any]) -> str:
+    """Whether an output, or what was written beside it, is no longer what was written; empty when it is.
+
+    Another size or other bytes are a change; another time alone, as of a copy, is none.
+    """
+    written = sidecar.get(STAMP_KEY, {}).get("Written", {})
+    if not written:
+        return f"{path.name} was made by a hedypet that kept no checksums"
+    for name, state in written.items():
+        if name == _CONTENT:
+            own = {key: value for key, value in sidecar.items() if key != STAMP_KEY}
+            if digest(own) != state:
+                return f"{path.name} was changed after it was written"
+            continue
+        file = path.with_name(name)
+        try:
+            found = file.stat()
+        except OSError:
+            return f"{name} is not there"
+        same_time = found.st_mtime_ns == state["ModifiedNs"]
+        if found.st_size != state["Size"] or not (same_time or _sha256(file) == state["SHA256"]):
+            return f"{name} was changed after it was written"
+    return ""
 
 
 def svg_of(figure: Figure) -> bytes:
@@ -290,25 +325,34 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _file_facts(path: Path, store: Store) -> dict[str, Any]:
+def _input_state(path: Path, store: Store) -> dict[str, Any]:
     try:
-        facts = path.stat()
+        found = path.stat()
     except OSError as fault:
         raise HedypetError(f"The input {path} has disappeared: {fault.strerror}.") from fault
-    known = {"URI": store.uri(path), "Size": facts.st_size}
+    known = {"URI": store.uri(path), "Size": found.st_size}
     if store.checksums:
-        return {**known, "SHA256": _checksum(path, facts.st_size, facts.st_mtime_ns)}
-    return {**known, "ModifiedNs": facts.st_mtime_ns}
+        return {**known, "SHA256": _checksum(path, found.st_size, found.st_mtime_ns)}
+    return {**known, "ModifiedNs": found.st_mtime_ns}
+
+
+def _output_state(path: Path) -> dict[str, Any]:
+    found = path.stat()
+    return {"Size": found.st_size, "ModifiedNs": found.st_mtime_ns, "SHA256": _sha256(path)}
 
 
 @cache
 def _checksum(path: Path, _size: int, _modified_ns: int) -> str:
     """SHA-256 of a file, read once in a process as long as it does not change."""
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as fault:
-        raise HedypetError(f"The input {path} cannot be read: {fault.strerror}.") from fault
+        raise HedypetError(f"{path} cannot be read: {fault.strerror}.") from fault
 
 
 def _text_of(path: Path) -> str | None:

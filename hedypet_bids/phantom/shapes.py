@@ -180,7 +180,9 @@ def tube(points: Sequence[Sequence[float]], radii: Sequence[float]) -> tuple[Con
     )
 
 
-def paint(strokes: Sequence[Stroke], grid: Grid, to_body: Matrix) -> NDArray[np.int16]:
+def paint(
+    strokes: Sequence[Stroke], grid: Grid, to_body: Matrix, *, onto: NDArray[np.int16] | None = None
+) -> NDArray[np.int16]:
     """Codes at the voxel centres of a grid, shape ``grid.shape``, 0 where nothing was painted.
 
     Parameters
@@ -189,9 +191,11 @@ def paint(strokes: Sequence[Stroke], grid: Grid, to_body: Matrix) -> NDArray[np.
         In the order of painting: later ones cover earlier ones.
     to_body
         4x4 matrix from the grid's world to the coordinates of the solids.
+    onto
+        Codes to paint over, in place; by default none.
     """
     affine = np.asarray(to_body @ grid.affine)
-    codes = np.zeros(grid.shape, dtype=np.int16, order="F")
+    codes = np.zeros(grid.shape, dtype=np.int16, order="F") if onto is None else onto
     boxes = _index_boxes([stroke.solid.bounds for stroke in strokes], affine, grid.shape)
     planes = max(1, _SLAB_VOXELS // (grid.shape[0] * grid.shape[1]))
     for first in range(0, grid.shape[2], planes):

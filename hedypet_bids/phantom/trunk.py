@@ -168,19 +168,14 @@ _CARTILAGE_END_DEG = (166, 168, 168, 168, 168, 166, 160, 150, 140, 132)
 _RIB_DROP_MM = 55.0
 
 
-def outline_strokes(*, fat_mm: float, table: bool) -> Iterator[Stroke]:
-    """Skin, muscle wall and cavity of trunk, neck and thighs, on the table of the scanner.
+def table_stroke(fat_mm: float) -> Stroke:
+    """The table of the scanner, under the back of a body with so much subcutaneous fat."""
+    back = max(s.b - s.y0 for s in _TRUNK) + fat_mm
+    return Stroke(Box((-200.0, -back - 14.0, -2000.0), (200.0, -back - 4.0, 2000.0)), code_of(TABLE))
 
-    Parameters
-    ----------
-    fat_mm
-        Thickness of the subcutaneous fat.
-    table
-        Whether the table lies under the back.
-    """
-    if table:
-        back = max(s.b - s.y0 for s in _TRUNK) + fat_mm
-        yield Stroke(Box((-200.0, -back - 14.0, -2000.0), (200.0, -back - 4.0, 2000.0)), code_of(TABLE))
+
+def outline_strokes(*, fat_mm: float) -> Iterator[Stroke]:
+    """Skin, muscle wall and cavity of trunk, neck and thighs; ``fat_mm``: the subcutaneous fat."""
     for margin, leg, rest in ((fat_mm, LEG_FAT, SKIN_FAT), (0.0, LEG_MUSCLE, MUSCLE)):
         for sign in (-1.0, 1.0):
             sections = tuple(Section(z, sign * _LEG_X, _LEG_Y, a, b) for z, a, b in _LEG)

@@ -17,21 +17,24 @@ from hedypet_bids.group.page_values import (
     KI,
     UPTAKE,
     VOLUME,
+    PageScan,
     Quality,
     Region,
-    RegionValues,
+    RegionTable,
+    metadata_of_manifests,
     missing_reasons,
+    page_scans,
     read_quality,
     read_region_values,
     read_small_table,
     shown_input_function,
 )
 from hedypet_bids.group.readouts import GroupTables
-from hedypet_bids.group.statistics import MIN_FOR_OUTLIERS, OUTLIER_Z
+from hedypet_bids.group.statistics import MAD_TO_SD, MIN_FOR_OUTLIERS, OUTLIER_Z
 from hedypet_bids.labels import CT_TASKS
 from hedypet_bids.names import NORMALISATIONS
 from hedypet_bids.report.page import number, write_page
-from hedypet_bids.settings import PatlakSettings
+from hedypet_bids.settings import Settings
 
 MOST_VALUE_BYTES = 9_000_000
 """What the values by region may take in the page: with the rest, 1,000 full participants stay under 15 MB."""
@@ -53,7 +56,6 @@ MAIN_REGIONS = (
 )
 """Regions of the task total that the page shows first."""
 
-_MAD_TO_SD = 1.4826  # as in the table of outliers
 _MOST_ROWS = 500  # of the tables of outliers and of flags
 _SHOWN_QUANTITIES = ("SUV", "SUL Janma", KI)
 _COLUMNS = {"uptake": UPTAKE, "ki": KI, "volume": VOLUME}
@@ -68,75 +70,98 @@ _DEMOGRAPHICS = {
 }
 
 
-def write_group_page(output: Path, tables: GroupTables, patlak: PatlakSettings | None = None) -> None:
-    """Write ``group.html`` from the readout tables and the participants' quality checks.
+def write_group_page(
+    output: Path,
+    tables: GroupTables,
+    settings: Settings | None = None,
+    *,
+    most_value_bytes: int = MOST_VALUE_BYTES,
+) -> None:
+    """Write ``group.html`` from the readout tables and what the participants' manifests list.
 
     A table that is missing or cannot be read is named on the page, which then goes without it.
 
     Parameters
     ----------
-    patlak
-        Which input function and window the Ki of the page is of, as in the table of statistics.
+    settings
+        Which input function and window the Ki of the page is of, as in the table of statistics. Default: the
+        default settings.
+    most_value_bytes
+        What the values by region may take in the page.
     """
-    patlak = patlak or PatlakSettings()
+    settings = settings or Settings()
     metadata, problems = read_small_table(output, "metadata")
     if problems:
-        metadata = _participants_by_folder(output, metadata)
-    subjects = [str(subject) for subject in metadata["Subject"]]
-    outliers, unread = read_small_table(output, "outliers")
-    statistics, unread_too = read_small_table(output, "statistics")
-    values, unread_values = read_region_values(output, subjects, patlak)
-    quality = read_quality(output, subjects)
-    flags = [(subject, flag) for subject, found in quality.flags.items() for flag in found]
-    regions, n_left_out = _shown_regions(values)
-    has_page = [(output / names.report(names.participant_label(s))).is_file() for s in subjects]
+        metadata = metadata_of_manifests(output, metadata)
+    scans = page_scans(output, metadata)
+    small = {name: read_small_table(output, name) for name in ("outliers", "statistics", "repeatability")}
+    values, unread_values = read_region_values(output, scans, settings)
+    quality = read_quality(output, scans)
+    unread = [problem for _, found in small.values() for problem in found]
     write_page(
         output / names.GROUP_REPORT,
         "group.html",
-        n_participants=len(subjects),
+        n_participants=metadata["Subject"].nunique(),
+        n_scans=len(scans),
         tables=[(name, rows, _parquet_link(output, name)) for name, rows in tables.rows.items()],
         warnings=tables.warnings,
-        problems=[*problems, *unread, *unread_too, *unread_values, *quality.problems],
-        missing=_missing(output, metadata),
+        failures=tables.failures,
+        problems=[*problems, *unread, *unread_values, *quality.problems],
+        missing=_missing(scans, settings),
         missing_parts=_missing_parts(metadata),
         demographics=_demographics(metadata),
         histograms=_histograms(metadata),
-        participants=_participants(metadata, has_page, quality),
+        participants=_participants(scans, quality),
         has_splits=bool(metadata["Split"].notna().any()),
-        pages={
-            s: names.report(names.participant_label(s))
-            for s, there in zip(subjects, has_page, strict=True)
-            if there
-        },
-        flags=flags[:_MOST_ROWS],
-        n_flags=len(flags),
-        n_checked=len(quality.flags),
-        outliers=_outliers(outliers),
-        n_outliers=len(outliers),
-        min_for_outliers=MIN_FOR_OUTLIERS,
-        outlier_z=OUTLIER_Z,
+        pages={scan.title: scan.page for scan in scans if scan.page},
+        repeatability=_repeatability(small["repeatability"][0]),
+        **_quality_section(quality),
+        **_outliers_section(scans, small["outliers"][0]),
+        **_regions_section(scans, values, quality, settings, most_value_bytes),
         quantities=_SHOWN_QUANTITIES,
-        statistics=_statistics(statistics),
-        n_regions=len(regions),
-        n_left_out=n_left_out,
-        has_ki=any(np.isfinite(values.of(region, KI)).any() for region in regions),
-        input_function=shown_input_function(patlak),
-        last_frames=patlak.map_last_frames,
-        data={
-            "participants": _participant_data(metadata, has_page),
+        statistics=_statistics(small["statistics"][0]),
+    )
+
+
+def _regions_section(
+    scans: Sequence[PageScan], values: RegionTable, quality: Quality, settings: Settings, most_bytes: int
+) -> dict[str, Any]:
+    """The distributions by region, drawn by the page itself."""
+    regions, n_left_out = _shown_regions(values, most_bytes)
+    return {
+        "n_regions": len(regions),
+        "n_left_out": n_left_out,
+        "has_ki": any(np.isfinite(values.of(region, KI)).any() for region in regions),
+        "input_function": shown_input_function(settings.kinetics),
+        "last_frames": settings.kinetics.patlak.map_last_frames,
+        "data": {
+            "participants": _scan_data(scans),
             "quantities": _quantities(),
             "tasks": {t: (COLUMNS["Task"].levels or {}).get(t, t) for t in {r.task for r in regions}},
             "regions": [_region_data(region, values) for region in regions],
             "quality": _quality_data(quality),
-            "outliers": {"z": OUTLIER_Z, "least": MIN_FOR_OUTLIERS, "madToSd": _MAD_TO_SD},
+            "outliers": {"z": OUTLIER_Z, "least": MIN_FOR_OUTLIERS, "madToSd": MAD_TO_SD},
         },
-    )
+    }
 
 
-def _participants_by_folder(output: Path, empty: pd.DataFrame) -> pd.DataFrame:
-    """Metadata that knows no more of the participants than that they have a folder."""
-    folders = sorted(path.name for path in output.glob("sub-*") if path.is_dir())
-    return empty.reindex(range(len(folders))).assign(Subject=folders)
+def _quality_section(quality: Quality) -> dict[str, Any]:
+    """Checks outside their range; scans with failed steps are not called checked."""
+    flags = [(scan, flag) for scan, found in quality.flags.items() for flag in found]
+    return {
+        "flags": flags[:_MOST_ROWS],
+        "n_flags": len(flags),
+        "n_checked": len(quality.flags),
+    }
+
+
+def _outliers_section(scans: Sequence[PageScan], table: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "outliers": _outliers(scans, table),
+        "n_outliers": len(table),
+        "min_for_outliers": MIN_FOR_OUTLIERS,
+        "outlier_z": OUTLIER_Z,
+    }
 
 
 def _parquet_link(output: Path, table: str) -> str:
@@ -145,7 +170,7 @@ def _parquet_link(output: Path, table: str) -> str:
     return "" if (output / path).is_dir() else path
 
 
-def _shown_regions(values: RegionValues) -> tuple[list[Region], int]:
+def _shown_regions(values: RegionTable, most_bytes: int) -> tuple[list[Region], int]:
     """The regions that fit into the page, the most looked at first, and how many do not."""
 
     def rank(region: Region) -> tuple[Any, ...]:
@@ -153,8 +178,8 @@ def _shown_regions(values: RegionValues) -> tuple[list[Region], int]:
         return region.erosion, not _is_main(region), task, region.name
 
     regions = sorted(values.regions, key=rank)
-    each = BYTES_A_VALUE * len(_COLUMNS) * max(1, len(values.subjects))
-    shown = regions[: max(1, int(MOST_VALUE_BYTES / each))]
+    each = BYTES_A_VALUE * len(_COLUMNS) * max(1, len(values.scans))
+    shown = regions[: max(1, int(most_bytes / each))]
     return shown, len(regions) - len(shown)
 
 
@@ -162,7 +187,7 @@ def _is_main(region: Region) -> bool:
     return region.task == "ts_total" and region.name in MAIN_REGIONS
 
 
-def _region_data(region: Region, values: RegionValues) -> dict[str, Any]:
+def _region_data(region: Region, values: RegionTable) -> dict[str, Any]:
     columns = {key: values.of(region, column) for key, column in _COLUMNS.items()}
     return {
         "task": region.task,
@@ -186,19 +211,25 @@ def _quantities() -> list[dict[str, str]]:
     ]
 
 
-def _participant_data(metadata: pd.DataFrame, has_page: Sequence[bool]) -> dict[str, Any]:
+def _scan_data(scans: Sequence[PageScan]) -> dict[str, Any]:
+    def numbers(column: str) -> list[float | None]:
+        found = [scan.columns[column] for scan in scans]
+        return [None if pd.isna(value) or not np.isfinite(value) else float(value) for value in found]
+
+    def texts(column: str) -> list[str]:
+        return [_text(scan.columns[column]) for scan in scans]
+
     return {
-        "label": list(metadata["Subject"]),
-        "hasPage": list(has_page),
-        "sex": [_text(sex) for sex in metadata["Sex"]],
-        "age": [None if pd.isna(age) else age for age in metadata["Age [years]"]],
+        "label": [scan.title for scan in scans],
+        "hasPage": [bool(scan.page) for scan in scans],
+        "sex": texts("Sex"),
+        "age": numbers("Age [years]"),
         # hedyPET writes the group as sex and years: F18-34.
-        "ageGroup": [_text(group).lstrip("FM") for group in metadata["Demographic Group [Sex,Age]"]],
-        "split": [_text(split) for split in metadata["Split"]],
-        "constants": {
-            column: [value if np.isfinite(value) else None for value in _real(metadata, column)]
-            for column in NORMALISATIONS.values()
-        },
+        "ageGroup": [group.lstrip("FM") for group in texts("Demographic Group [Sex,Age]")],
+        "split": texts("Split"),
+        "session": texts("Session"),
+        "tracer": texts("Tracer"),
+        "constants": {column: numbers(column) for column in NORMALISATIONS.values()},
     }
 
 
@@ -216,13 +247,10 @@ def _quality_data(quality: Quality) -> list[dict[str, Any]]:
     ]
 
 
-def _missing(output: Path, metadata: pd.DataFrame) -> list[dict[str, Any]]:
-    """What each participant lacks, and why."""
-    lacking = metadata[metadata["Missing"].notna()]
-    return [
-        {"subject": row["Subject"], "reasons": missing_reasons(output, row["Subject"], row["Missing"])}
-        for row in lacking.to_dict("records")
-    ]
+def _missing(scans: Sequence[PageScan], settings: Settings) -> list[dict[str, Any]]:
+    """What each scan lacks, and why."""
+    found = [{"subject": scan.title, "reasons": missing_reasons(scan, settings)} for scan in scans]
+    return [row for row in found if row["reasons"]]
 
 
 def _missing_parts(metadata: pd.DataFrame) -> list[tuple[str, int]]:
@@ -266,36 +294,64 @@ def _median_and_range(values: NDArray[np.float64]) -> str:
     return f"{number(np.median(values))} ({number(values.min())} to {number(values.max())}; n {values.size})"
 
 
-def _participants(metadata: pd.DataFrame, has_page: Sequence[bool], quality: Quality) -> list[dict[str, Any]]:
+def _participants(scans: Sequence[PageScan], quality: Quality) -> list[dict[str, Any]]:
     return [
         {
-            "subject": row["Subject"],
-            "page": names.report(names.participant_label(row["Subject"])) if there else "",
-            "split": _text(row["Split"]),
-            "sex": _SEXES.get(_text(row["Sex"]), "n/a"),
-            "numbers": [row[column] for column in _DEMOGRAPHICS],
-            "suv": row["SUV Denominator [Bq/mL]"],
-            "flags": len(quality.flags[row["Subject"]]) if row["Subject"] in quality.flags else None,
+            "subject": scan.title,
+            "split": _text(scan.columns["Split"]),
+            "sex": _SEXES.get(_text(scan.columns["Sex"]), "n/a"),
+            "numbers": [scan.columns[column] for column in _DEMOGRAPHICS],
+            "suv": scan.columns["SUV Denominator [Bq/mL]"],
+            "flags": len(quality.flags[scan.title]) if scan.title in quality.flags else None,
         }
-        for row, there in zip(metadata.to_dict("records"), has_page, strict=True)
+        for scan in scans
     ]
 
 
-def _outliers(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _outliers(scans: Sequence[PageScan], table: pd.DataFrame) -> list[dict[str, Any]]:
     """The farthest outliers, the farthest first."""
     order = table["Robust z"].abs().sort_values(ascending=False, kind="stable").index[:_MOST_ROWS]
+    keys = ("Subject", "Session", "Tracer", "Run")
+    titles = {scan.key(keys): scan.title for scan in scans}
     return [
         {
-            "subject": row["Subject"],
+            "subject": titles.get("\t".join(_text(row[key]) for key in keys), row["Subject"]),
             "what": f"{row['Quantity']} of {row['Label Name']}",
             "task": row["Task"],
             "erosion": row["Erosion Iterations"],
             "value": row["Value"],
             "median": row["Median"],
-            "units": "mL/min/mL" if row["Quantity"] == KI else "g/mL",
+            "units": "g/mL" if row["Quantity"] in NORMALISATIONS else "mL/min/mL",
             "z": row["Robust z"],
         }
         for row in table.reset_index(drop=True).loc[order].to_dict("records")
+    ]
+
+
+def _repeatability(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Test-retest of the main regions without erosion."""
+    chosen = table[
+        (table["Task"] == "ts_total")
+        & table["Label Name"].isin(MAIN_REGIONS)
+        & (table["Erosion Iterations"] == 0)
+        & table["Quantity"].isin(_SHOWN_QUANTITIES)
+    ]
+    return [
+        {
+            "region": row["Label Name"],
+            "quantity": row["Quantity"],
+            "scan": ", ".join(filter(None, (_text(row["Tracer"]), _text(row["Reconstruction"])))),
+            "n": row["Participants"],
+            "mean": row["Mean"],
+            "sd": row["Within-Subject SD"],
+            "coefficient": row["Repeatability Coefficient"],
+            "icc": row["ICC(2,1)"],
+            "low": row["ICC(2,1) Low"],
+            "high": row["ICC(2,1) High"],
+            "change": row["Mean Change [%]"],
+            "reason": _text(row["Reason"]),
+        }
+        for row in chosen.to_dict("records")
     ]
 
 

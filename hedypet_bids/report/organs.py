@@ -1,4 +1,4 @@
-"""Volume, SUV, SUL and Ki of the main organs, and the curves behind them, from a participant's tables."""
+"""Volume, SUV and SUL of the main organs, and their curves, from the tables of a scan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONSTANTS = ("suv", "sul_james", "sul_janma", "sul_decazes")
 
 @dataclass(frozen=True)
 class Organ:
-    """What the report calls an organ: one region of a task, or several taken together.
+    """An organ of the report: one region of a task, or several taken together.
 
     Parameters
     ----------
@@ -116,6 +116,11 @@ def organ_values(means: Mapping[RegionKey, Path], constants: Path | None) -> lis
             )
         )
     return rows
+
+
+def organ_named(title: str) -> Organ:
+    """One of the main organs by its title."""
+    return next(organ for organ in REPORTED_ORGANS if organ.title == title)
 
 
 def suv_constant(constants: Path | None) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import threading
@@ -11,7 +10,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hedypet_bids import names
@@ -30,7 +29,7 @@ from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.store import Store
 from hedypet_bids.model import Subject
-from hedypet_bids.run.cluster import GpuParts, Workers, available_cpus, run_all
+from hedypet_bids.run.cluster import Certificates, GpuParts, Workers, available_cpus, run_all
 from hedypet_bids.run.console import Console
 from hedypet_bids.run.job import Job, ParticipantResult, gpu_part, joined, lost, subject_of
 from hedypet_bids.run.memory import memory_limit_mb, participant_mb, segmentation_mb
@@ -49,8 +48,8 @@ _ESTIMATED = 4
 _log = logging.getLogger("hedypet")
 
 
-def run(options: Options) -> int:
-    """Do what the command line asks for; returns the exit status.
+def run(options: Options, settings: Settings) -> int:
+    """Do what the command line asks for with these settings of the study; returns the exit status.
 
     Raises
     ------
@@ -60,11 +59,9 @@ def run(options: Options) -> int:
     _set_up_logging(options.verbosity)
     _stop_on_sigterm()
     folder = work_dir.prepare(options.work_dir)
-    settings = Settings.from_toml(options.settings_file) if options.settings_file else Settings()
-    settings = settings.with_values(options.values)
     try:
         if options.level == "group":
-            return _code_of(process_group_level(options, settings))
+            return process_group_level(options, settings).exit_code
         return exit_code_of(process_participants(options, settings))
     finally:
         if options.clean_workdir:
@@ -112,7 +109,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     _make_output(store)
     if answer:
         write_text(store.path(names.VALIDATOR_LOG), answer)
-    workers = _workers(options, jobs, nprocs)
+    workers = workers_for(options, jobs, nprocs)
     if not options.low_mem and _fit_side_by_side(jobs, workers):
         jobs = [replace(job, side_by_side=True) for job in jobs]
     progress = _Progress(console)
@@ -124,7 +121,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
                 workers=workers,
                 notify=progress.step,
                 lost=progress.lost,
-                enough=lambda result: options.stop_on_first_crash and result.failed,
+                enough=_has_failed if options.stop_on_first_crash else _is_not_enough,
                 gpu_parts=GpuParts(gpu_part, joined) if options.device.startswith("gpu") else None,
             )
         )
@@ -139,28 +136,31 @@ def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantRes
     # Imported where the work is done: who only waits for workers is spared the second that the study takes.
     from hedypet_bids.run import participant
 
-    _keep_for_good()
     return participant.process(job, notify)
 
 
-@cache
-def _keep_for_good() -> None:
-    """Have the garbage collector leave out what was imported, 200,000 objects that stay to the end.
+def workers_for(
+    options: Options, jobs: Sequence[Job], nprocs: int, *, has_mb: Callable[[], float] = memory_limit_mb
+) -> Workers:
+    """As many worker processes as processors, participants and memory allow.
 
-    Looking at them again and again took 4 % of a short participant's time, and 0.3 s when the process ended.
+    Parameters
+    ----------
+    has_mb
+        Asked for the memory there is, MB, where ``--mem-mb`` does not say what may be used.
     """
-    gc.freeze()
-
-
-def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
-    """As many worker processes as processors, participants and memory allow."""
-    workers = Workers(nprocs, scheduler=options.dask_scheduler, folder=options.work_dir)
+    workers = Workers(
+        nprocs,
+        scheduler=options.dask_scheduler,
+        certificates=Certificates(options.tls_ca_file, options.tls_cert, options.tls_key),
+        folder=options.work_dir,
+    )
     if options.dask_scheduler is not None:
         return workers
     if options.mem_mb:
         needed_mb, limit_mb = _needed_mb(jobs), float(options.mem_mb)
     elif min(nprocs, len(jobs)) > 1:
-        needed_mb, limit_mb = _needed_mb(jobs[:_ESTIMATED]), memory_limit_mb()
+        needed_mb, limit_mb = _needed_mb(jobs[:_ESTIMATED]), has_mb()
     else:
         return workers
     if needed_mb > limit_mb:
@@ -239,6 +239,14 @@ class _Progress:
         )
 
 
+def _has_failed(result: ParticipantResult) -> bool:
+    return result.failed
+
+
+def _is_not_enough(_result: ParticipantResult) -> bool:
+    return False
+
+
 def _not_begun(jobs: Sequence[Job], results: Sequence[ParticipantResult]) -> list[ParticipantResult]:
     """Results of the participants that were left out after the first failure."""
     done = {result.label for result in results}
@@ -260,24 +268,20 @@ def process_group_level(options: Options, settings: Settings) -> GroupTables:
             f"{output} holds no output of the participant level. Run hedypet with 'participant' first."
         )
     splits = read_splits(options.splits_file, [output, options.bids_dir], options.split)
-    with exclusive(output / names.readout("", ".lock"), wait=True, what="the group tables"):
+    with exclusive(output / names.readout("", ".lock"), wait=True, holder="the group tables"):
         # Imported here: it takes a second, which the participant level does not need in this process.
         from hedypet_bids.pipeline import process_group
 
         tables = process_group(output, settings, splits=splits, nprocs=options.nprocs)
-    Console(verbose=options.verbosity > 0).summarise_group(tables, output, _code_of(tables))
+    Console(verbose=options.verbosity > 0).summarise_group(tables, output)
     return tables
 
 
-def _code_of(tables: GroupTables) -> int:
-    return HedypetError.exit_code if tables.problems else 0
-
-
 def exit_code_of(results: Sequence[ParticipantResult]) -> int:
-    """0 when all went well; the common code when everyone failed for the same reason; else 1."""
-    if all(result.nothing_selected for result in results):
+    """0 when all went well; the common code when everyone asked for failed for the same reason; else 1."""
+    codes = Counter(result.exit_code for result in results if not result.nothing_selected)
+    if not codes:
         return NothingSelectedError.exit_code
-    codes = Counter(result.exit_code for result in results)
     if set(codes) == {0}:
         return 0
     return next(iter(codes)) if len(codes) == 1 else HedypetError.exit_code

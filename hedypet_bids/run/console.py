@@ -90,14 +90,14 @@ class Console:
             + f" in {time.monotonic() - self._started:.0f} s; {where} (exit code {code})"
         )
 
-    def summarise_group(self, tables: GroupTables, output: Path, code: int) -> None:
-        """Name the participants that cannot be read, and say in one line which tables were written."""
-        for label, reason in tables.problems.items():
+    def summarise_group(self, tables: GroupTables, output: Path) -> None:
+        """Name the participants with something wrong, and say in one line which tables were written."""
+        for label, reason in {**tables.problems, **tables.failures}.items():
             self._print(f"sub-{label} FAILED: {reason}")
         listed = ", ".join(f"{name} ({rows} rows)" for name, rows in tables.rows.items())
         self._print(
             f"hedypet: group tables of {tables.n_participants} participants in {output / 'readouts'}: "
-            f"{listed}; page {output / 'group.html'} (exit code {code})"
+            f"{listed}; page {output / 'group.html'} (exit code {tables.exit_code})"
         )
 
     def _print(self, line: str) -> None:

@@ -6,6 +6,7 @@ Nothing here imports the study, which takes a second that a process that only wa
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,17 +94,31 @@ def gpu_part(job: Job) -> tuple[Job | None, Job | None]:
     rest = tuple(name for name in chosen if name not in GPU_STEPS)
     return (
         # Its own log folder: each part writes down its plan and its steps.
-        replace(job, steps=on_gpu, part=True, run_id=f"{job.run_id}_gpu") if on_gpu else None,
+        replace(job, steps=on_gpu, part=True, run_id=_gpu_run(job)) if on_gpu else None,
         replace(job, steps=rest, part=True) if rest else None,
     )
 
 
+def is_other_part(job: Job, run_id: str) -> bool:
+    """Whether a run was the part of a job that uses a GPU, and ``job`` the one after it."""
+    return job.part and run_id == _gpu_run(job)
+
+
+def _gpu_run(job: Job) -> str:
+    return f"{job.run_id}_gpu"
+
+
+def of_both(on_gpu: Sequence[StepRecord], rest: Sequence[StepRecord]) -> tuple[StepRecord, ...]:
+    """The records of both parts of a job: of each step that of the part that was to run it."""
+    ours = {r.title: r for r in on_gpu if r.step.split()[0] in GPU_STEPS}
+    return tuple(ours.get(record.title, record) for record in rest)
+
+
 def joined(on_gpu: ParticipantResult, rest: ParticipantResult) -> ParticipantResult:
-    """The result of both parts of a job: of each step the record of the part that was to run it."""
-    ours = {record.step: record for record in on_gpu.records if record.step.split()[0] in GPU_STEPS}
+    """The result of both parts of a job."""
     return replace(
         rest,
-        records=tuple(ours.get(record.step, record) for record in rest.records) or on_gpu.records,
+        records=of_both(on_gpu.records, rest.records) or on_gpu.records,
         exit_code=on_gpu.exit_code or rest.exit_code,
         # What stops both parts, such as a second run on the same participant, is told once.
         error="\n".join(dict.fromkeys(filter(None, [on_gpu.error, rest.error]))),

@@ -84,6 +84,9 @@ class Options:
     stop_on_first_crash: bool = False
     clean_workdir: bool = False
     dask_scheduler: str | None = None
+    tls_ca_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     low_mem: bool = False
     device: str = "auto"
     use_totalsegmentator: bool = True

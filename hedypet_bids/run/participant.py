@@ -21,7 +21,7 @@ from hedypet_bids.io.tables import write_table
 from hedypet_bids.kernels.kinetics import KineticModel, models_of
 from hedypet_bids.model import InputCheck, Subject
 from hedypet_bids.pipeline import process_participant
-from hedypet_bids.run.job import Job, ParticipantResult, subject_of
+from hedypet_bids.run.job import Job, ParticipantResult, is_other_part, of_both, subject_of
 from hedypet_bids.run.options import WORK_DIR_VARIABLE
 from hedypet_bids.run.schedule import Notify, Schedule
 from hedypet_bids.steps.step import Context
@@ -58,14 +58,16 @@ def process(job: Job, notify: Notify) -> ParticipantResult:
 def _run(job: Job, schedule: Schedule, log_folder: Path) -> ParticipantResult:
     """Process the participant alone, with a log, and list what is current in the end."""
     lock = job.store.path(names.lock(job.label))
-    with exclusive(lock, wait=False, what=f"sub-{job.label}"), _log_file(log_folder):
+    with exclusive(lock, wait=False, holder=f"sub-{job.label}"), _log_file(log_folder):
         remove_leftovers(job.store.path(f"sub-{job.label}"))
         write_text(log_folder / "settings.toml", job.settings.to_toml())
         subject = None
         try:
             subject = subject_of(job)
+            if not subject.scans and not subject.broken:
+                return ParticipantResult(job.label, nothing_selected=True)
             _log_notes(subject)
-            models = tuple(models_of(job.settings))
+            models = models_of(job.settings)
             _write_plan(log_folder, subject, models, job)
             process_participant(subject, models, schedule.add)
             schedule.run()
@@ -76,8 +78,6 @@ def _run(job: Job, schedule: Schedule, log_folder: Path) -> ParticipantResult:
         finally:
             _write_records(log_folder / "steps.tsv", schedule.records)
         _write_manifest(job, schedule, subject)
-    if not subject.scans and not subject.broken:
-        return ParticipantResult(job.label, nothing_selected=True)
     broken = "\n".join(f"{scan.name or 'images'}: {scan.reason}" for scan in subject.broken)
     code = schedule.exit_code or _code_of_broken(subject)
     return ParticipantResult(
@@ -100,7 +100,12 @@ def _write_manifest(
     outputs = schedule.outputs()
     pages = {name: o.path for o in outputs if o.kind == ("page",) for name in o.scans}
     failed = [
-        *(StepRecord("inputs", "failed", s.reason, about=str(s.name), exit_code=s.exit_code) for s in broken),
+        *(
+            StepRecord(
+                "inputs", "failed", s.reason, about=str(s.name), exit_code=s.exit_code, scans=(str(s.name),)
+            )
+            for s in broken
+        ),
         *([StepRecord("inputs", "failed", str(failure), exit_code=failure.exit_code)] if failure else []),
     ]
     manifest = Manifest(
@@ -122,8 +127,9 @@ def _write_manifest(
         old = Manifest.read(job.store.root, job.label)
     except BadDataError:
         old = None
-    gone = [scan.name for scan in broken]
-    in_dataset = [name for name in subject.all_scans if name not in gone] if subject else []
+    if old is not None and is_other_part(job, old.run):
+        manifest = replace(manifest, steps=of_both(old.steps, manifest.steps))
+    in_dataset = subject.all_scans if subject else ()
     merged(manifest, old, in_dataset=in_dataset, root=job.store.root).write(job.store.root)
 
 
@@ -148,7 +154,7 @@ def _plan(job: Job, schedule: Schedule) -> ParticipantResult:
     except HedypetError as error:
         checks = tuple(InputCheck("images", "problem", text) for text in str(error).split("\n\n"))
         return ParticipantResult(job.label, (), error.exit_code, str(error), checks)
-    process_participant(subject, tuple(models_of(job.settings)), schedule.add)
+    process_participant(subject, models_of(job.settings), schedule.add)
     records = schedule.run() if subject.scans else ()
     code = schedule.exit_code or _code_of_broken(subject)
     reasons = "\n\n".join(scan.reason for scan in subject.broken)

@@ -191,6 +191,7 @@ class Schedule:
             missing,
             step.about,
             exit_code,
+            tuple(self._scans[step]),
         )
         needed = state != "skipped" or bool(reason)
         if needed:

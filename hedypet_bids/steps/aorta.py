@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +34,7 @@ from hedypet_bids.kernels.resampling.resample import resample_labels
 from hedypet_bids.labels import AORTA_TASK, VOI_TASKS, label_table
 from hedypet_bids.model import BoolArray, FrameTimes, Grid, Scan
 from hedypet_bids.names import Source
-from hedypet_bids.settings import VOI_SHAPES, AortaSettings, plain
+from hedypet_bids.settings import VOI_SHAPES, AortaMethod, AortaSettings, plain
 from hedypet_bids.steps.resample import Resample
 from hedypet_bids.steps.step import SERIES, CannotRun, Plan, Skip, Step
 from hedypet_bids.tools.nifti_dynamic import library_segments, library_vois
@@ -71,10 +71,10 @@ class EarlyPhase:
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Labels on the crop and facts for the sidecar, by task, and a picture of them."""
+    """Labels on the crop and what their sidecars say, by task, and a picture of them."""
 
     labels: Mapping[str, NDArray[np.uint8]]
-    facts: Mapping[str, Mapping[str, Any]]
+    sidecars: Mapping[str, Mapping[str, Any]]
     picture: Figure
 
 
@@ -120,7 +120,7 @@ class PlaceAortaVois(Step):
             settings={
                 **plain(self.context.settings.aorta),
                 "shapes": {name: plain(shape) for name, shape in VOI_SHAPES.items()},
-                **self.scan.metadata(dynamic).facts,
+                **self.scan.metadata(dynamic).timing_and_scale,
             },
         )
 
@@ -132,7 +132,7 @@ class PlaceAortaVois(Step):
         mask, grid = self._mask(dynamic, aorta)
         box = box_around(mask, margin_mm=CROP_MARGIN_MM, grid=grid)
         early = self._early_phase(dynamic, mask[box], box)
-        place = by_library if self.context.settings.aorta.method == "nifti_dynamic" else by_centreline
+        place = PLACING[self.context.settings.aorta.method]
         placed = place(mask[box], cropped(grid, box), early, self.context.settings.aorta)
         writer.picture(self._picture, placed.picture, sources=plan.reads)
         for task in (AORTA_TASK, *VOI_TASKS):
@@ -148,7 +148,7 @@ class PlaceAortaVois(Step):
                 SpatialReference=self.context.store.uri(dynamic.path),
                 SkullStripped=False,
                 Checksum=checksum(labels),
-                **placed.facts[task.name],
+                **placed.sidecars[task.name],
             )
 
     def _mask(self, dynamic: Source, aorta: Path) -> tuple[BoolArray, Grid]:
@@ -199,7 +199,7 @@ def by_centreline(mask: BoolArray, grid: Grid, early: EarlyPhase, settings: Aort
     refined, kept = refine_with_pet(segments.labels, mean, fraction=settings.keep_fraction)
     refined_segments = dataclasses.replace(segments, labels=refined)
     labels = {AORTA_TASK.name: refined}
-    facts: dict[str, Mapping[str, Any]] = {
+    sidecars: dict[str, Mapping[str, Any]] = {
         AORTA_TASK.name: {
             "Method": "centreline",
             "Flags": list(segments.flags),
@@ -219,16 +219,16 @@ def by_centreline(mask: BoolArray, grid: Grid, early: EarlyPhase, settings: Aort
         )
         labels[name] = vois.labels
         distances = wall_distance_mm(vois.labels, mask, grid.affine)
-        facts[name] = {
+        sidecars[name] = {
             "Method": "centreline",
             "VolumeMl": vois.volume_ml,
             "WallDistanceMm": {segment: dataclasses.asdict(d) for segment, d in distances.items()},
             "Flags": list(vois.flags),
         }
     labels[COMBINED] = combined(labels)
-    facts[COMBINED] = {"Method": "centreline", "Description": "the other volumes in the descending aorta"}
+    sidecars[COMBINED] = {"Method": "centreline", "Description": "the other volumes in the descending aorta"}
     vois_by_name = {name: labels[name] for name in VOI_SHAPES}
-    return Placed(labels, facts, draw_aorta(mean, refined_segments, vois_by_name, grid))
+    return Placed(labels, sidecars, draw_aorta(mean, refined_segments, vois_by_name, grid))
 
 
 def combined(labels: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -250,9 +250,16 @@ def by_library(mask: BoolArray, grid: Grid, early: EarlyPhase, _settings: AortaS
             segments, grid.affine, mean, volume_ml=shape.volume_ml, width_voxels=int(shape.width_voxels)
         )
     labels[COMBINED] = combined(labels)
-    facts = {name: {"Method": "nifti_dynamic 0.3.1", "Flags": []} for name in labels}
+    sidecars = {name: {"Method": "nifti_dynamic 0.3.1", "Flags": []} for name in labels}
     vois_by_name = {name: labels[name] for name in VOI_SHAPES}
-    return Placed(labels, facts, draw_aorta_labels(segments, vois_by_name, grid))
+    return Placed(labels, sidecars, draw_aorta_labels(segments, vois_by_name, grid))
+
+
+PLACING: Mapping[AortaMethod, Callable[[BoolArray, Grid, EarlyPhase, AortaSettings], Placed]] = {
+    "centreline": by_centreline,
+    "nifti_dynamic": by_library,
+}
+"""Ways to place segments and volumes of interest, by the name of the method in the settings."""
 
 
 def checksum(labels: NDArray[np.uint8]) -> str:

@@ -12,9 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hedypet_bids import names
-from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.store import Writer, read_sidecar
-from hedypet_bids.io.tables import frame_times, read_table
+from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.aorta import (
     NORMAL_RANGES,
     late_max_over_min,
@@ -138,21 +137,6 @@ def blood_table(found: InputFunction) -> pd.DataFrame:
             "frame_start": found.frames.start_s,
             "frame_end": found.frames.end_s,
         }
-    )
-
-
-def read_blood(path: Path) -> InputFunction:
-    """The input function of a blood table that hedypet wrote."""
-    table = read_table(path)
-    missing = sorted({"whole_blood_radioactivity", "frame_start", "frame_end"} - set(table.columns))
-    if missing:
-        raise BadDataError(f"{path} lacks the column {names.listed(missing)}; run the participant again.")
-    return InputFunction(
-        name=names.entities_of(path.name)["recording"],
-        frames=frame_times(table),
-        mean=table["whole_blood_radioactivity"].to_numpy(dtype=np.float64),
-        std=table["std"].to_numpy(dtype=np.float64),
-        n_voxels=int(table["n_voxels"].iloc[0]),
     )
 
 

@@ -13,13 +13,13 @@ import pandas as pd
 from hedypet_bids import names
 from hedypet_bids.io.manifest import Kind
 from hedypet_bids.io.store import Writer, read_sidecar
-from hedypet_bids.io.tables import read_table
+from hedypet_bids.io.tables import read_blood, read_table
 from hedypet_bids.kernels.kinetics import Fits, KineticModel, why_not
 from hedypet_bids.kernels.region_statistics import RegionKey
 from hedypet_bids.labels import VOI_TASKS, LabelTable, task
 from hedypet_bids.model import Scan
 from hedypet_bids.settings import Settings
-from hedypet_bids.steps.input_functions import ExtractInputFunctions, read_blood
+from hedypet_bids.steps.input_functions import ExtractInputFunctions
 from hedypet_bids.steps.step import Plan, Skip, Step
 from hedypet_bids.steps.tacs import MeasureCurves, read_curves
 
@@ -72,7 +72,7 @@ class FitModel(Step):
                 sources=[path, *paths],
                 Description=f"{self.model.title}: fits, a row per region, input function and window",
                 ErosionIterations=key[1],
-                **self.model.facts(settings),
+                **self.model.sidecar(settings),
                 **columns_of(self.model),
             )
 
@@ -114,19 +114,6 @@ def kinetics_table(fits: Fits, regions: LabelTable, inputs: Mapping[str, str]) -
     inputs
         Checksum of its volume of interest by the name of each input function.
     """
-    shape = (len(regions.indices), len(inputs), fits.n_windows)
-    region, blood, window = (axis.ravel() for axis in np.indices(shape))
-
-    def each(values: Any) -> Any:
-        return np.broadcast_to(values, shape).ravel()
-
-    return pd.DataFrame(
-        {
-            "index": np.array(regions.indices)[region],
-            "name": np.array(regions.names, dtype=object)[region],
-            "input_function": np.array(list(inputs), dtype=object)[blood],
-            **{name: pd.Series(values).take(window).array for name, values in fits.windows.items()},
-            **{name: each(values) for name, values in fits.values.items()},
-            "voi_checksum": np.array(list(inputs.values()), dtype=object)[blood],
-        }
-    )
+    table = fits.table(regions.names, list(inputs))
+    table.insert(0, "index", np.repeat(regions.indices, len(table) // len(regions.indices)))
+    return table.assign(voi_checksum=table["input_function"].map(inputs))

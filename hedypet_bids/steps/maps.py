@@ -12,10 +12,11 @@ from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.io.store import Writer
+from hedypet_bids.io.tables import read_blood
 from hedypet_bids.kernels.kinetics import KineticModel
 from hedypet_bids.kernels.kinetics.weighted_sums import smooth, weighted_sums
 from hedypet_bids.model import Scan
-from hedypet_bids.steps.input_functions import ExtractInputFunctions, read_blood
+from hedypet_bids.steps.input_functions import ExtractInputFunctions
 from hedypet_bids.steps.kinetics import why_no_kinetics
 from hedypet_bids.steps.step import SERIES, CannotRun, Plan, Skip, Step
 
@@ -57,7 +58,7 @@ class MapModel(Step):
                 **self.model.map_options(settings),
                 "input_function": wanted,
                 "fwhm_mm": settings.kinetics.map_fwhm_mm,
-                **self.scan.metadata(dynamic).facts,
+                **self.scan.metadata(dynamic).timing_and_scale,
             },
         )
 
@@ -91,7 +92,7 @@ class MapModel(Step):
                 sources=plan.reads,
                 SkullStripped=False,
                 Units=parameter.units,
-                **self.model.map_facts(settings),
+                **self.model.map_sidecar(settings),
                 SmoothingFwhmMm=fwhm_mm,
                 InputFunction=settings.kinetics.map_input_function,
             )

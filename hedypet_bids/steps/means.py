@@ -91,7 +91,7 @@ class MeasureStatic(Step):
             makes=makes,
             settings={
                 **plain(self.context.settings.curves),
-                "pet": {i.path.name: self.static.metadata(i).facts for i in self.static.images},
+                "pet": {i.path.name: self.static.metadata(i).timing_and_scale for i in self.static.images},
                 "tasks": sorted(self.bodystat.labels),
             },
             missing={
@@ -144,10 +144,10 @@ class MeasureStatic(Step):
     def _images(self) -> Iterator[_Measured]:
         """How each static reconstruction is measured; without those that cannot be."""
         first, *others = self.static.images
-        grid = FrameReader(first.path).grid
         yield self._on_own_grid(first, lambda name: read_labels(self.bodystat.labels[name])[0])
         for image in others:
-            own = FrameReader(image.path).grid
+            # Read here: one that is made from frames has no others, and is not there in a plan.
+            grid, own = FrameReader(first.path).grid, FrameReader(image.path).grid
             if own.matches(grid):
                 yield self._on_own_grid(image, lambda name: read_labels(self.bodystat.labels[name])[0])
             elif _height_mm(own) >= _HEAD_ONLY * _height_mm(grid):

@@ -141,7 +141,7 @@ class SuvImage(Step):
         return Plan(
             reads=[static.path, constants],
             makes={("suv_image",): self.context.store.path(names.suv_image(static))},
-            settings=self.static.metadata(static).facts,
+            settings=self.static.metadata(static).timing_and_scale,
         )
 
     def run(self, plan: Plan, writer: Writer) -> None:

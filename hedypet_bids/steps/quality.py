@@ -138,7 +138,7 @@ class CheckQuality(Step):
         return Plan(
             reads=[*tables, *([frames] if frames else []), *labels_of(self.segmentations).values()],
             makes={("quality",): self.context.store.path(names.quality(self._pet))},
-            settings={"pet": [{**m.facts, "DoseBq": m.dose_bq} for m in measured]},
+            settings={"pet": [{**m.timing_and_scale, "DoseBq": m.dose_bq} for m in measured]},
         )
 
     def run(self, plan: Plan, writer: Writer) -> None:
@@ -150,7 +150,7 @@ class CheckQuality(Step):
             *self._frame_checks(),
             *self._segmentation_checks(),
         ]
-        writer.facts(
+        writer.record(
             names.quality(self._pet),
             {
                 "Description": "Quality checks: value, normal range, and what to look at when outside",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ from hedypet_bids.kernels.registration.rigid import RigidRegistration, crop_to_h
 from hedypet_bids.labels import label_table
 from hedypet_bids.model import FloatArray, Grid, Matrix, Scan
 from hedypet_bids.names import Source
-from hedypet_bids.settings import plain
+from hedypet_bids.settings import RegisterMethod, plain
 from hedypet_bids.steps.segment import SegmentCt
 from hedypet_bids.steps.step import CannotRun, Plan, Skip, Step
 
@@ -103,11 +105,16 @@ class Register(Step):
 
     def _matrix(self, moving: Source, fixed: Source) -> tuple[Matrix, dict[str, Any]]:
         """The matrix, and what its sidecar says about where it comes from."""
-        settings = self.context.settings.register
         if self._given is not None:
             return read_matrix(self._given), {"Method": "given", "Flags": []}
-        if settings.method == "identity":
-            return np.eye(4), {"Method": "identity", "Flags": []}
+        methods: dict[RegisterMethod, Callable[[], tuple[Matrix, dict[str, Any]]]] = {
+            "rigid": partial(self._rigid, moving, fixed),
+            "identity": lambda: (np.eye(4), {"Method": "identity", "Flags": []}),
+        }
+        return methods[self.context.settings.register.method]()
+
+    def _rigid(self, moving: Source, fixed: Source) -> tuple[Matrix, dict[str, Any]]:
+        settings = self.context.settings.register
         ct, grid = read_volume(fixed.path)
         if self.body_part == "head":
             ct, grid = self._cropped(ct, grid)

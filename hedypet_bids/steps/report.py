@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from hedypet_bids import names
 from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.store import Writer
 from hedypet_bids.model import Scan, Subject
-from hedypet_bids.report.participant import ScanPage, write_participant_page, write_scan_page
+from hedypet_bids.report.participant import write_participant_page, write_scan_page
+from hedypet_bids.report.summary import ScanPage
 from hedypet_bids.steps.register import Register
 from hedypet_bids.steps.resample import Resample
 from hedypet_bids.steps.segment import Segmentation
@@ -36,10 +36,10 @@ class ReportScan(Step):
         """``report``."""
         return "report"
 
-    @property
-    def page(self) -> Path | None:
-        """The page; None where it was not made."""
-        return self.outputs.get("page")
+    def of_scan(self) -> ScanOutputs:
+        """Everything that was made of the scan, the page included."""
+        steps = (*self.builds_on(), self)
+        return ScanOutputs({kind: path for step in steps for kind, path in step.outputs.files.items()})
 
     def plan(self) -> Plan | Skip:
         """Show what the other steps made."""
@@ -48,12 +48,11 @@ class ReportScan(Step):
 
     def run(self, _plan: Plan, _writer: Writer) -> None:
         """Write the page, its pictures and the citations."""
-        files = {kind: path for step in self.builds_on() for kind, path in step.outputs.files.items()}
         write_scan_page(
             ScanPage(
                 scan=self.scan,
                 statics={image: self.static.metadata(image) for image in self.static.images},
-                outputs=ScanOutputs(files),
+                outputs=self.of_scan(),
                 # What scans share is told on the page of each.
                 records=[
                     record
@@ -98,5 +97,5 @@ class ReportParticipant(Step):
 
     def run(self, _plan: Plan, _writer: Writer) -> None:
         """Write the page."""
-        pages = {report.scan: report.page for report in self.reports}
-        write_participant_page(self.subject, pages, self.context.store, self.context.records())
+        outputs = {report.scan: report.of_scan() for report in self.reports}
+        write_participant_page(self.subject, outputs, self.context.store, self.context.records())

@@ -85,7 +85,7 @@ class Resample(Step):
             },
             settings={
                 **plain(self.context.settings.resample),
-                "pet": {image.path.name: self.static.metadata(image).facts for image in self.static.images},
+                "pet": {i.path.name: self.static.metadata(i).timing_and_scale for i in self.static.images},
             },
             missing=self._missing(),
         )

@@ -83,7 +83,7 @@ class Static(Step):
         return Plan(
             reads=[dynamic.path],
             makes={("static_image",): self.context.store.path(names.static_mean(dynamic))},
-            settings={"window_s": self._window_s, **metadata.facts},
+            settings={"window_s": self._window_s, **metadata.timing_and_scale},
         )
 
     def run(self, plan: Plan, writer: Writer) -> None:

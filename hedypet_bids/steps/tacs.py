@@ -63,7 +63,7 @@ class MeasureCurves(Step):
             makes=makes,
             settings={
                 **plain(self.context.settings.curves),
-                **self.scan.metadata(dynamic).facts,
+                **self.scan.metadata(dynamic).timing_and_scale,
                 "tasks": sorted(images),
             },
         )

@@ -36,7 +36,7 @@ class Finished:
 def run_program(
     command: Sequence[str],
     *,
-    what: str,
+    title: str,
     log: Path,
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
@@ -50,7 +50,7 @@ def run_program(
     ----------
     command
         Program and arguments; no shell is involved.
-    what
+    title
         What it does, for messages: ``TotalSegmentator (total)``.
     environment
         Variables on top of this process's own.
@@ -87,20 +87,20 @@ def run_program(
                 pass_fds=handles,
             )
         except OSError as fault:
-            raise TryAgainError(f"{what}: no process can be started: {fault}.") from fault
+            raise TryAgainError(f"{title}: no process can be started: {fault}.") from fault
         try:
             code = _exit_code(process, began + timeout_s)
         finally:
             _end_group(process)
     if code is None:
         raise HedypetError(
-            f"{what} did not finish within {timeout_s:.0f} s and was ended. The end of its log, {log}:\n"
+            f"{title} did not finish within {timeout_s:.0f} s and was ended. The end of its log, {log}:\n"
             f"{end_of(log)}\nGive it more time with [segment] timeout_s in --settings."
         )
     if code == guard.CANNOT_START:
-        raise MissingProgramError(f"{what}: {command[0]} cannot be started: {end_of(log).strip()}.")
+        raise MissingProgramError(f"{title}: {command[0]} cannot be started: {end_of(log).strip()}.")
     if code != 0:
-        raise _failure(what, code, log)
+        raise _failure(title, code, log)
     return Finished(time.monotonic() - began, log)
 
 
@@ -122,16 +122,16 @@ def end_of(log: Path) -> str:
     return "\n".join(f"  {line[:300]}" for line in lines[-_LINES_SHOWN:]) or "  (it is empty)"
 
 
-def _failure(what: str, code: int, log: Path) -> HedypetError:
+def _failure(title: str, code: int, log: Path) -> HedypetError:
     text = end_of(log)
     if any(sign in text for sign in _DISK_FULL):
-        return ReadWriteError(f"{what} found no space left on the disk. The end of its log, {log}:\n{text}")
+        return ReadWriteError(f"{title} found no space left on the disk. The end of its log, {log}:\n{text}")
     if code < 0:
         return TryAgainError(
-            f"{what} was killed by {signal.Signals(-code).name}, most often for lack of memory. Use fewer "
+            f"{title} was killed by {signal.Signals(-code).name}, most often for lack of memory. Use fewer "
             f"processes (--nprocs) or a machine with more memory. The end of its log, {log}:\n{text}"
         )
-    return HedypetError(f"{what} failed with exit code {code}. The end of its log, {log}:\n{text}")
+    return HedypetError(f"{title} failed with exit code {code}. The end of its log, {log}:\n{text}")
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -94,7 +94,7 @@ def segment(
     ]
     finished = run_program(
         command,
-        what=PROGRAM,
+        title=PROGRAM,
         log=log,
         timeout_s=timeout_s,
         environment={**_environment(tool), **(gpu.environment if gpu else {})},

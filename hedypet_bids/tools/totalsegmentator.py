@@ -228,7 +228,7 @@ def segment(
             with _short_path(folder) as temporary:
                 finished = run_program(
                     [sys.executable, "-m", "hedypet_bids.tools.totalsegmentator_process", str(request)],
-                    what=f"TotalSegmentator ({TASKS[task]})",
+                    title=f"TotalSegmentator ({TASKS[task]})",
                     log=log,
                     timeout_s=timeout_s,
                     environment={

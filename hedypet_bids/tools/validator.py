@@ -20,7 +20,13 @@ TIMEOUT_S = 3600
 MESSAGES_SHOWN = 10
 
 
-def validate_dataset(root: Path, labels: Collection[str] | None = None, log: Path | None = None) -> str:
+def validate_dataset(
+    root: Path,
+    labels: Collection[str] | None = None,
+    log: Path | None = None,
+    *,
+    program: str | None = None,
+) -> str:
     """What the validator answers (JSON) on a dataset that is valid BIDS.
 
     Parameters
@@ -29,6 +35,8 @@ def validate_dataset(root: Path, labels: Collection[str] | None = None, log: Pat
         The participants whose files are looked at, besides those of the dataset as a whole; None: all.
     log
         Where the answer is kept when the dataset is not valid.
+    program
+        The validator; None: the one beside this Python, else on PATH.
 
     Raises
     ------
@@ -38,7 +46,7 @@ def validate_dataset(root: Path, labels: Collection[str] | None = None, log: Pat
         The validator is not installed, cannot be started, or ends without an answer: it says nothing of the
         dataset then.
     """
-    program = find_program()
+    program = program or find_program()
     try:
         with _view(root, labels) as folder:
             command = [program, str(folder), "--format", "json", "--ignoreWarnings"]

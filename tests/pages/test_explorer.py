@@ -25,11 +25,12 @@ from running import ROOT, Run, only
 from scipy import stats
 from streamlit.testing.v1 import AppTest
 
-from hedypet_bids.explorer import INSTALL, main
+from hedypet_bids.cli.explorer import INSTALL, main
 from hedypet_bids.explorer.bands import mean_and_half_width
 from hedypet_bids.explorer.figures import Axis, curves_figure, points_figure, value_axis
 from hedypet_bids.explorer.tables import Tables, wide
 from hedypet_bids.explorer.viewer import find_images, projections, read_slices
+from hedypet_bids.io.manifest import Manifest
 
 APP = ROOT / "hedypet_bids" / "explorer" / "app.py"
 
@@ -75,6 +76,11 @@ def test_what_is_missing_is_left_out_and_one_value_has_no_spread() -> None:
 # ---- queries
 
 
+def regions(task: str, labels: list[str], erosions: list[int]) -> dict[str, list]:
+    """What is asked of a table, as Study.readout takes it."""
+    return {"tasks": [task], "labels": labels, "erosions": erosions}
+
+
 def test_values_are_those_of_the_tables(output: Path) -> None:
     tables = Tables(output)
     assert tables.problems == []
@@ -84,7 +90,7 @@ def test_values_are_those_of_the_tables(output: Path) -> None:
         ("SUV", "SUV Denominator [Bq/mL]"),
         ("SUL James", "SUL James Denominator [Bq/mL]"),
     ):
-        rows = tables.means("ts_total", ["liver", "brain"], [1], normalisation)
+        rows = tables.means(regions("ts_total", ["liver", "brain"], [1]), normalisation)
         expected = means[
             (means["Task"] == "ts_total")
             & means["Label Name"].isin(["liver", "brain"])
@@ -94,49 +100,56 @@ def test_values_are_those_of_the_tables(output: Path) -> None:
         merged = rows.merge(expected, on=["Subject", "Label Name"])
         constants = people[column].reindex(merged["Subject"]).to_numpy()
         np.testing.assert_allclose(merged["value"], merged["PET Mean [Bq/mL]_y"] / constants, rtol=1e-12)
-    curves = tables.curves("tacs", "ts_total", ["liver"], [0], "activity")
+    curves = tables.curves("tacs", regions("ts_total", ["liver"], [0]), "activity")
     own = pd.read_csv(only(output / "sub-001", "*_rec-acdynPSF_seg-total_tacs.tsv"), sep="\t")
     assert set(curves["Subject"]) == {"sub-001"}
     matrix, minutes = wide(curves, "minutes")
     np.testing.assert_allclose(matrix[0] * 1000, own["liver"], rtol=1e-12)
     np.testing.assert_allclose(minutes, (own["frame_start"] + own["frame_end"]) / 120)
-    assert tables.windows() == [2, 3, 4, 5, 6, 7, 8] and len(tables.input_functions()) == 13
+    fits = tables.fits()
+    assert sorted(fits["Regression Frames"].unique()) == [2, 3, 4, 5, 6, 7, 8]
+    assert fits["Input Function Identifier"].nunique() == 13
 
 
 def test_a_partitioned_table_gives_the_same(output: Path, tmp_path: Path) -> None:
     import pyarrow.dataset as ds
     import pyarrow.parquet as pq
 
+    shutil.copy(output / "dataset_description.json", tmp_path)
     copy = Path(shutil.copytree(output / "readouts", tmp_path / "readouts"))
     rows = pq.read_table(copy / "means.parquet")
     (copy / "means.parquet").unlink()
     partitioning = ds.partitioning(rows.select(["Subject"]).schema, flavor="hive")
     ds.write_dataset(rows, copy / "means.parquet", format="parquet", partitioning=partitioning)
-    asked = ("ts_total", ["liver"], [0, 1], "SUV")
+    asked = (regions("ts_total", ["liver"], [0, 1]), "SUV")
     key = ["Subject", "Erosion Iterations"]
     got, expected = (Tables(root).means(*asked).sort_values(key) for root in (tmp_path, output))
     pd.testing.assert_frame_equal(
         got.reset_index(drop=True), expected.reset_index(drop=True), check_dtype=False
     )
-    pd.testing.assert_frame_equal(Tables(tmp_path).regions("means"), Tables(output).regions("means"))
+    keys = ["Task", "Label Name", "Erosion Iterations"]
+    known = [Tables(root).regions("means").sort_values(keys) for root in (tmp_path, output)]
+    pd.testing.assert_frame_equal(*[rows.reset_index(drop=True) for rows in known], check_dtype=False)
 
 
 def test_names_with_quotes_reach_no_other_query(output: Path) -> None:
-    assert Tables(output).means("ts_total", ["liver' OR '1'='1"], [0], "SUV").empty
+    assert Tables(output).means(regions("ts_total", ["liver' OR '1'='1"], [0]), "SUV").empty
 
 
 def test_missing_and_foreign_tables_are_named(output: Path, tmp_path: Path) -> None:
+    shutil.copy(output / "dataset_description.json", tmp_path)
     copy = Path(shutil.copytree(output / "readouts", tmp_path / "readouts"))
-    (copy / "tacs.parquet").unlink()
+    for extension in (".parquet", ".json", ".tsv.gz"):
+        (copy / f"tacs{extension}").unlink()
     (copy / "means.parquet").write_bytes(b"no table")
     shutil.copy(copy / "outliers.parquet", copy / "patlak_ki.parquet")
     tables = Tables(tmp_path)
     said = "\n".join(tables.problems)
-    assert "tacs.parquet is missing" in said
-    assert "means.parquet cannot be read" in said
-    assert "patlak_ki.parquet has no" in said
-    assert tables.regions("tacs").empty and tables.means("ts_total", ["liver"], [0], "SUV").empty
-    assert tables.windows() == []
+    assert "table tacs is missing" in said
+    assert "table means cannot be read" in said
+    assert "patlak_ki has no" in said
+    assert tables.regions("tacs").empty and tables.means(regions("ts_total", ["liver"], [0]), "SUV").empty
+    assert tables.fits().empty
 
 
 # ---- figures
@@ -146,6 +159,7 @@ def test_hover_and_bands_carry_the_values() -> None:
     rows = pd.DataFrame(
         {
             "Subject": ["sub-1", "sub-2"] * 2,
+            "scan": ["sub-1", "sub-2"] * 2,
             "Label Name": "liver",
             "Erosion Iterations": 0,
             "Frame Index": [0, 0, 1, 1],
@@ -180,7 +194,9 @@ def test_hover_and_bands_carry_the_values() -> None:
 
 
 def test_slices_and_projections_are_those_of_the_images(output: Path) -> None:
-    images = find_images(output / "sub-001")
+    manifest = Manifest.read(output, "001")
+    found = find_images(manifest.of_scan(manifest.scans[0]))
+    images = {kind: output / path for kind, path in found.items()}
     assert set(images) == {"pet", "ct", "labels"} and "br38f" in images["ct"].name
     slices = read_slices(images, 3000.0)
     pet = nib.as_closest_canonical(nib.load(images["pet"])).get_fdata()
@@ -219,8 +235,8 @@ def test_every_tab_shows_something(output: Path) -> None:
     ("break_it", "said"),
     [
         (lambda root: shutil.rmtree(root / "readouts"), "run hedypet with 'group'"),
-        (lambda root: (root / "readouts/tacs.parquet").unlink(), "tacs.parquet is missing"),
-        (lambda root: (root / "readouts/metadata.parquet").unlink(), "metadata.parquet is missing"),
+        (lambda root: (root / "readouts/tacs.parquet").unlink(), "table tacs is missing"),
+        (lambda root: (root / "readouts/metadata.parquet").unlink(), "table metadata is missing"),
         (lambda root: [shutil.rmtree(p) for p in root.glob("sub-*") if p.is_dir()], ""),
     ],
     ids=["no group level", "no curves", "no metadata", "no images"],
@@ -245,7 +261,7 @@ def test_an_installation_without_the_explorer_says_how_to_get_it(
 ) -> None:
     """As in the container image, which has the program but not its packages."""
     (tmp_path / "dataset_description.json").write_text("{}")
-    monkeypatch.setattr("hedypet_bids.explorer.find_spec", lambda _: None)
+    monkeypatch.setattr("hedypet_bids.cli.explorer.find_spec", lambda _: None)
     assert main([str(tmp_path)]) == 127
     said = capsys.readouterr().err
     assert f"needs streamlit, plotly, duckdb; install them with {INSTALL} in the folder" in said
@@ -318,7 +334,7 @@ def test_the_pages_work_in_a_browser(output: Path, tmp_path: Path) -> None:
         _wait(lambda: _plotted(browser) == organs)
         # The values under the pointer are those of the table.
         hover = browser.run(f"return {SHOWN_PLOT}.calcdata.flatMap((c) => c[0].pts.map((p) => p.v))")
-        table = Tables(output).means("ts_total", sorted(organs), [0], "SUV")
+        table = Tables(output).means(regions("ts_total", sorted(organs), [0]), "SUV")
         np.testing.assert_allclose(sorted(hover), sorted(table["value"]), rtol=1e-6)
 
         _open_tab(browser, "Time-activity curves")

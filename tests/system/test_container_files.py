@@ -320,13 +320,13 @@ def run_main(folder: Path, configuration: dict[str, Any], **environment: str) ->
 
 def test_brainlife_runs_both_levels_as_configured(brainlife: Path) -> None:
     configuration = json.loads((ROOT / "deploy" / "brainlife" / "config.json").read_text())
-    configuration |= {"participant_label": "001 002", "totalseg_fast": True, "patlak_map_fwhm": 4}
+    configuration |= {"participant_label": "001 002", "totalseg_fast": True, "map_fwhm": 4}
     code, (participant, group) = run_main(brainlife, configuration, PBS_NUM_PPN="3")
     assert code == 0
     after = participant.index(configuration["image"]) + 1
     options = parse(participant[after:])
     assert (options.level, options.participant_labels, options.nprocs) == ("participant", ("001", "002"), 3)
-    assert options.values == {"patlak": {"map_fwhm_mm": 4.0}, "segment": {"totalseg_fast": True}}
+    assert options.values == {"kinetics": {"map_fwhm_mm": 4.0}, "segment": {"totalseg_fast": True}}
     assert f"{brainlife}/input/bids:{options.bids_dir}:ro" in participant
     assert f"{brainlife}/output:{options.output_dir}" in participant
     assert parse(group[group.index(configuration["image"]) + 1 :]).level == "group"

@@ -176,8 +176,10 @@ def test_every_parameter_of_the_settings_is_explained() -> None:
             for meaning in meanings.values()
         )
         assert f"#### [{name}]" in text
-    assert "| `last_frames` | `[2, 3, 4, 5, 6, 7, 8]` | Windows that are" in text
-    assert '| `ct_rec` | `"br38f"` | `rec-` label of the CT. |' in text
+    assert (
+        "| `last_frames` | `[2, 3, 4, 5, 6, 7, 8]` | a list, none twice, each a whole number from 2 " in text
+    )
+    assert '| `rule` | `"simpson"` | "simpson" or "frames" |' in text
 
 
 @pytest.mark.slow

@@ -48,12 +48,12 @@ def corrected(phantom: Path, corrections: Path, tmp_path_factory: pytest.TempPat
         f"xfm={corrections / 'xfm'}",
         f"aorta={corrections / 'aorta'}",
         "--write-suv",
-        "--patlak-start",
+        "--window-start",
         "30",
         "45",
-        "--patlak-rule",
+        "--integration-rule",
         "frames",
-        "--patlak-map-fwhm",
+        "--map-fwhm",
         "12",
     )
     return Run(phantom, output, done, subprocess.CompletedProcess([], 0))

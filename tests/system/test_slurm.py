@@ -309,7 +309,7 @@ def test_each_task_runs_the_container_with_its_own_resources(
         'printf "%s\\n" "$@" >"$name"; echo "$SINGULARITY_BIND" >"$name.bind"',
     )
     jobs = cluster.submit(
-        *(phantom, output, "--patlak-start", "20", "30", "--participant-label", "sub-002", "001"),
+        *(phantom, output, "--window-start", "20", "30", "--participant-label", "sub-002", "001"),
         PATH=f"{tmp_path}:{os.environ['PATH']}",
         HEDYPET_IMAGE=str(image),
         SLURM_TMPDIR=str(scratch),
@@ -324,7 +324,7 @@ def test_each_task_runs_the_container_with_its_own_resources(
         *("exec", "--nv", "--cleanenv", "--bind", f"{phantom}:{phantom}:ro"),
         *("--bind", f"{output}:{output}", str(image), "hedypet", str(phantom), str(output)),
     ]
-    own, labels = ["--patlak-start", "20", "30"], ["--participant-label", "002", "001"]
+    own, labels = ["--window-start", "20", "30"], ["--participant-label", "002", "001"]
     assert words("check") == [*container, "participant", "--dry-run", *labels, *own]
 
     everything_else = [name for name in STEP_NAMES if name != "segment"]

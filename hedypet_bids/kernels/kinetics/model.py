@@ -8,7 +8,7 @@ knows a model by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hedypet_bids.errors import UsageError
+from hedypet_bids.errors import UsageError, did_you_mean
+from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes
 from hedypet_bids.settings import Settings
 
@@ -60,6 +61,27 @@ class Fits:
         """Number of windows."""
         return len(next(iter(self.windows.values()), [None]))
 
+    def table(self, regions: Sequence[str], inputs: Sequence[str]) -> pd.DataFrame:
+        """One row per region, input function and window, in that order.
+
+        Parameters
+        ----------
+        regions
+            Their names, length n_regions.
+        inputs
+            Names of the input functions, length n_inputs.
+        """
+        shape = (len(regions), len(inputs), self.n_windows)
+        region, blood, window = (axis.ravel() for axis in np.indices(shape))
+        return pd.DataFrame(
+            {
+                "name": np.array(regions, dtype=object)[region],
+                "input_function": np.array(inputs, dtype=object)[blood],
+                **{name: pd.Series(values).take(window).array for name, values in self.windows.items()},
+                **{name: np.broadcast_to(values, shape).ravel() for name, values in self.values.items()},
+            }
+        )
+
 
 class KineticModel(ABC):
     """A kinetic model.
@@ -77,7 +99,7 @@ class KineticModel(ABC):
     trapped
         Whether it assumes that the tracer is trapped; it then runs for tracers of which that is known.
     references
-        Keys of the references that its paragraph of methods cites.
+        The papers that its methods text cites, by key.
     """
 
     name: ClassVar[str]
@@ -85,7 +107,7 @@ class KineticModel(ABC):
     parameters: ClassVar[tuple[Parameter, ...]]
     columns: ClassVar[Mapping[str, Any]] = {}
     trapped: ClassVar[bool] = True
-    references: ClassVar[tuple[str, ...]] = ()
+    references: ClassVar[Mapping[str, Reference]] = {}
 
     @abstractmethod
     def options(self, settings: Settings) -> Mapping[str, Any]:
@@ -111,9 +133,13 @@ class KineticModel(ABC):
 
     @abstractmethod
     def methods(self, settings: Settings) -> str:
-        """The paragraph of methods, with ``[@key]`` where it cites one of ``references``."""
+        """How regions are fitted, for the methods text; ``[@key]`` cites one of ``references``."""
 
-    def facts(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+    def map_methods(self, settings: Settings) -> str:  # noqa: ARG002
+        """How voxel maps are made, for the methods text; empty without maps."""
+        return ""
+
+    def sidecar(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
         """What the sidecars of its tables say on top of the columns."""
         return {}
 
@@ -121,7 +147,7 @@ class KineticModel(ABC):
         """The settings that its voxel maps depend on."""
         return {}
 
-    def map_facts(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+    def map_sidecar(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
         """What the sidecars of its voxel maps say on top of units, input function and smoothing."""
         return {}
 
@@ -171,21 +197,25 @@ def known_models() -> Mapping[str, KineticModel]:
     return dict(_registry.models)
 
 
-def models_of(settings: Settings) -> Iterator[KineticModel]:
+def models_of(settings: Settings) -> tuple[KineticModel, ...]:
     """The models that the settings ask for.
 
     Raises
     ------
     UsageError
-        One of them does not exist.
+        Some of them do not exist; a line for each.
     """
-    for name in settings.kinetics.models:
-        if name not in _registry.models:
-            raise UsageError(
-                f"There is no kinetic model {name!r}; there are {', '.join(_registry.models)}. Check --model "
-                "and [kinetics] models of --settings."
+    known = _registry.models
+    unknown = [name for name in settings.kinetics.models if name not in known]
+    if unknown:
+        raise UsageError(
+            "\n".join(
+                f"[kinetics] models: expected models among {', '.join(known)}; found {name!r}"
+                f"{did_you_mean(name, known)}."
+                for name in unknown
             )
-        yield _registry.models[name]
+        )
+    return tuple(known[name] for name in settings.kinetics.models)
 
 
 def why_not(model: KineticModel, tracer: str, start_s: float, settings: Settings) -> str:

@@ -7,7 +7,7 @@ Blood Flow Metab 1983;3:1-7), with I the integral of the input function Cp.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,7 +18,9 @@ from scipy.integrate import cumulative_simpson
 
 from hedypet_bids.errors import BadDataError, UsageError
 from hedypet_bids.kernels.kinetics.model import Fits, KineticModel, Parameter
+from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes
+from hedypet_bids.names import enumerated
 from hedypet_bids.settings import Rule, Settings, plain
 
 # A spread of values below this part of their size is rounding, not information.
@@ -147,9 +149,7 @@ def integrate(cp: FloatArray, frames: FrameTimes, *, rule: Rule) -> NDArray[np.f
             f"and {len(frames)} frames. Check that curve and FrameTimesStart come from the same image."
         )
     with np.errstate(invalid="ignore", over="ignore"):
-        if rule == "simpson":
-            return np.asarray(cumulative_simpson(curve, x=frames.mid_s / 60.0, initial=0.0), dtype=np.float64)
-        return _integrate_frames(curve, frames)
+        return _INTEGRALS[rule](curve, frames)
 
 
 def patlak_abscissa(cp: FloatArray, frames: FrameTimes, *, rule: Rule) -> NDArray[np.float64]:
@@ -251,6 +251,10 @@ def map_weights(cp: FloatArray, frames: FrameTimes, *, window: Window, rule: Rul
     return MapWeights(ki, v0)
 
 
+def _integrate_simpson(cp: NDArray[np.float64], frames: FrameTimes) -> NDArray[np.float64]:
+    return np.asarray(cumulative_simpson(cp, x=frames.mid_s / 60.0, initial=0.0), dtype=np.float64)
+
+
 def _integrate_frames(cp: NDArray[np.float64], frames: FrameTimes) -> NDArray[np.float64]:
     start, end, mid = frames.start_s / 60.0, frames.end_s / 60.0, frames.mid_s / 60.0
     # A scan that starts before the injection has its zero at the scan start.
@@ -267,6 +271,12 @@ def _integrate_frames(cp: NDArray[np.float64], frames: FrameTimes) -> NDArray[np
     gaps = np.cumsum(on_the_line(end_before, start), axis=-1)
     areas = np.cumsum(cp_before * np.concatenate([[0.0], (end - start)[:-1]]), axis=-1)
     return np.asarray(areas + gaps + on_the_line(start, mid), dtype=np.float64)
+
+
+_INTEGRALS: Mapping[Rule, Callable[[NDArray[np.float64], FrameTimes], NDArray[np.float64]]] = {
+    "simpson": _integrate_simpson,
+    "frames": _integrate_frames,
+}
 
 
 def _regressor(cp: NDArray[np.float64], x: NDArray[np.float64]) -> _Regressor:
@@ -328,6 +338,13 @@ KI = Parameter("Ki", "mL/min/mL", "Net influx constant, slope of the fit")
 V0 = Parameter("V0", "mL/mL", "Intercept of the fit")
 
 
+_RULES: Mapping[Rule, str] = {
+    "simpson": "the input function was integrated by Simpson's rule over the middles of the frames",
+    "frames": "the input function was integrated with the whole area of each finished frame and linearly "
+    "within the running one",
+}
+
+
 class Patlak(KineticModel):
     """Patlak's graphical analysis: influx of a trapped tracer from the late frames."""
 
@@ -344,14 +361,24 @@ class Patlak(KineticModel):
         "t_end": {"Description": "End of the last frame in the fit", "Units": "s"},
         "rule": {"Description": "Integration rule of the input function"},
     }
-    references = ("patlak",)
+    references: ClassVar[Mapping[str, Reference]] = {
+        "patlak": Reference(
+            "Patlak, Clifford S and Blasberg, Ronald G and Fenstermacher, Joseph D",
+            "Graphical evaluation of blood-to-brain transfer constants from multiple-time uptake data",
+            1983,
+            "Journal of Cerebral Blood Flow and Metabolism",
+            "3",
+            "1-7",
+            "10.1038/jcbfm.1983.1",
+        )
+    }
 
     def options(self, settings: Settings) -> Mapping[str, Any]:
         """Rule and windows."""
         windows = [plain(window) for window in windows_of(settings)]
         return {"rule": settings.kinetics.patlak.rule, "windows": windows}
 
-    def facts(self, settings: Settings) -> Mapping[str, Any]:
+    def sidecar(self, settings: Settings) -> Mapping[str, Any]:
         """The rule."""
         return {"IntegrationRule": settings.kinetics.patlak.rule}
 
@@ -393,7 +420,7 @@ class Patlak(KineticModel):
         patlak = settings.kinetics.patlak
         return {"rule": patlak.rule, "last_frames": patlak.map_last_frames}
 
-    def map_facts(self, settings: Settings) -> Mapping[str, Any]:
+    def map_sidecar(self, settings: Settings) -> Mapping[str, Any]:
         """Rule and window."""
         patlak = settings.kinetics.patlak
         return {"IntegrationRule": patlak.rule, "LastFrames": patlak.map_last_frames}
@@ -419,8 +446,26 @@ class Patlak(KineticModel):
         return rows[rows["last_frames"] == settings.kinetics.patlak.map_last_frames]
 
     def methods(self, settings: Settings) -> str:
-        """How the plots are made."""
-        return methods_paragraph(settings)
+        """Windows and integration rule."""
+        patlak, windows = settings.kinetics.patlak, []
+        if patlak.last_frames:
+            windows.append(f"the last {enumerated(patlak.last_frames)} frames")
+        if patlak.start_min:
+            windows.append(f"frames from {enumerated(f'{t:g}' for t in patlak.start_min)} min on")
+        return (
+            "Net influx Ki and intercept V0 are slope and intercept of Patlak plots [@patlak], fitted by "
+            f"ordinary least squares over {' and over '.join(windows)}; {_RULES[patlak.rule]}."
+        )
+
+    def map_methods(self, settings: Settings) -> str:
+        """Window, input function and smoothing."""
+        kinetics = settings.kinetics
+        width_mm = kinetics.map_fwhm_mm
+        smoothed = f", smoothed with a Gaussian of {width_mm:g} mm FWHM" if width_mm else ""
+        return (
+            f"Voxel maps use the last {kinetics.patlak.map_last_frames} frames and the input function "
+            f"{kinetics.map_input_function}{smoothed}."
+        )
 
 
 def windows_of(settings: Settings) -> tuple[Window, ...]:

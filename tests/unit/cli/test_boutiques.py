@@ -167,8 +167,8 @@ def test_a_full_invocation_arrives_unchanged(boutiques: Any, described: Path) ->
         "derivatives": ["totalsegmentator=ts", "aorta=masks"],
         "bids_filter_file": "filter.json",
         "skip_bids_validation": True,
-        "patlak_start": [30, 40.5],
-        "patlak_rule": "frames",
+        "window_start": [30, 40.5],
+        "integration_rule": "frames",
         "work_dir": "scratch",
         "bids_database_dir": "index",
         "nprocs": 2,
@@ -181,7 +181,7 @@ def test_a_full_invocation_arrives_unchanged(boutiques: Any, described: Path) ->
     assert options.derivatives == {"totalsegmentator": Path("ts"), "aorta": Path("masks")}
     assert (options.bids_filter_file, options.work_dir) == (Path("filter.json"), Path("scratch"))
     assert options.database_dir == Path("index")
-    assert options.values["patlak"] == {"start_min": (30.0, 40.5), "rule": "frames"}
+    assert options.values["kinetics"]["patlak"] == {"start_min": (30.0, 40.5), "rule": "frames"}
     assert (options.nprocs, options.skip_bids_validation, options.dry_run) == (2, True, False)
     assert options.verbosity == 1
 

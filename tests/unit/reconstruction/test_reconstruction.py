@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hedypet_bids.cli.reconstruction import main
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.reconstruction import (
     Description,
@@ -21,7 +22,6 @@ from hedypet_bids.reconstruction import (
     Reconstruction,
     description_yaml,
     differences,
-    main,
     parse_description,
     parse_parameters,
     read_description,
