@@ -377,16 +377,16 @@ class Study:
         for column in [*(columns or ()), *chosen]:
             if column in there:
                 continue
-            if column in (*SCAN_COLUMNS[1:], "Reconstruction") and "Session" not in there:
+            if column in (*SCAN_COLUMNS[1:], "Reconstruction") and "Tracer" not in there:
                 raise _older(table, column)
             raise UsageError(f"The table {table} has no column {column}; it has {names.listed(there)}.")
-        kept = ds.scalar(True)
+        found, kept = self._dataset(table, encoded=encoded), ds.scalar(True)
         for column, values in chosen.items():
-            wanted = ds.field(column).isin(values)
+            wanted = ds.field(column).isin(_typed(values, found.schema.field(column)))
             # A table says nothing where a file name says nothing.
             kept = kept & (wanted | ds.field(column).is_null() if "" in values else wanted)
         try:
-            return self._dataset(table, encoded=encoded).to_table(columns=list(columns or there), filter=kept)
+            return found.to_table(columns=list(columns or there), filter=kept)
         except (OSError, pa.ArrowException) as fault:
             raise _unreadable(table, fault) from fault
 
@@ -454,6 +454,20 @@ class Study:
 
 def _prefixed(subject: str) -> str:
     return f"sub-{names.participant_label(subject)}"
+
+
+def _typed(values: list[Any], column: pa.Field) -> pa.Array:
+    """Values to choose by in the type of their column.
+
+    Raises
+    ------
+    UsageError
+        They have another type.
+    """
+    try:
+        return pa.array(values, type=column.type)
+    except pa.ArrowException as fault:
+        raise UsageError(f"The column {column.name} holds {column.type}; found {values}.") from fault
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
