@@ -192,6 +192,13 @@ class InputFunction:
         Bq/mL per frame, shape (n_frames,); NaN where there is no voxel.
     n_voxels
         Voxels in the volume of interest.
+
+    Examples
+    --------
+    >>> frames = FrameTimes([0.0, 60.0], [60.0, 60.0])
+    >>> blood = InputFunction("aorta", frames, np.array([9e4, 5e4]), np.array([800.0, 300.0]), 27)
+    >>> len(blood.mean) == len(blood.frames)
+    True
     """
 
     name: str
@@ -349,6 +356,11 @@ class Scan:
         Timing, units, dose and decay state by the path of the image.
     notes
         What was assumed about which images belong together.
+
+    Examples
+    --------
+    >>> Scan("001", ScanName("quadra", "18FFDG"), alone=False).stem
+    'sub-001_ses-quadra_trc-18FFDG'
     """
 
     label: str
@@ -469,6 +481,13 @@ class Subject:
         Those asked for that cannot be used.
     checks
         What was looked for and found, for the plan.
+
+    Examples
+    --------
+    >>> first, second = ScanName("test"), ScanName("retest")
+    >>> subject = Subject("001", scans=(Scan("001", first, alone=False),), all_scans=(first, second))
+    >>> [scan.about for scan in subject.scans]
+    ['ses-test']
     """
 
     label: str

@@ -77,7 +77,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: Any, files: Files) ->
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Take the marks of reStructuredText, which docstrings have and Markdown does not, out of the API pages."""
+    """Remove reStructuredText marks, which docstrings have and Markdown does not know."""
     return _ROLE.sub("", html)
 
 

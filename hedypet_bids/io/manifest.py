@@ -39,7 +39,14 @@ class StepRecord:
     about
         The scan or image that it worked on; empty where the participant has one scan.
     state
-        ``done``: the results of an earlier run are current; ``to run``: of a plan.
+        ``ran``, ``done`` (the results of an earlier run are current), ``skipped``, ``failed`` or, in a plan,
+        ``to run``.
+    reason
+        Why it ran, was skipped or failed.
+    seconds, peak_mb
+        Time that it took, and peak memory of the process meanwhile, MB.
+    exit_code
+        That of its failure; 0 otherwise.
     missing
         Parts that it left out although it ran, each with its reason.
     scans
@@ -64,7 +71,19 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class Output:
-    """A current output: what it is, where it lies below the output folder, and whose it is."""
+    """A current output.
+
+    Parameters
+    ----------
+    kind
+        What it is: ``("labels", "bodystat", "total")``.
+    path
+        Where it lies below the output folder.
+    scans
+        The scans that it belongs to.
+    step
+        The step that made it.
+    """
 
     kind: Kind
     path: str
