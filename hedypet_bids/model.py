@@ -120,8 +120,9 @@ class Grid:
 
     Examples
     --------
-    >>> Grid((10, 10, 10), np.diag([4.0, 4.0, 4.0, 1.0])).voxel_volume_ml
-    0.064
+    >>> grid = Grid((2, 3, 4), np.diag([1.65, 1.65, 3.0, 1.0]))
+    >>> grid.n_voxels, grid.voxel_sizes_mm.tolist()
+    (24, [1.65, 1.65, 3.0])
     """
 
     shape: tuple[int, int, int]

@@ -170,7 +170,7 @@ class Study:
         subject
             ``sub-001`` or ``001``.
         task
-            ``total``, ``tissue``, ``body``, ``synthseg``, ``synthsegparc``, ``aorta`` or a volume of interest.
+            ``total``, ``tissue``, ``body``, ``synthseg``, ``synthsegparc``, ``aorta`` or ``aortavoi...``.
         space
             ``bodystat``, ``bodydyn`` or ``head``; None for the labels on the image that was segmented.
         session, tracer, run
