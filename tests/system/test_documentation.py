@@ -292,12 +292,13 @@ class _Kind:
 def _kinds(bids: Path) -> list[_Kind]:
     """Every kind of file, its name as a pattern for the outputs of this dataset."""
     found = []
-    for cells in _rows((DOCS / "outputs.md").read_text("utf-8").splitlines()):
-        name = re.match(r"`([^`]+[./][^`]+)`( \+ `\.json`)?$", cells[0])
-        if name:
-            anchor = re.search(r"\]\(#([\w-]+)\)", cells[1])
-            columns = anchor[1] if anchor and anchor[1] in _columns() else ""
-            found.append(_Kind(name[1], re.compile(_pattern(name[1], bids)), bool(name[2]), columns))
+    tables = (DOCS / "outputs.md").read_text("utf-8").split("\n| file | what it holds | there when |\n")[1:]
+    for cells in (row for table in tables for row in _rows(["|", *table.partition("\n\n")[0].splitlines()])):
+        name = re.match(r"`([^`]+)`( \+ `\.json`)?$", cells[0])
+        anchor = re.search(r"\]\(#([\w-]+)\)", cells[1])
+        assert name, cells
+        columns = anchor[1] if anchor and anchor[1] in _columns() else ""
+        found.append(_Kind(name[1], re.compile(_pattern(name[1], bids)), bool(name[2]), columns))
     assert len(found) > 50
     return found
 
