@@ -47,10 +47,17 @@ class Study:
 
     Examples
     --------
-    >>> study = Study("derivatives/hedypet")  # doctest: +SKIP
-    >>> study.scans  # doctest: +SKIP
-    >>> study.image("sub-001", "ct", space="bodystat", rec="br38f")  # doctest: +SKIP
-    >>> study.readout("means", tasks=["ts_total"], labels=["liver"], normalise="SUV")  # doctest: +SKIP
+    >>> study = Study("OUTPUT_DIR")
+    >>> study.participants
+    ('sub-001', 'sub-002')
+    >>> study.scans[["Subject", "Session", "Tracer"]].iloc[0].tolist()
+    ['sub-001', 'quadra', '18FFDG']
+    >>> ct = study.image("sub-001", "ct", space="bodystat", rec="br38f")
+    >>> ct.shape == study.segmentation("sub-001", "total", space="bodystat").shape
+    True
+    >>> liver = study.readout("means", tasks=["ts_total"], labels=["liver"], normalise="SUV")
+    >>> liver["SUV Mean [g/mL]"].between(1, 5).all()
+    np.True_
     """
 
     def __init__(self, output_dir: str | Path) -> None:
@@ -116,6 +123,8 @@ class Study:
         ----------
         subject
             ``sub-001`` or ``001``.
+        suffix
+            What the name ends with, before ``.nii.gz``.
         space
             ``bodystat``, ``bodydyn`` or ``head``; None for images in their own space.
         session, tracer, run
@@ -154,12 +163,30 @@ class Study:
         tracer: str | None = None,
         run: str | None = None,
     ) -> nib.Nifti1Image:
-        """The label image of a task (``total``, ``synthseg``, ``aorta`` ...), raising as :meth:`image`.
+        """The label image of a task.
 
         Parameters
         ----------
+        subject
+            ``sub-001`` or ``001``.
+        task
+            ``total``, ``tissue``, ``body``, ``synthseg``, ``synthsegparc``, ``aorta`` or ``aortavoi...``.
         space
             ``bodystat``, ``bodydyn`` or ``head``; None for the labels on the image that was segmented.
+        session, tracer, run
+            The scan, as in :attr:`scans`; None where there is no choice.
+
+        Returns
+        -------
+        nibabel.Nifti1Image
+            Voxels are read when they are asked for.
+
+        Raises
+        ------
+        MissingInputError
+            No such participant, scan or label image; the message lists those that there are.
+        UsageError
+            Several fit; the message lists them and says what chooses.
         """
         kind: Kind = ("labels", space, task) if space else ("labels", task)
         asked = (
@@ -177,12 +204,18 @@ class Study:
         tracer: str | None = None,
         run: str | None = None,
     ) -> pd.DataFrame:
-        """The time-activity curves of a task, raising as :meth:`image`.
+        """The time-activity curves of a task; raises as :meth:`segmentation`.
 
         Parameters
         ----------
+        subject
+            ``sub-001`` or ``001``.
+        task
+            As in :meth:`segmentation`, or ``totalimage`` for the mean of all voxels.
         erosion
             How often the regions were eroded by one voxel.
+        session, tracer, run
+            The scan, as in :attr:`scans`; None where there is no choice.
 
         Returns
         -------
@@ -203,7 +236,18 @@ class Study:
         tracer: str | None = None,
         run: str | None = None,
     ) -> pd.DataFrame:
-        """The fits of a kinetic model (``Patlak``) to the regions of a task, raising as :meth:`image`.
+        """The fits of a kinetic model to the regions of a task; raises as :meth:`segmentation`.
+
+        Parameters
+        ----------
+        subject
+            ``sub-001`` or ``001``.
+        model
+            ``Patlak``, or the name of another model of the settings.
+        task, erosion
+            As in :meth:`tacs`.
+        session, tracer, run
+            The scan, as in :attr:`scans`; None where there is no choice.
 
         Returns
         -------
@@ -217,7 +261,14 @@ class Study:
     def outputs(
         self, subject: str, *, session: str | None = None, tracer: str | None = None, run: str | None = None
     ) -> ScanOutputs:
-        """All files of one scan by what they are; raises as :meth:`image`.
+        """All files of one scan by what they are; raises as :meth:`segmentation`.
+
+        Parameters
+        ----------
+        subject
+            ``sub-001`` or ``001``.
+        session, tracer, run
+            The scan, as in :attr:`scans`; None where there is no choice.
 
         Returns
         -------
@@ -240,7 +291,18 @@ class Study:
         return tuple(sorted(path.stem for path in (self.root / "readouts").glob("*.parquet")))
 
     def columns(self, table: str) -> tuple[str, ...]:
-        """The columns of a group table, in the order of its dictionary; raises as :meth:`dictionary`."""
+        """The columns of a group table, in the order of its dictionary; raises as :meth:`dictionary`.
+
+        Parameters
+        ----------
+        table
+            One of :attr:`tables`.
+
+        Returns
+        -------
+        tuple of str
+            Their names.
+        """
         try:
             there = self._dataset(table).schema.names
         except (OSError, pa.ArrowException) as fault:
@@ -250,6 +312,16 @@ class Study:
 
     def dictionary(self, table: str) -> dict[str, dict[str, Any]]:
         """The columns of a group table in their order, each with its description, units and levels.
+
+        Parameters
+        ----------
+        table
+            One of :attr:`tables`.
+
+        Returns
+        -------
+        dict
+            The data dictionary of BIDS: ``Description``, ``Units`` and ``Levels`` by column.
 
         Raises
         ------
@@ -345,7 +417,20 @@ class Study:
         return rows if columns is None else rows[[*columns, *rows.columns[-2:]]]
 
     def distinct(self, table: str, columns: Sequence[str]) -> pd.DataFrame:
-        """The different rows of some columns of a group table, sorted; raises as :meth:`readout`."""
+        """The different rows of some columns of a group table, sorted; raises as :meth:`readout`.
+
+        Parameters
+        ----------
+        table
+            One of :attr:`tables`.
+        columns
+            Those that are compared.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Each combination of values once.
+        """
         rows = self._read(table, columns, {}, encoded=True).unify_dictionaries()
         found: pd.DataFrame = rows.group_by(list(columns)).aggregate([]).cast(_plain(rows.schema)).to_pandas()
         return found.sort_values(list(columns), ignore_index=True)

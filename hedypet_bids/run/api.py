@@ -67,6 +67,14 @@ def run_participant(
         The output folder lies inside the dataset, or there is no such step or kind of derivative.
     NothingSelectedError
         There is no such participant, or it has none of the sessions.
+
+    Examples
+    --------
+    >>> manifest = run_participant("BIDS_DIR", "OUTPUT_DIR", "001", validate=False)
+    >>> [str(scan.name) for scan in manifest.scans]
+    ['ses-quadra_trc-18FFDG']
+    >>> manifest.failed
+    ()
     """
     bids, output = Path(bids_dir), Path(output_dir)
     label = names.participant_label(label)
@@ -134,6 +142,12 @@ def run_group(
         The folder holds no output of the participant level.
     NothingSelectedError
         It has no participants, or none of the split.
+
+    Examples
+    --------
+    >>> study = run_group("OUTPUT_DIR")
+    >>> "means" in study.tables
+    True
     """
     output = Path(output_dir)
     options = Options(
