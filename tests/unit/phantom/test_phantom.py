@@ -149,7 +149,7 @@ def test_without_release_the_distribution_volume_is_infinite() -> None:
 def test_a_scaled_tissue_has_the_wanted_ratios(k4: float) -> None:
     k = Kinetics(0.1, 0.13, 0.06, 0.05, k4)
     other = k.scaled(K1=1.1, net=0.93, vb=1.2)
-    assert other.K1 / k.K1 == pytest.approx(1.1)
+    assert pytest.approx(1.1) == other.K1 / k.K1
     assert other.vb / k.vb == pytest.approx(1.2)
     assert (other.vt / k.vt if k4 else other.ki / k.ki) == pytest.approx(0.93)
 
