@@ -329,7 +329,36 @@ class KineticsSettings:
 
 @dataclass(frozen=True, config=_CLOSED)
 class Settings:
-    """All settings of a run; ``Settings()`` holds the defaults."""
+    """All settings of a run; ``Settings()`` holds the defaults.
+
+    Attributes
+    ----------
+    selection
+        Which image plays which role.
+    static
+        The static image of a dynamic scan.
+    segment
+        TotalSegmentator and SynthSeg.
+    register
+        Registration of MR to CT.
+    resample
+        Interpolation, and the head space.
+    normalise
+        SUV and SUL.
+    aorta
+        Volumes of interest of the input functions.
+    curves
+        Region statistics.
+    kinetics
+        Kinetic models.
+
+    Examples
+    --------
+    >>> Settings().kinetics.patlak.last_frames
+    (2, 3, 4, 5, 6, 7, 8)
+    >>> Settings(curves=CurveSettings(erosions=(0, 2))).curves.erosions
+    (0, 2)
+    """
 
     selection: Selection = field(default_factory=Selection)
     static: StaticSettings = field(default_factory=StaticSettings)
@@ -342,7 +371,13 @@ class Settings:
     kinetics: KineticsSettings = field(default_factory=KineticsSettings)
 
     def to_toml(self) -> str:
-        """The settings as TOML, one table a section."""
+        """The settings as TOML.
+
+        Returns
+        -------
+        str
+            One table a section, as ``--settings`` takes it.
+        """
         import tomli_w
 
         return tomli_w.dumps(plain(self))
@@ -354,6 +389,11 @@ class Settings:
         ----------
         values
             Values by parameter by section, nested as in a TOML file.
+
+        Returns
+        -------
+        Settings
+            New ones; these stay as they are.
 
         Raises
         ------
@@ -373,6 +413,16 @@ class Settings:
     @classmethod
     def from_toml(cls, path: Path) -> Settings:
         """Settings from a TOML file; what it does not name keeps its default.
+
+        Parameters
+        ----------
+        path
+            The file.
+
+        Returns
+        -------
+        Settings
+            Checked.
 
         Raises
         ------

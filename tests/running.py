@@ -77,6 +77,14 @@ def only(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
+_PYTHON = re.compile(r"(<!-- not run: .+ -->\n)?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The Python code of a page of the documentation, without what is only shown."""
+    return [code for shown, code in _PYTHON.findall(page.read_text("utf-8")) if not shown]
+
+
 def outputs(folder: Path) -> dict[str, bytes]:
     """Every result by name, without what tells of a run: logs, reports, and times in sidecars."""
     found = {}
