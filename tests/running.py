@@ -92,7 +92,9 @@ def outputs(folder: Path) -> dict[str, bytes]:
         if path.is_file() and "log" not in path.relative_to(folder).parts and path.suffix != ".html":
             content = content_of(path)
             if path.name.endswith("_manifest.json"):
-                content = json.dumps(json.loads(content)["outputs"]).encode()
+                manifest = json.loads(content)
+                steps = [[step[key] for key in ("step", "about", "missing")] for step in manifest["steps"]]
+                content = json.dumps([manifest["scans"], manifest["outputs"], steps]).encode()
             elif path.suffix == ".json":
                 content = re.sub(rb'"(ModifiedNs|Digest|SHA256)": [^,\n]*', b"", content)
                 content = re.sub(rb'("[^"]*\.nii\.gz": \{\s*)"Size": [0-9]+', rb"\1", content)

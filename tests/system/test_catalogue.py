@@ -528,7 +528,7 @@ SELECTION = [
     ),
     Case("no CT", without("sub-001/*/ct", "derivatives/totalsegmentator/sub-001"), 0, ("no CT was found",)),
     Case("no MR", without("sub-001/ses-vida", "derivatives/synthseg/sub-001"), 0, ("no T1w image",)),
-    Case("dynamic only", without(f"{STATIC}.*"), 0, ("static image", "rec-acdynPSFmean")),
+    Case("dynamic only", without(f"{STATIC}.*"), 0, ("rec-acdynPSFmean_pet.nii.gz is not there",)),
     Case("static only", without(f"{DYNAMIC}.*"), 0, ("no dynamic PET was found",)),
     Case("no PET", without("sub-001/*/pet"), 0, ("no PET was found",)),
     Case("an empty participant", without("sub-001/*"), 0, ("no CT was found", "no PET was found")),
@@ -536,7 +536,7 @@ SELECTION = [
         "a filter that fits nothing",
         without(),
         0,
-        ("no static PET was found",),
+        ("rec-acdynPSFmean_pet.nii.gz is not there",),
         options=("--bids-filter-file", "{root}/../filter.json"),
     ),
     Case(
