@@ -1,10 +1,11 @@
-"""The group level when participants are half written, unreadable, foreign, or come later."""
+"""The group level when outputs are gone, edited, foreign, or come later, and when steps failed."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from running import ROOT, Run, hedypet, only
 
 from hedypet_bids import Study
 from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
-from hedypet_bids.group.dictionary import COLUMNS, TABLES
+from hedypet_bids.group.dictionary import COLUMNS, PARTICIPANT_TABLES, TABLES
 from hedypet_bids.group.readouts import write_readouts
 from hedypet_bids.group.splits import read_splits
 from hedypet_bids.group.statistics import column_statistics, robust_z
@@ -56,66 +57,56 @@ def test_every_column_of_every_table_is_described() -> None:
         assert len(set(columns)) == len(columns)
 
 
-def test_a_table_that_is_not_as_written_costs_its_participant_only(output: Path) -> None:
-    only(output / "sub-001", "*_seg-total_tacs.tsv").write_bytes(b"\xff\xfe\x00broken")
+def edited(path: Path) -> None:
+    path.write_text(path.read_text().replace("liver", "lever"))
+
+
+def cut_short(path: Path) -> None:
+    sidecar_of(path).write_text('{"hedypet": {"Ver')
+
+
+def without_sidecar(path: Path) -> None:
+    sidecar_of(path).unlink()
+
+
+@pytest.mark.parametrize("harm", [edited, Path.unlink, without_sidecar, cut_short])
+def test_what_is_not_as_the_run_left_it_costs_its_participant_only(
+    output: Path, harm: Callable[[Path], None]
+) -> None:
+    path = only(output / "sub-001", "*_seg-total_tacs.tsv")
+    harm(path)
     code, text = group(output)
     assert code == 1
-    assert "sub-001 FAILED" in text and "seg-total_tacs.tsv" in text and "Traceback" not in text
+    assert "sub-001 FAILED" in text and "Traceback" not in text
+    assert path.name in text or sidecar_of(path).name in text
     metadata = table(output, "metadata").set_index("Subject")
     assert metadata.loc["sub-001", "Missing"].startswith("unreadable")
+    assert pd.isna(metadata.loc["sub-001", "Weight [kg]"])
     assert set(table(output, "means")["Subject"]) == {"sub-002"}
 
 
-@pytest.mark.parametrize("gone", ["table", "sidecar"])
-def test_what_a_manifest_lists_and_is_gone_is_named(output: Path, gone: str) -> None:
-    path = only(output / "sub-001", "*_seg-totalimage_desc-std_tacs.tsv")
-    lost = path if gone == "table" else sidecar_of(path)
-    lost.unlink()
-    code, text = group(output)
-    assert code == 1 and "sub-001 FAILED" in text and lost.name in text and "Traceback" not in text
-    assert lost.name in table(output, "metadata").set_index("Subject").loc["sub-001", "Missing"]
-    assert set(table(output, "tacs")["Subject"]) <= {"sub-002"}
-
-
-def test_foreign_files_do_no_harm(output: Path) -> None:
-    assert group(output)[0] == 0
-    alone = contents(output / "readouts")
-    (output / "sub-001" / "notes_tacs.tsv").write_text("hello")
-    dynamic = only(output / "sub-001", "*_seg-total_tacs.tsv")
-    shutil.copy(dynamic, dynamic.with_name(dynamic.name.replace("rec-", "rec-other")))
-    assert group(output)[0] == 0
-    assert contents(output / "readouts") == alone
-
-
-@pytest.mark.parametrize("without", ["folder", "manifest", "broken"])
-def test_a_participant_without_a_manifest_is_named(output: Path, without: str) -> None:
-    subject = "sub-002"
-    if without == "folder":
-        subject = "sub-999"
-        (output / subject).mkdir()
-    else:
-        path = only(output / subject, "*_manifest.json")
-        path.unlink() if without == "manifest" else path.write_text('{"Format": 1, "label"')
+def test_a_participant_without_a_manifest_is_named(output: Path) -> None:
+    (output / "sub-999").mkdir()
     code, text = group(output)
     assert code == 65
-    assert f"{subject} FAILED" in text and "manifest" in text and "Run the participant level again" in text
+    assert "sub-999_manifest.json" in text and "sub-001 FAILED" not in text
     metadata = table(output, "metadata").set_index("Subject")
-    assert "manifest" in metadata.loc[subject, "Missing"] and pd.isna(metadata.loc[subject, "Weight [kg]"])
-    assert subject not in set(table(output, "means")["Subject"])
-    assert subject in (output / "group.html").read_text()
+    assert "sub-999_manifest.json" in metadata.loc["sub-999", "Missing"]
+    assert set(table(output, "means")["Subject"]) == {"sub-001", "sub-002"}
+    assert "sub-999_manifest.json" in (output / "group.html").read_text()
 
 
-def test_a_failed_step_is_missing_and_in_the_exit_code(twelve: Path) -> None:
-    finish(twelve, "00002", [StepRecord("maps Patlak", "failed", "the disk is full", exit_code=74)])
-    found = write_readouts(twelve, Settings(), nprocs=1)
-    assert found.exit_code == 1 and list(found.failures) == ["00002"] and not found.problems
+def test_a_failed_step_is_in_missing_and_on_the_page(twelve: Path) -> None:
+    record = StepRecord("tacs", "failed", "no room on the disc", about="ses-a", exit_code=74)
+    finish(twelve, "00004", [record])
+    code, text = group(twelve)
+    assert code == 1 and "sub-00004" in text and "no room on the disc" in text
     missing = table(twelve, "metadata").set_index("Subject")["Missing"]
-    assert "maps Patlak" in missing["sub-00002"] and "maps Patlak" not in missing["sub-00003"]
-    assert "sub-00002" in set(table(twelve, "means")["Subject"])
-    only(twelve / "sub-00003", "*_manifest.json").unlink()
-    assert write_readouts(twelve, Settings(), nprocs=1).exit_code == 1
-    finish(twelve, "00002")
-    assert write_readouts(twelve, Settings(), nprocs=1).exit_code == 65
+    assert "tacs (failed)" in missing["sub-00004"] and "failed" not in missing["sub-00003"]
+    assert "sub-00004" in set(table(twelve, "means")["Subject"])
+    page = (twelve / "group.html").read_text()
+    assert "no room on the disc" in page
+    assert "No check is outside its normal range" not in page
 
 
 def test_later_participants_give_the_same_bytes_as_all_at_once(twelve: Path) -> None:
@@ -179,8 +170,8 @@ def test_processes_and_partitions_change_no_row(twelve: Path) -> None:
 def test_partitions_are_pruned_by_participant(twelve: Path) -> None:
     write_readouts(twelve, Settings(), nprocs=1, partition_rows=50)
     for path in (twelve / "readouts" / "tacs.parquet").glob("Subject=*/*"):
-        # The first one tells the columns.
-        if not {"Subject=sub-00000", "Subject=sub-00003"} & set(path.parts):
+        # The columns of the table are those of the first file.
+        if path.parent.name not in ("Subject=sub-00000", "Subject=sub-00003"):
             path.write_bytes(b"not read")
     rows = Study(twelve).readout("tacs", subjects=["00003"], tasks=["totalimage"])
     assert set(rows["Subject"]) == {"sub-00003"} and len(rows) == 5
@@ -226,13 +217,18 @@ def test_what_cannot_be_right_costs_its_participant_only(
     assert len(set(table(twelve, "tacs")["Subject"])) == 11
 
 
-def test_a_sidecar_that_was_cut_short_is_named(twelve: Path) -> None:
-    whole = only(twelve / "sub-00002", "*rec-dyn_seg-tissue_desc-std_tacs.tsv")
-    sidecar_of(whole).write_text('{"hedypet": {"Ver')
+def test_files_that_no_manifest_lists_do_not_exist(twelve: Path) -> None:
+    write_readouts(twelve, Settings(), nprocs=1)
+    before = contents(twelve / "readouts")
+    folder = twelve / "sub-00001"
+    for path in list(folder.rglob("*rec-dyn_seg-tissue_*")):
+        shutil.copy(path, path.with_name(path.name.replace("rec-dyn", "rec-other")))
+    (folder / "notes_tacs.tsv").write_text("hello")
+    (folder / "sub-00002_seg-tissue_tacs.tsv").write_text("a\tb\n")
+    (folder / "sub-00001_seg-tissue_tacs.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     found = write_readouts(twelve, Settings(), nprocs=1)
-    assert list(found.problems) == ["00002"] and whole.name in found.problems["00002"]
-    curves = table(twelve, "tacs")
-    assert "sub-00002" not in set(curves["Subject"]) and len(set(curves["Subject"])) == 11
+    assert not found.problems and not found.warnings
+    assert contents(twelve / "readouts") == before
 
 
 def test_regions_that_a_table_lacks_are_rows_without_voxels(twelve: Path) -> None:
@@ -255,20 +251,23 @@ def test_frame_times_are_each_participants_own(twelve: Path, tmp_path: Path) -> 
     assert n_frames["sub-00000"] == 3 and n_frames["sub-00001"] == 5
 
 
-def test_versions_are_named_and_pickles_never_read(twelve: Path) -> None:
+def test_several_versions_are_named(twelve: Path) -> None:
     sidecar = sidecar_of(only(twelve / "sub-00003", "*rec-stat_norm.tsv"))
     sidecar.write_text(sidecar.read_text().replace('"Version": "', '"Version": "0.0.'))
-    (twelve / "sub-00001" / "sub-00001_seg-tissue_tacs.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     found = write_readouts(twelve, Settings(), nprocs=1)
     assert not found.problems
     assert any("0.0." in w and "sub-00003" in w for w in found.warnings)
     assert "0.0." in table(twelve, "metadata").set_index("Subject").loc["sub-00003", "hedypet Version"]
 
 
-def test_no_step_of_the_group_can_read_a_pickle() -> None:
-    package = Path(__file__).resolve().parents[2] / "hedypet_bids"
-    folders = [package / name for name in ("group", "steps", "io")]
-    for source in [package / "study.py", *(path for folder in folders for path in folder.glob("*.py"))]:
+def test_nothing_of_the_group_can_read_a_pickle() -> None:
+    rooms = (ROOT / "hedypet_bids" / room for room in ("group", "steps", "io"))
+    sources = [
+        ROOT / "hedypet_bids" / "study.py",
+        *(source for room in rooms for source in room.glob("*.py")),
+    ]
+    assert len(sources) > 20
+    for source in sources:
         assert not re.search(r"import pickle|read_pickle|allow_pickle=True", source.read_text()), source
 
 
@@ -291,9 +290,8 @@ def test_splits_select_and_label(twelve: Path, tmp_path: Path, source: str) -> N
     assert split["sub-00003"] == "test" and "train" in split["sub-00001"] and pd.isna(split["sub-00005"])
     chosen = read_splits(path, [twelve, tmp_path], "train")
     write_readouts(twelve, Settings(), nprocs=1, splits=chosen)
-    for name in TABLES:
-        if "Subject" in TABLES[name] and name not in ("outliers", "repeatability_changes"):
-            assert set(table(twelve, name)["Subject"]) == {"sub-00001", "sub-00002"}
+    for name in ("metadata", *PARTICIPANT_TABLES):
+        assert set(table(twelve, name)["Subject"]) == {"sub-00001", "sub-00002"}
 
 
 def test_splits_that_are_not_there_are_refused(twelve: Path, tmp_path: Path) -> None:
