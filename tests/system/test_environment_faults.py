@@ -32,8 +32,7 @@ from environment import (
     run,
     without_network,
 )
-from running import ROOT, only
-from test_engine import outputs
+from running import ROOT, only, outputs
 
 from hedypet_bids.phantom import write_phantom
 
