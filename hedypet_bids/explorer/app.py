@@ -37,8 +37,9 @@ KI_AXIS = Axis("Ki", "mL/min/mL")
 _CURVE_TABLES = {"regions": "tacs", "input functions": "input_function_tacs"}
 
 
+# Columns that tell scans apart, with the arguments of Study.readout that choose by them. (No string below it:
+# Streamlit would write that on the page.)
 _ARGUMENTS = dict(zip(SCAN_AXES, ("sessions", "tracers", "runs", "reconstructions"), strict=True))
-"""Columns that tell scans apart, with the arguments of ``Study.readout`` that choose by them."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def show_curves(root: Path, changed: float, tables: Tables, people: pd.DataFrame
         for note in dict.fromkeys(notes):
             st.warning(note)
         if column != "scan":
-            st.caption(said_of(band, rows))
+            st.caption(said_of(band, rows, column))
         show(figure, "curves")
         download(shown, "curves")
 
@@ -288,7 +289,7 @@ def show_patlak(root: Path, changed: float, tables: Tables, people: pd.DataFrame
         show(scans_figure(of_window, column, KI_AXIS, over_sessions=over_sessions), "patlak")
         download(of_window, "patlak")
         st.subheader("Ki against the frames of the fit")
-        st.caption(said_of(band, rows))
+        st.caption(said_of(band, rows, column))
         figure, shown = windows_figure(rows, colour_by=column, band=band, axis=KI_AXIS)
         show(figure, "patlak windows")
         download(shown, "patlak windows")
@@ -433,18 +434,16 @@ def choose_band(key: str, *, enabled: bool) -> Band:
     return band
 
 
-def said_of(band: Band, rows: pd.DataFrame) -> str:
+def said_of(band: Band, rows: pd.DataFrame, column: str) -> str:
     """What a mean and its band are, in a sentence or two."""
-    of = counted(rows)
+    of = counted(rows, column)
     said = {
         "none": f"Means over the {of}.",
         "SD": f"Means over the {of}; the band is one standard deviation to each side.",
         "95 % CI of the mean": f"Means over the {of}; the band holds the mean with 95 % confidence.",
         "95 % prediction": f"Means over the {of}; with 95 % probability the band holds another one.",
     }[band]
-    several = (
-        "Some participants have several scans: where one curve holds them, they count as if independent."
-    )
+    several = "Several scans of a participant in one curve count as if they were independent."
     return f"{said} {several}" if of == "scans" else said
 
 

@@ -38,9 +38,10 @@ def value_axis(uptake: str) -> Axis:
     return Axis(uptake, "g/mL")
 
 
-def counted(rows: pd.DataFrame) -> str:
-    """What the n of a mean counts: ``participants``, or ``scans`` where a participant has several."""
-    several = rows.groupby("Subject")["scan"].nunique().gt(1).any()
+def counted(rows: pd.DataFrame, colour_by: str) -> str:
+    """What the n of a mean counts: ``participants``, or ``scans`` where one curve has several of one."""
+    curve = list(REGION) if colour_by == "region" else [*REGION, colour_by]
+    several = rows.groupby([*curve, "Subject"])["scan"].nunique().gt(1).any()
     return "scans" if several else "participants"
 
 
@@ -70,7 +71,7 @@ def curves_figure(
         The figure, the rows that it draws, and sentences on what could not be drawn.
     """
     figure = go.Figure()
-    at, of = "Frame Index" if by_frame else "minutes", counted(rows)
+    at, of = "Frame Index" if by_frame else "minutes", counted(rows, colour_by)
     shown, notes = [], []
     for look, name, part in _groups(rows, colour_by):
         values, times = wide(part, at)
@@ -193,7 +194,7 @@ def windows_figure(
     rows: pd.DataFrame, *, colour_by: str, band: Band, axis: Axis
 ) -> tuple[go.Figure, pd.DataFrame]:
     """Mean Ki against the number of frames in the fit, a curve a region and group, and what it shows."""
-    figure, shown, of = go.Figure(), [], counted(rows)
+    figure, shown, of = go.Figure(), [], counted(rows, colour_by)
     for look, name, part in _groups(rows, colour_by):
         matrix = part.pivot_table(index="scan", columns="Regression Frames", values="value", dropna=False)
         mean, half, n = mean_and_half_width(matrix.to_numpy(dtype=np.float64), band)

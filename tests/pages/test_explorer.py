@@ -294,9 +294,10 @@ def test_rows_are_of_scans_and_normalised_by_their_constants(scans: Path) -> Non
         f"sub-{label} {scan.session}": LIVER[label, scan] / CONSTANT[label, scan] for label, scan in LIVER
     }
     assert rows["value"].to_dict() == expected
-    assert counted(rows.reset_index()) == "scans"
+    assert counted(rows.reset_index(), "region") == counted(rows.reset_index(), "Tracer") == "scans"
+    assert counted(rows.reset_index(), "Session") == counted(rows.reset_index(), "scan") == "participants"
     one = tables.means({**chosen, "sessions": ["test"]}, "SUV")
-    assert one["scan"].tolist() == ["sub-01", "sub-02"] and counted(one) == "participants"
+    assert one["scan"].tolist() == ["sub-01", "sub-02"] and counted(one, "region") == "participants"
     assert tables.usual_reconstructions("means") == ["acPSF"]
     assert tables.usual_reconstructions("tacs") == ["dyn"]
     # A curve a scan, not a mean over the scans of a participant.
@@ -337,6 +338,14 @@ def test_scans_can_be_chosen_where_there_are_several(scans: Path) -> None:
     assert [box.value for box in app.selectbox if box.label == "Colour by"] == ["region"] * 3
     next(choice for choice in app.multiselect if choice.label == "Session").set_value([]).run()
     assert not app.exception and "at least one" in app.info[0].value
+
+
+def test_the_page_begins_with_its_title(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Streamlit itself runs the file, which writes values that stand alone in it onto the page."""
+    monkeypatch.setattr(sys, "argv", [str(APP), str(scans)])
+    app = AppTest.from_file(APP, default_timeout=60).run()
+    assert not app.exception
+    assert app.main.children[0].value == "hedypet explorer"
 
 
 def test_each_scan_of_a_participant_has_its_page_and_images(scans: Path) -> None:
