@@ -29,7 +29,6 @@ from hedypet_bids.names import ScanName, entities_of, recording, sidecar_of
 from hedypet_bids.settings import digest
 from hedypet_bids.version import __version__
 
-PLACE = "ses-a/pet"
 TEMPLATES = 8
 WINDOWS = (2, 3, 4, 5, 6, 7, 8)
 _GROUP = "import sys; from hedypet_bids.cli.main import main; sys.exit(main())"
@@ -94,20 +93,23 @@ def _rss_mb(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
-def write_outputs(output: Path, n: int, n_frames: int, tasks: Iterable[Task]) -> None:
+def write_outputs(
+    output: Path, n: int, n_frames: int, tasks: Iterable[Task], sessions: Sequence[str] = ("a",)
+) -> None:
     """Outputs of ``n`` participants; the numbers repeat after a few of them."""
     output.mkdir(exist_ok=True)
     (output / "dataset_description.json").write_text("{}")
-    tasks = list(tasks)
-    templates = [_tables(np.random.default_rng(seed), n_frames, tasks) for seed in range(min(n, TEMPLATES))]
+    tasks, n_templates = list(tasks), min(n * len(sessions), TEMPLATES)
+    templates = [_tables(np.random.default_rng(seed), n_frames, tasks) for seed in range(n_templates)]
     for i in range(n):
         label = f"{i:05d}"
-        folder = output / f"sub-{label}" / PLACE
-        folder.mkdir(parents=True)
-        for name, text in templates[i % len(templates)].items():
-            path = folder / f"sub-{label}_ses-a_{name}.tsv"
-            path.write_text(text)
-            sidecar_of(path).write_text(json.dumps(_sidecar(i)))
+        for at, session in enumerate(sessions):
+            folder = output / f"sub-{label}" / f"ses-{session}" / "pet"
+            folder.mkdir(parents=True)
+            for name, text in templates[(i + at) % n_templates].items():
+                path = folder / f"sub-{label}_ses-{session}_{name}.tsv"
+                path.write_text(text)
+                sidecar_of(path).write_text(json.dumps(_sidecar(i)))
         finish(output, label)
 
 
@@ -116,10 +118,34 @@ def finish(output: Path, label: str, steps: Sequence[StepRecord] = ()) -> None:
 
     A table without a sidecar is left out.
     """
-    found: dict[Kind, Path] = {}
     folder = output / f"sub-{label}"
+    sessions = sorted(path.name.removeprefix("ses-") for path in folder.glob("ses-*"))
+    scans, outputs = [], []
+    for session in sessions:
+        found = _recorded(folder / f"ses-{session}")
+        stem = f"sub-{label}_ses-{session}"
+        page = f"sub-{label}.html" if len(sessions) == 1 else f"{stem}.html"
+        has_dynamic = any(kind[0] == "mean" for kind in found)
+        scans.append(
+            ScanEntry(
+                ScanName(session),
+                page if (output / page).is_file() else "",
+                f"{stem}_rec-dyn_pet.nii.gz" if has_dynamic else "",
+                (f"{stem}_rec-stat_pet.nii.gz",),
+            )
+        )
+        outputs += [
+            Output(kind, path.relative_to(output).as_posix(), (f"ses-{session}",), "benchmark")
+            for kind, path in found.items()
+        ]
+    Manifest(label, "benchmark", tuple(scans), tuple(steps), tuple(outputs)).write(output)
+
+
+def _recorded(folder: Path) -> dict[Kind, Path]:
+    """The tables and checks of a session by what they are, each recorded in its sidecar."""
+    found: dict[Kind, Path] = {}
     for path in sorted([*folder.rglob("*.tsv"), *folder.rglob("*_qc.json")]):
-        if not sidecar_of(path).is_file() or "log" in path.relative_to(folder).parts:
+        if not sidecar_of(path).is_file():
             continue
         sidecar = json.loads(sidecar_of(path).read_text())
         own = {key: value for key, value in sidecar.items() if key != STAMP_KEY}
@@ -135,26 +161,7 @@ def finish(output: Path, label: str, steps: Sequence[StepRecord] = ()) -> None:
         }
         sidecar_of(path).write_text(json.dumps({**own, STAMP_KEY: stamp}))
         found[_kind(path)] = path
-    page = f"sub-{label}.html" if (output / f"sub-{label}.html").is_file() else ""
-    name, stem = ScanName("a"), f"sub-{label}_ses-a"
-    has_dynamic = any(kind[0] == "mean" for kind in found)
-    Manifest(
-        label=label,
-        run="benchmark",
-        scans=(
-            ScanEntry(
-                name,
-                page,
-                f"{stem}_rec-dyn_pet.nii.gz" if has_dynamic else "",
-                (f"{stem}_rec-stat_pet.nii.gz",),
-            ),
-        ),
-        steps=tuple(steps),
-        outputs=tuple(
-            Output(kind, path.relative_to(output).as_posix(), (str(name),), "benchmark")
-            for kind, path in found.items()
-        ),
-    ).write(output)
+    return found
 
 
 def _kind(path: Path) -> Kind:
@@ -167,7 +174,8 @@ def _kind(path: Path) -> Kind:
     if suffix == "kinpar":
         return ("kinetics", entities["model"], *key)
     if suffix == "morph" and entities["rec"] == "stat":
-        return ("means", f"sub-{entities['sub']}_ses-a_rec-stat_pet.nii.gz", *key)
+        image = f"sub-{entities['sub']}_ses-{entities['ses']}_rec-stat_pet.nii.gz"
+        return ("means", image, *key)
     return {"morph": ("volumes", *key), "norm": ("constants",), "qc": ("quality",)}[suffix]
 
 

@@ -42,6 +42,11 @@ class FrameTimes:
     BadDataError
         Lengths differ, a duration is not positive, or frames are unsorted or
         overlap. The message names the first frame at fault (counted from 0).
+
+    Examples
+    --------
+    >>> FrameTimes([0.0, 60.0], [60.0, 120.0]).mid_s.tolist()
+    [30.0, 120.0]
     """
 
     start_s: NDArray[np.float64]
@@ -98,13 +103,26 @@ class FrameTimes:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A voxel grid in the world: shape (i, j, k) and 4x4 affine to RAS+ mm.
+    """A voxel grid in the world.
+
+    Parameters
+    ----------
+    shape
+        Number of voxels along i, j and k.
+    affine
+        4x4, from voxel indices to RAS+ mm.
 
     Raises
     ------
     BadDataError
         The shape is not three positive numbers, or the affine is not a finite,
         invertible 4x4 matrix.
+
+    Examples
+    --------
+    >>> grid = Grid((2, 3, 4), np.diag([1.65, 1.65, 3.0, 1.0]))
+    >>> grid.n_voxels, grid.voxel_sizes_mm.tolist()
+    (24, [1.65, 1.65, 3.0])
     """
 
     shape: tuple[int, int, int]
@@ -140,7 +158,20 @@ class Grid:
         return int(np.prod(self.shape, dtype=np.int64))
 
     def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both grids put every voxel at the same place, within tolerance_mm."""
+        """Whether both grids put every voxel at the same place.
+
+        Parameters
+        ----------
+        other
+            The grid to compare with.
+        tolerance_mm
+            Largest distance of the corners, mm; 0.001 by default.
+
+        Returns
+        -------
+        bool
+            False also where the shapes differ.
+        """
         if self.shape != other.shape:
             return False
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape], indexing="ij")).reshape(3, -1)
@@ -156,10 +187,19 @@ class InputFunction:
     ----------
     name
         Identifier as in the tables, ``<voi task>_<segment>``.
+    frames
+        When the frames are, s from injection.
     mean, std
         Bq/mL per frame, shape (n_frames,); NaN where there is no voxel.
     n_voxels
         Voxels in the volume of interest.
+
+    Examples
+    --------
+    >>> frames = FrameTimes([0.0, 60.0], [60.0, 60.0])
+    >>> blood = InputFunction("aorta", frames, np.array([9e4, 5e4]), np.array([800.0, 300.0]), 27)
+    >>> len(blood.mean) == len(blood.frames)
+    True
     """
 
     name: str
@@ -177,6 +217,10 @@ class Person:
     ----------
     label
         Participant label without ``sub-``.
+    sex
+        ``F`` or ``M``.
+    weight_kg, height_m
+        Body weight, kg, and height, m.
     age
         Years.
     demographic_group
@@ -290,16 +334,21 @@ class Scan:
         The dynamic series.
     statics
         Every static reconstruction, the one that stands for the scan first.
-    cts
-        Every CT reconstruction, the one that is segmented first.
+    ct, other_cts
+        The CT that is segmented, and its other reconstructions.
     anatomy
         The image whose voxels the segmentations of the body label: the CT or, of a PET/MR scanner, the
         image that ready segmentations are named after.
-    head_mrs, body_mrs
-        MR images that move with the registration of the head or of the body, the one registered first.
-        ``head_mr`` and ``body_mr`` are None where only followers were found.
+    topogram
+        The topogram.
+    head_mr, body_mr
+        The MR images of the head and of the body that are registered.
+    head_mr_group, body_mr_group
+        Those that move with them.
     ready_segmentations
         Files by task name.
+    aorta_correction
+        A mask in the place of the segmented aorta.
     given_transforms
         Files by body part, ``head`` and ``body``.
     person
@@ -308,6 +357,11 @@ class Scan:
         Timing, units, dose and decay state by the path of the image.
     notes
         What was assumed about which images belong together.
+
+    Examples
+    --------
+    >>> Scan("001", ScanName("quadra", "18FFDG"), alone=False).stem
+    'sub-001_ses-quadra_trc-18FFDG'
     """
 
     label: str
@@ -373,11 +427,33 @@ class Scan:
         return self.ct or self.reference
 
     def space(self, kind: Space) -> ScanSpace:
-        """One of the spaces of this scan, for names."""
+        """One of the spaces of this scan, for names.
+
+        Parameters
+        ----------
+        kind
+            ``bodystat``, ``bodydyn`` or ``head``.
+
+        Returns
+        -------
+        ScanSpace
+            The space, with what tells the scan from others of the participant.
+        """
         return ScanSpace(kind, self.told_apart_by)
 
     def metadata(self, image: Source) -> PetMetadata:
-        """Timing, units, dose and decay state of a PET image."""
+        """Timing, units, dose and decay state of a PET image.
+
+        Parameters
+        ----------
+        image
+            The dynamic or a static image of this scan.
+
+        Returns
+        -------
+        PetMetadata
+            As the sidecar says it, after corrections.
+        """
         return self.pet[image.path]
 
 
@@ -406,6 +482,13 @@ class Subject:
         Those asked for that cannot be used.
     checks
         What was looked for and found, for the plan.
+
+    Examples
+    --------
+    >>> first, second = ScanName("test"), ScanName("retest")
+    >>> subject = Subject("001", scans=(Scan("001", first, alone=False),), all_scans=(first, second))
+    >>> [scan.about for scan in subject.scans]
+    ['ses-test']
     """
 
     label: str

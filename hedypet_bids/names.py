@@ -64,7 +64,21 @@ BIDSIGNORE = (
 
 @dataclass(frozen=True)
 class Source:
-    """An input image: where it is and what its name says."""
+    """An input image: where it is and what its name says.
+
+    Parameters
+    ----------
+    path
+        The image.
+    root
+        The dataset that it lies in.
+    entities
+        What its name says, by pybids' long keys: ``{"subject": "001", "session": "quadra"}``.
+    suffix
+        ``pet``, ``ct``, ``T1w`` or ``Xray``.
+    datatype
+        The folder that it lies in: ``pet``, ``ct`` or ``anat``.
+    """
 
     path: Path
     root: Path
@@ -92,7 +106,18 @@ class Source:
 
 @dataclass(frozen=True, order=True)
 class ScanName:
-    """Which PET acquisition of a participant: what its file names say; empty for what they do not."""
+    """Which PET acquisition of a participant.
+
+    Parameters
+    ----------
+    session, tracer, run
+        As the file names have them, without ``ses-``, ``trc-`` and ``run-``; empty where they do not say.
+
+    Examples
+    --------
+    >>> str(ScanName("quadra", "18FFDG"))
+    'ses-quadra_trc-18FFDG'
+    """
 
     session: str = ""
     tracer: str = ""
@@ -100,7 +125,18 @@ class ScanName:
 
     @classmethod
     def of(cls, pet: Source) -> ScanName:
-        """The acquisition that a PET image belongs to."""
+        """The acquisition that a PET image belongs to.
+
+        Parameters
+        ----------
+        pet
+            A dynamic or static image.
+
+        Returns
+        -------
+        ScanName
+            What the image's name says.
+        """
         return cls(*(pet.entities.get(key, "") for key in ("session", "tracer", "run")))
 
     @property
@@ -115,7 +151,18 @@ class ScanName:
         return str(self) or "scan"
 
     def could_name(self, file_name: str) -> bool:
-        """Whether no entity of a file's name says that it is of another scan."""
+        """Whether no entity of a file's name says that it is of another scan.
+
+        Parameters
+        ----------
+        file_name
+            A BIDS name.
+
+        Returns
+        -------
+        bool
+            True also where the name says nothing about the scan.
+        """
         told = entities_of(file_name)
         return all(told.get(key, value) == value for key, value in self.entities.items())
 

@@ -119,15 +119,15 @@ class Selection:
 
     Attributes
     ----------
-    dynamic_rec
+    dynamic_rec : str
         ``rec-`` label of the dynamic series.
-    static_rec
+    static_rec : str
         ``rec-`` label of the static image.
-    ct_rec
+    ct_rec : str
         ``rec-`` label of the CT.
-    head_mr_acq
+    head_mr_acq : str
         ``acq-`` label of the T1w image of the head.
-    body_mr_acq
+    body_mr_acq : str
         ``acq-`` label of the DIXON image that is registered to the CT; all contrasts follow it.
     """
 
@@ -144,7 +144,7 @@ class StaticSettings:
 
     Attributes
     ----------
-    window_min
+    window_min : tuple[float, float]
         Start and end, min; each frame counts by the time of the window that it covers.
     """
 
@@ -157,13 +157,13 @@ class SegmentSettings:
 
     Attributes
     ----------
-    totalseg_fast
+    totalseg_fast : bool
         Take the 3 mm networks (6 mm for the body).
-    totalseg_roi_subset
+    totalseg_roi_subset : tuple[str, ...]
         Regions of the total task; all others are left out. Empty: all regions.
-    synthseg_robust
+    synthseg_robust : bool
         Run SynthSeg in its robust mode.
-    timeout_s
+    timeout_s : float
         Longest time of one run of either program, s; after it the program is ended.
     """
 
@@ -179,11 +179,11 @@ class RegisterSettings:
 
     Attributes
     ----------
-    method
+    method : {"rigid", "identity"}
         ``rigid``, or ``identity``, which leaves the MR where it is.
-    seed
+    seed : int
         Seed of the random choice of the voxels that are compared.
-    head_margin_mm
+    head_margin_mm : float
         Margin around the brain to which the CT is cropped for the head's MR, mm.
     """
 
@@ -198,13 +198,13 @@ class ResampleSettings:
 
     Attributes
     ----------
-    spline_order
+    spline_order : {1, 3}
         Order of the splines that images are resampled with; labels take the nearest voxel.
-    ct_outside_hu
+    ct_outside_hu : float
         Value of CT and topogram outside their field of view, HU; PET and MR get 0.
-    head_size_mm
+    head_size_mm : tuple[float, float, float]
         Extent of the head space around the middle of the brain, mm: left to right, back to front, up.
-    head_voxel_mm
+    head_voxel_mm : float
         Edge of its voxels, mm.
     """
 
@@ -232,7 +232,7 @@ class NormaliseSettings:
 
     Attributes
     ----------
-    write_suv
+    write_suv : bool
         Write the static PET in SUV as well.
     """
 
@@ -245,11 +245,11 @@ class AortaSettings:
 
     Attributes
     ----------
-    method
+    method : {"centreline", "nifti_dynamic"}
         ``centreline``, or ``nifti_dynamic``, the library with which the published tables were made.
-    early_window_s
+    early_window_s : float
         Time from the first frame in which the bolus is looked for, s.
-    keep_fraction
+    keep_fraction : float
         Voxels below this share of the median early uptake of their segment are dropped (no unit).
     """
 
@@ -264,7 +264,7 @@ class CurveSettings:
 
     Attributes
     ----------
-    erosions
+    erosions : tuple[int, ...]
         How often regions are eroded before they are measured; a set of curves for each number.
     """
 
@@ -277,13 +277,13 @@ class PatlakSettings:
 
     Attributes
     ----------
-    rule
+    rule : {"simpson", "frames"}
         Integration of the input function: ``simpson``, as in the published tables, or ``frames``.
-    last_frames
+    last_frames : tuple[int, ...]
         Windows that are the last frames of the series: their numbers of frames.
-    start_min
+    start_min : tuple[float, ...]
         Further windows: all frames from these times after injection on, min.
-    map_last_frames
+    map_last_frames : int
         Number of last frames that the voxel maps are fitted to.
     """
 
@@ -305,17 +305,17 @@ class KineticsSettings:
 
     Attributes
     ----------
-    models
+    models : tuple[str, ...]
         Names of the models that are fitted. Empty: none.
-    tracers
+    tracers : tuple[str, ...]
         Parts of the names of tracers that are trapped, which Patlak's model assumes; others are not fitted.
-    latest_start_s
+    latest_start_s : float
         A scan that starts later after injection is not fitted, s: it has missed blood.
-    map_fwhm_mm
+    map_fwhm_mm : float
         Width of the Gaussian that smooths the maps, mm (full width at half maximum); 0: none.
-    map_input_function
+    map_input_function : str
         Input function of the maps: volume of interest and segment, as in the file names.
-    patlak
+    patlak : PatlakSettings
         Parameters of Patlak's model, a section of their own.
     """
 
@@ -329,7 +329,36 @@ class KineticsSettings:
 
 @dataclass(frozen=True, config=_CLOSED)
 class Settings:
-    """All settings of a run; ``Settings()`` holds the defaults."""
+    """All settings of a run; ``Settings()`` holds the defaults.
+
+    Attributes
+    ----------
+    selection
+        Which image plays which role.
+    static
+        The static image of a dynamic scan.
+    segment
+        TotalSegmentator and SynthSeg.
+    register
+        Registration of MR to CT.
+    resample
+        Interpolation, and the head space.
+    normalise
+        SUV and SUL.
+    aorta
+        Volumes of interest of the input functions.
+    curves
+        Region statistics.
+    kinetics
+        Kinetic models.
+
+    Examples
+    --------
+    >>> Settings().kinetics.patlak.last_frames
+    (2, 3, 4, 5, 6, 7, 8)
+    >>> Settings(curves=CurveSettings(erosions=(0, 2))).curves.erosions
+    (0, 2)
+    """
 
     selection: Selection = field(default_factory=Selection)
     static: StaticSettings = field(default_factory=StaticSettings)
@@ -342,7 +371,13 @@ class Settings:
     kinetics: KineticsSettings = field(default_factory=KineticsSettings)
 
     def to_toml(self) -> str:
-        """The settings as TOML, one table a section."""
+        """The settings as TOML.
+
+        Returns
+        -------
+        str
+            One table a section, as ``--settings`` takes it.
+        """
         import tomli_w
 
         return tomli_w.dumps(plain(self))
@@ -354,6 +389,11 @@ class Settings:
         ----------
         values
             Values by parameter by section, nested as in a TOML file.
+
+        Returns
+        -------
+        Settings
+            New ones; these stay as they are.
 
         Raises
         ------
@@ -373,6 +413,16 @@ class Settings:
     @classmethod
     def from_toml(cls, path: Path) -> Settings:
         """Settings from a TOML file; what it does not name keeps its default.
+
+        Parameters
+        ----------
+        path
+            The file.
+
+        Returns
+        -------
+        Settings
+            Checked.
 
         Raises
         ------

@@ -47,10 +47,17 @@ class Study:
 
     Examples
     --------
-    >>> study = Study("derivatives/hedypet")  # doctest: +SKIP
-    >>> study.scans  # doctest: +SKIP
-    >>> study.image("sub-001", "ct", space="bodystat", rec="br38f")  # doctest: +SKIP
-    >>> study.readout("means", tasks=["ts_total"], labels=["liver"], normalise="SUV")  # doctest: +SKIP
+    >>> study = Study("OUTPUT_DIR")
+    >>> study.participants
+    ('sub-001', 'sub-002')
+    >>> study.scans[["Subject", "Session", "Tracer"]].iloc[0].tolist()
+    ['sub-001', 'quadra', '18FFDG']
+    >>> ct = study.image("sub-001", "ct", space="bodystat", rec="br38f")
+    >>> ct.shape == study.segmentation("sub-001", "total", space="bodystat").shape
+    True
+    >>> liver = study.readout("means", tasks=["ts_total"], labels=["liver"], normalise="SUV")
+    >>> liver["SUV Mean [g/mL]"].between(1, 5).all()
+    np.True_
     """
 
     def __init__(self, output_dir: str | Path) -> None:
@@ -116,6 +123,8 @@ class Study:
         ----------
         subject
             ``sub-001`` or ``001``.
+        suffix
+            What the name ends with, before ``.nii.gz``.
         space
             ``bodystat``, ``bodydyn`` or ``head``; None for images in their own space.
         session, tracer, run
@@ -154,12 +163,30 @@ class Study:
         tracer: str | None = None,
         run: str | None = None,
     ) -> nib.Nifti1Image:
-        """The label image of a task (``total``, ``synthseg``, ``aorta`` ...), raising as :meth:`image`.
+        """The label image of a task.
 
         Parameters
         ----------
+        subject
+            ``sub-001`` or ``001``.
+        task
+            ``total``, ``tissue``, ``body``, ``synthseg``, ``synthsegparc``, ``aorta`` or ``aortavoi...``.
         space
             ``bodystat``, ``bodydyn`` or ``head``; None for the labels on the image that was segmented.
+        session, tracer, run
+            The scan, as in :attr:`scans`; None where there is no choice.
+
+        Returns
+        -------
+        nibabel.Nifti1Image
+            Voxels are read when they are asked for.
+
+        Raises
+        ------
+        MissingInputError
+            No such participant, scan or label image; the message lists those that there are.
+        UsageError
+            Several fit; the message lists them and says what chooses.
         """
         kind: Kind = ("labels", space, task) if space else ("labels", task)
         asked = (
@@ -177,12 +204,18 @@ class Study:
         tracer: str | None = None,
         run: str | None = None,
     ) -> pd.DataFrame:
-        """The time-activity curves of a task, raising as :meth:`image`.
+        """The time-activity curves of a task; raises as :meth:`segmentation`.
 
         Parameters
         ----------
+        subject
+            ``sub-001`` or ``001``.
+        task
+            As in :meth:`segmentation`, or ``totalimage`` for the mean of all voxels.
         erosion
             How often the regions were eroded by one voxel.
+        session, tracer, run
+            The scan, as in :attr:`scans`; None where there is no choice.
 
         Returns
         -------
@@ -203,7 +236,18 @@ class Study:
         tracer: str | None = None,
         run: str | None = None,
     ) -> pd.DataFrame:
-        """The fits of a kinetic model (``Patlak``) to the regions of a task, raising as :meth:`image`.
+        """The fits of a kinetic model to the regions of a task; raises as :meth:`segmentation`.
+
+        Parameters
+        ----------
+        subject
+            ``sub-001`` or ``001``.
+        model
+            ``Patlak``, or the name of another model of the settings.
+        task, erosion
+            As in :meth:`tacs`.
+        session, tracer, run
+            The scan, as in :attr:`scans`; None where there is no choice.
 
         Returns
         -------
@@ -217,7 +261,14 @@ class Study:
     def outputs(
         self, subject: str, *, session: str | None = None, tracer: str | None = None, run: str | None = None
     ) -> ScanOutputs:
-        """All files of one scan by what they are; raises as :meth:`image`.
+        """All files of one scan by what they are; raises as :meth:`segmentation`.
+
+        Parameters
+        ----------
+        subject
+            ``sub-001`` or ``001``.
+        session, tracer, run
+            The scan, as in :attr:`scans`; None where there is no choice.
 
         Returns
         -------
@@ -240,7 +291,18 @@ class Study:
         return tuple(sorted(path.stem for path in (self.root / "readouts").glob("*.parquet")))
 
     def columns(self, table: str) -> tuple[str, ...]:
-        """The columns of a group table, in the order of its dictionary; raises as :meth:`dictionary`."""
+        """The columns of a group table, in the order of its dictionary; raises as :meth:`dictionary`.
+
+        Parameters
+        ----------
+        table
+            One of :attr:`tables`.
+
+        Returns
+        -------
+        tuple of str
+            Their names.
+        """
         try:
             there = self._dataset(table).schema.names
         except (OSError, pa.ArrowException) as fault:
@@ -250,6 +312,16 @@ class Study:
 
     def dictionary(self, table: str) -> dict[str, dict[str, Any]]:
         """The columns of a group table in their order, each with its description, units and levels.
+
+        Parameters
+        ----------
+        table
+            One of :attr:`tables`.
+
+        Returns
+        -------
+        dict
+            The data dictionary of BIDS: ``Description``, ``Units`` and ``Levels`` by column.
 
         Raises
         ------
@@ -345,9 +417,22 @@ class Study:
         return rows if columns is None else rows[[*columns, *rows.columns[-2:]]]
 
     def distinct(self, table: str, columns: Sequence[str]) -> pd.DataFrame:
-        """The different rows of some columns of a group table, sorted; raises as :meth:`readout`."""
-        rows = self._read(table, columns, {})
-        found: pd.DataFrame = rows.group_by(list(columns)).aggregate([]).to_pandas()
+        """The different rows of some columns of a group table, sorted; raises as :meth:`readout`.
+
+        Parameters
+        ----------
+        table
+            One of :attr:`tables`.
+        columns
+            Those that are compared.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Each combination of values once.
+        """
+        rows = self._read(table, columns, {}, encoded=True).unify_dictionaries()
+        found: pd.DataFrame = rows.group_by(list(columns)).aggregate([]).cast(_plain(rows.schema)).to_pandas()
         return found.sort_values(list(columns), ignore_index=True)
 
     def _constants_of(self, rows: pd.DataFrame, constant: str) -> pd.Series[Any]:
@@ -365,29 +450,46 @@ class Study:
         rows: pd.DataFrame = self._read(table, columns, chosen).to_pandas()
         return rows
 
-    def _read(self, table: str, columns: Sequence[str] | None, chosen: Mapping[str, list[Any]]) -> pa.Table:
+    def _read(
+        self,
+        table: str,
+        columns: Sequence[str] | None,
+        chosen: Mapping[str, list[Any]],
+        *,
+        encoded: bool = False,
+    ) -> pa.Table:
         there = self.columns(table)
         for column in [*(columns or ()), *chosen]:
             if column in there:
                 continue
-            if column in (*SCAN_COLUMNS[1:], "Reconstruction") and "Session" not in there:
+            if column in (*SCAN_COLUMNS[1:], "Reconstruction") and "Tracer" not in there:
                 raise _older(table, column)
             raise UsageError(f"The table {table} has no column {column}; it has {names.listed(there)}.")
-        kept = ds.scalar(True)
+        found, kept = self._dataset(table, encoded=encoded), ds.scalar(True)
         for column, values in chosen.items():
-            wanted = ds.field(column).isin(values)
+            wanted = ds.field(column).isin(_typed(values, found.schema.field(column)))
             # A table says nothing where a file name says nothing.
             kept = kept & (wanted | ds.field(column).is_null() if "" in values else wanted)
         try:
-            return self._dataset(table).to_table(columns=list(columns or there), filter=kept)
+            return found.to_table(columns=list(columns or there), filter=kept)
         except (OSError, pa.ArrowException) as fault:
             raise _unreadable(table, fault) from fault
 
-    def _dataset(self, table: str) -> ds.Dataset:
-        """A table: one file, or a folder with a file a participant, of which only those needed are read."""
+    def _dataset(self, table: str, *, encoded: bool = False) -> ds.Dataset:
+        """A table: one file, or a folder with a file a participant, of which only those needed are read.
+
+        With ``encoded`` text stays numbered as in the file, which is quicker to group by.
+        """
         path = self._table_path(table)
         subjects = ds.partitioning(pa.schema([("Subject", pa.string())]), flavor="hive")
-        return ds.dataset(path, format="parquet", partitioning=subjects if path.is_dir() else None)
+        partitioning = subjects if path.is_dir() else None
+        found = ds.dataset(path, format="parquet", partitioning=partitioning)
+        if not encoded:
+            return found
+        text = [field.name for field in found.schema if field.type == pa.string()]
+        return ds.dataset(
+            path, format=ds.ParquetFileFormat(dictionary_columns=text), partitioning=partitioning
+        )
 
     def _table_path(self, table: str) -> Path:
         path = self.root / names.readout(table, ".parquet")
@@ -437,6 +539,26 @@ class Study:
 
 def _prefixed(subject: str) -> str:
     return f"sub-{names.participant_label(subject)}"
+
+
+def _typed(values: list[Any], column: pa.Field) -> pa.Array:
+    """Values to choose by in the type of their column.
+
+    Raises
+    ------
+    UsageError
+        They have another type.
+    """
+    try:
+        return pa.array(values, type=column.type)
+    except pa.ArrowException as fault:
+        raise UsageError(f"The column {column.name} holds {column.type}; found {values}.") from fault
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """A schema with text in the place of numbered text."""
+    types = [f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in schema]
+    return pa.schema(list(zip(schema.names, types, strict=True)))
 
 
 def _unreadable(table: str, fault: Exception) -> BadDataError:

@@ -77,14 +77,27 @@ def only(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
+_PYTHON = re.compile(r"(<!-- not run: .+ -->\n)?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The Python code of a page of the documentation, without what is only shown."""
+    return [code for shown, code in _PYTHON.findall(page.read_text("utf-8")) if not shown]
+
+
 def outputs(folder: Path) -> dict[str, bytes]:
     """Every result by name, without what tells of a run: logs, reports, and times in sidecars."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and "log" not in path.relative_to(folder).parts and path.suffix != ".html":
             content = content_of(path)
-            if path.suffix == ".json":
-                content = re.sub(rb'"(ModifiedNs|Digest)": [^,\n]*', b"", content)
+            if path.name.endswith("_manifest.json"):
+                manifest = json.loads(content)
+                steps = [[step[key] for key in ("step", "about", "missing")] for step in manifest["steps"]]
+                content = json.dumps([manifest["scans"], manifest["outputs"], steps]).encode()
+            elif path.suffix == ".json":
+                content = re.sub(rb'"(ModifiedNs|Digest|SHA256)": [^,\n]*', b"", content)
+                content = re.sub(rb'("[^"]*\.nii\.gz": \{\s*)"Size": [0-9]+', rb"\1", content)
                 # The size of an image that was compressed here may differ as its bytes may, see content_of.
                 content = re.sub(rb'("bids::[^"]*\.nii\.gz",\s*)"Size": [0-9]+', rb"\1", content)
             found[str(path.relative_to(folder))] = content

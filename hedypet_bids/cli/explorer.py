@@ -13,7 +13,7 @@ from typing import NoReturn
 from hedypet_bids.errors import HedypetError, MissingInputError, MissingProgramError
 from hedypet_bids.version import __version__
 
-PACKAGES = ("streamlit", "plotly", "duckdb")
+PACKAGES = ("streamlit", "plotly")
 INSTALL = "pip install -c constraints.txt '.[explorer]'"
 _APP = Path(__file__).parents[1] / "explorer" / "app.py"
 

@@ -13,7 +13,7 @@ from hedypet_bids.cli.boutiques import PrintDescriptor
 from hedypet_bids.cli.scheduler_options import TLS_OPTIONS, scheduler_address
 from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
 from hedypet_bids.io import work_dir
-from hedypet_bids.run.options import LEVELS_OF_PROCESSING, STEP_NAMES, Options, check_output
+from hedypet_bids.run.options import DERIVATIVES, LEVELS_OF_PROCESSING, STEP_NAMES, Options, check_output
 from hedypet_bids.version import __version__
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 LEVELS = ("participant", "group")
 _INTERRUPTED = 130  # as shells report an end by Ctrl-C
-DERIVATIVES = ("totalsegmentator", "synthseg", "aorta", "xfm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,9 @@ from hedypet_bids.labels import SEGMENTATION_TASKS, VOI_TASKS, WHOLE_IMAGE_TASK
 from hedypet_bids.names import ScanName
 from hedypet_bids.settings import Settings
 
+UNREADABLE = "unreadable: "
+"""How the column Missing begins for a scan whose tables cannot be read."""
+
 _NOT_RECORDED = "no reason is recorded"
 
 

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.group.gaps import broken_scans, gaps_of
-from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS, scan_columns
+from hedypet_bids.group.gaps import UNREADABLE, Gap, broken_scans, gaps_of
+from hedypet_bids.group.rows import scan_columns
 from hedypet_bids.group.scan_files import reconstruction_of
 from hedypet_bids.group.tables import schema
+from hedypet_bids.group.values import UPTAKE, VOLUME, main_parameters
 from hedypet_bids.io.manifest import Manifest, ScanEntry, labels_with_outputs
 from hedypet_bids.io.store import read_sidecar
-from hedypet_bids.names import ScanName
-from hedypet_bids.settings import KineticsSettings, Settings
+from hedypet_bids.names import SCAN_COLUMNS, ScanName
+from hedypet_bids.settings import Settings
 
-UPTAKE, VOLUME, KI = "PET Mean [Bq/mL]", "Volume [mL]", "Patlak Ki"
-_SCAN = ("Subject", "Session", "Tracer", "Run")
+_INPUT_FUNCTION = "Input Function Identifier"
 _REGION = ("Task", "Label Name", "Erosion Iterations")
 Values = NDArray[np.float32]
 
@@ -52,12 +52,15 @@ class PageScan:
         The participant, with what tells the scan from others where a participant has several.
     manifest, entry
         None where the participant has no manifest, or the scan is not in it.
+    gaps
+        What it lacks, and why.
     """
 
     columns: Mapping[str, Any]
     title: str
     manifest: Manifest | None
     entry: ScanEntry | None
+    gaps: tuple[Gap, ...]
 
     def key(self, columns: Sequence[str]) -> str:
         """What its rows in a readout table have in some columns."""
@@ -68,20 +71,60 @@ class PageScan:
         """The file name of its page; empty where there is none."""
         return self.entry.page if self.entry else ""
 
+    @property
+    def failed(self) -> list[str]:
+        """The steps that failed in the last run."""
+        return [gap.name for gap in self.gaps if gap.kind == "failed"]
 
-def page_scans(output: Path, metadata: pd.DataFrame) -> list[PageScan]:
+    @property
+    def missing(self) -> list[tuple[str, str]]:
+        """What it lacks, that of one reason together, with the reason."""
+        by_reason: dict[str, list[str]] = {}
+        for gap in self.gaps:
+            by_reason.setdefault(gap.reason, []).append(gap.name)
+        return [(", ".join(lacking), reason) for reason, lacking in by_reason.items()]
+
+
+def page_scans(output: Path, metadata: pd.DataFrame, settings: Settings) -> list[PageScan]:
     """The scans of the table metadata, in its order."""
     rows = metadata.to_dict("records")
     manifests = {subject: _manifest(output, subject) for subject in dict.fromkeys(metadata["Subject"])}
-    several = metadata["Subject"].duplicated().any()
+    scan_names = [_scan_name(row) for row in rows]
+    told_apart_by = _told_apart_by(metadata["Subject"], scan_names)
     scans = []
-    for row in rows:
+    for row, name in zip(rows, scan_names, strict=True):
         manifest = manifests[row["Subject"]]
-        name = ScanName(*(row[c] if isinstance(row[c], str) else "" for c in ("Session", "Tracer", "Run")))
         entry = next((e for e in manifest.scans if e.name == name), None) if manifest else None
-        title = " ".join([row["Subject"], *(f"{k}-{v}" for k, v in name.entities.items() if several)])
-        scans.append(PageScan(row, title, manifest, entry))
+        parts = [f"{key}-{value}" for key, value in name.entities.items() if key in told_apart_by]
+        gaps = _gaps(row, manifest, entry, settings)
+        scans.append(PageScan(row, " ".join([row["Subject"], *parts]), manifest, entry, gaps))
     return scans
+
+
+def _scan_name(row: Mapping[Any, Any]) -> ScanName:
+    return ScanName(*(row[c] if isinstance(row[c], str) else "" for c in ("Session", "Tracer", "Run")))
+
+
+def _told_apart_by(subjects: Sequence[str], scan_names: Sequence[ScanName]) -> set[str]:
+    """The entities in which scans of one participant differ."""
+    first: dict[str, ScanName] = {}
+    differ: set[str] = set()
+    for subject, name in zip(subjects, scan_names, strict=True):
+        differ |= {key for key, _ in first.setdefault(subject, name).entities.items() ^ name.entities.items()}
+    return differ
+
+
+def _gaps(
+    row: Mapping[Any, Any], manifest: Manifest | None, entry: ScanEntry | None, settings: Settings
+) -> tuple[Gap, ...]:
+    missing = row["Missing"]
+    if isinstance(missing, str) and missing.startswith(UNREADABLE):
+        return (Gap("all tables", missing),)
+    if manifest is None:
+        return ()
+    if entry is None:
+        return broken_scans(manifest).get(_scan_name(row), ())
+    return gaps_of(manifest, entry, settings)
 
 
 def metadata_of_manifests(output: Path, empty: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +159,7 @@ class RegionTable:
 
     @property
     def regions(self) -> list[Region]:
-        """Regions that someone has: with an uptake or a Ki, or a volume that is not 0."""
+        """Regions that someone has: with an uptake or a kinetic parameter, or a volume that is not 0."""
         found = {r for (r, column), v in self._values.items() if np.isfinite(v).any() and _shows(column, v)}
         return sorted(found)
 
@@ -124,8 +167,14 @@ class RegionTable:
         """The values of all scans."""
         return self._values.get((region, column), self._nothing())
 
-    def add(self, rows: pa.RecordBatch, columns: Sequence[str], keys: Sequence[str]) -> None:
-        """Take in rows of a readout table, whose scan the columns ``keys`` tell; first values stay."""
+    def add(self, rows: pa.RecordBatch, columns: Mapping[str, str], keys: Sequence[str]) -> None:
+        """Take in rows of a readout table, whose scan the columns ``keys`` tell; first values stay.
+
+        Parameters
+        ----------
+        columns
+            What the values are called here, by column of the table.
+        """
         told = [pc.fill_null(rows.column(key).cast(pa.string()), "") for key in keys]
         of_scans = pa.array([scan.key(keys) for scan in self.scans], pa.string())
         members = pc.index_in(pc.binary_join_element_wise(*told, "\t"), of_scans)
@@ -136,8 +185,8 @@ class RegionTable:
         regions, which = _regions_of(rows)
         order = np.argsort(which, kind="stable")
         starts = np.searchsorted(which[order], np.arange(len(regions) + 1))
-        for column in columns:
-            values = rows.column(column).to_numpy(zero_copy_only=False).astype(np.float32)
+        for source, column in columns.items():
+            values = rows.column(source).to_numpy(zero_copy_only=False).astype(np.float32)
             for region, start, end in zip(regions, starts, starts[1:], strict=False):
                 at = order[start:end]
                 kept = self._values.setdefault((region, column), self._nothing())
@@ -147,35 +196,36 @@ class RegionTable:
         return np.full(len(self.scans), np.nan, dtype=np.float32)
 
 
-def read_region_values(
-    output: Path, scans: Sequence[PageScan], settings: Settings
-) -> tuple[RegionTable, list[str]]:
-    """Mean uptakes, volumes and the Ki of the voxel maps' input function, and which tables cannot be read.
+def read_region_values(output: Path, scans: Sequence[PageScan]) -> tuple[RegionTable, list[str]]:
+    """Mean uptakes, volumes and the main parameter of each kinetic model, and which tables cannot be read.
 
     Tables are read piece by piece: what stays in memory is 4 bytes a scan, region and column. Uptakes are
     those of the static image that stands for the scan, volumes those of its grid, and of the dynamic PET's
     for scans without static PET.
     """
     values, problems = RegionTable(scans), []
-    kinetics = settings.kinetics
-    fit = (pc.field("Input Function Identifier") == shown_input_function(kinetics)) & (
-        pc.field("Regression Frames") == kinetics.patlak.map_last_frames
-    )
-    for table, columns, chosen, keys in (
-        ("means", (UPTAKE, VOLUME), None, (*_SCAN, "Reconstruction")),
-        ("patlak_ki", (KI, VOLUME), fit, _SCAN),
-    ):
+    wanted: list[tuple[str, dict[str, str], Any, tuple[str, ...]]] = [
+        ("means", {UPTAKE: UPTAKE, VOLUME: VOLUME}, None, (*SCAN_COLUMNS, "Reconstruction"))
+    ]
+    for quantity, (model, parameter) in main_parameters().items():
+        chosen = (pc.field("Model") == model.name) & (pc.field("Parameter") == parameter.name)
+        wanted.append(("kinetics", {"Value": quantity, VOLUME: VOLUME}, chosen, SCAN_COLUMNS))
+    for table, columns, chosen, keys in wanted:
         try:
             for rows in _pieces(output, table, [*keys, *_REGION, *columns], chosen):
                 values.add(rows, columns, keys)
         except (OSError, pa.ArrowException) as fault:
             problems.append(unreadable(table, fault))
-    return values, problems
+    return values, list(dict.fromkeys(problems))
 
 
-def shown_input_function(kinetics: KineticsSettings) -> str:
-    """The readout tables' name of the input function of the voxel maps."""
-    return INPUT_FUNCTION_IDENTIFIERS.get(kinetics.map_input_function, kinetics.map_input_function)
+def read_input_functions(output: Path) -> list[str]:
+    """The input functions of the fits that the page shows; none where their table cannot be read."""
+    try:
+        found = [rows.column(0).unique() for rows in _pieces(output, "kinetics", [_INPUT_FUNCTION], None)]
+    except (OSError, pa.ArrowException):
+        return []
+    return sorted({name for unique in found for name in unique.to_pylist() if name})
 
 
 def read_small_table(output: Path, table: str) -> tuple[pd.DataFrame, list[str]]:
@@ -197,7 +247,7 @@ def unreadable(table: str, fault: Exception) -> str:
 
 @dataclass
 class QualityMeasure:
-    """A quality check of all participants: values (NaN where there is none) and the normal range."""
+    """A quality check of all scans: values (NaN where there is none) and the normal range."""
 
     name: str
     meaning: str
@@ -234,7 +284,7 @@ def read_quality(output: Path, scans: Sequence[PageScan]) -> Quality:
     return quality
 
 
-def _add_check(quality: Quality, check: Mapping[str, Any], position: int, n_participants: int) -> None:
+def _add_check(quality: Quality, check: Mapping[str, Any], position: int, n_scans: int) -> None:
     name = str(check["name"])
     if name not in quality.measures:
         quality.measures[name] = QualityMeasure(
@@ -243,29 +293,10 @@ def _add_check(quality: Quality, check: Mapping[str, Any], position: int, n_part
             "" if check["units"] == "1" else str(check["units"]),
             float(check["low"]),
             float(check["high"]),
-            np.full(n_participants, np.nan),
+            np.full(n_scans, np.nan),
         )
     value = check["value"]
     quality.measures[name].values[position] = np.nan if isinstance(value, str) or value is None else value
-
-
-def missing_reasons(scan: PageScan, settings: Settings) -> list[tuple[str, str]]:
-    """What a scan lacks, those of one reason together, with the reason."""
-    missing = scan.columns["Missing"]
-    if isinstance(missing, str) and missing.startswith("unreadable: "):
-        return [("all tables", missing)]
-    if scan.manifest is None:
-        return []
-    if scan.entry is None:
-        name = ScanName(*(scan.columns[c] or "" for c in ("Session", "Tracer", "Run")))
-        gaps = broken_scans(scan.manifest).get(name, ())
-    else:
-        gaps = gaps_of(scan.manifest, scan.entry, settings)
-    by_reason: dict[str, list[str]] = {}
-    for gap in gaps:
-        if gap.kind != "detail":
-            by_reason.setdefault(gap.reason, []).append(gap.name)
-    return [(", ".join(lacking), reason) for reason, lacking in by_reason.items()]
 
 
 def _pieces(output: Path, table: str, columns: Sequence[str], chosen: Any) -> Iterator[pa.RecordBatch]:

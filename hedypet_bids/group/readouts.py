@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from hedypet_bids.errors import BadDataError, HedypetError, NothingSelectedError, TryAgainError
 from hedypet_bids.group.dictionary import PARTICIPANT_TABLES
-from hedypet_bids.group.gaps import broken_scans, gaps_of, missing_text
+from hedypet_bids.group.gaps import UNREADABLE, broken_scans, gaps_of, missing_text
 from hedypet_bids.group.repeatability import repeatability_tables
 from hedypet_bids.group.rows import participant_schema, scan_columns, scan_metadata, scan_tables
 from hedypet_bids.group.scan_files import ScanFiles
@@ -27,7 +27,7 @@ from hedypet_bids.group.statistics import outliers_table, statistics_table
 from hedypet_bids.group.tables import PARTITION_ROWS, join_parts, schema, write_part, write_whole
 from hedypet_bids.group.values import RegionValues, StudyValues, region_values
 from hedypet_bids.io.atomic import write_error
-from hedypet_bids.io.manifest import Manifest, labels_with_outputs
+from hedypet_bids.io.manifest import Manifest, ScanEntry, labels_with_outputs
 from hedypet_bids.settings import Settings
 
 _log = logging.getLogger("hedypet")
@@ -44,7 +44,7 @@ class GroupTables:
     Parameters
     ----------
     problems
-        Why the results of a participant cannot be read, by label.
+        Why results of a participant cannot be read, by label; its other scans are in the tables.
     failures
         Steps that failed in the last run of a participant whose other results are in the tables, by label.
     exit_code
@@ -61,10 +61,13 @@ class GroupTables:
 
 @dataclass(frozen=True)
 class _ReadScan:
-    """What is left in memory of a scan once its rows are on disk."""
+    """What was read of a scan; without its tables once they are on disk."""
 
     metadata: Mapping[str, Any]
     values: tuple[RegionValues, ...] = ()
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    versions: frozenset[str] = frozenset()
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class _Read:
     """What is left in memory of a participant once its rows are on disk."""
 
     label: str
-    scans: tuple[_ReadScan, ...]
+    scans: Sequence[_ReadScan]
     rows: Mapping[str, int] = field(default_factory=dict)
     versions: frozenset[str] = frozenset()
     problem: str = ""
@@ -90,8 +93,8 @@ def write_readouts(
 ) -> GroupTables:
     """Write every readout table as Parquet and TSV with a data dictionary.
 
-    A participant whose results cannot be read is left out of all tables but ``metadata``, where
-    the reason stands, and is named in the result. Participants are read side by side and their rows
+    A scan whose results cannot be read is left out of all tables but ``metadata``, where the reason
+    stands, and its participant is named in the result. Participants are read side by side and their rows
     go to disk at once, so memory does not grow with them but for their metadata and statistics.
 
     Raises
@@ -114,7 +117,7 @@ def write_readouts(
             scans = [replace(scan, metadata={**scan.metadata, "Split": split}) for scan in read.scans]
             for scan in scans:
                 values.add(scan.metadata, scan.values)
-            reads.append(replace(read, scans=tuple(replace(scan, values=()) for scan in scans)))
+            reads.append(replace(read, scans=[replace(scan, values=()) for scan in scans]))
         rows = _write_tables(output, Path(folder), reads, values, partition_rows)
     problems = {read.label: read.problem for read in reads if read.problem}
     failures = {read.label: read.failed for read in reads if read.failed}
@@ -139,45 +142,41 @@ def _read_participant(label: str, *, output: Path, parts: Path, settings: Settin
     try:
         manifest = Manifest.read(output, label)
     except BadDataError as fault:
-        metadata = {"Subject": subject, "Missing": f"unreadable: {fault}"}
+        metadata = {"Subject": subject, "Missing": f"{UNREADABLE}{fault}"}
         return _Read(label, (_ReadScan(metadata),), problem=str(fault), has_manifest=False)
-    try:
-        scans, tables, versions = _read_scans(output, manifest, settings)
-    except HedypetError as fault:
-        metadata = {"Subject": subject, "Missing": f"unreadable: {fault}"}
-        return _Read(label, (_ReadScan(metadata),), problem=str(fault))
+    scans = [_read_scan(output, manifest, entry, settings) for entry in manifest.scans]
+    for name, gaps in broken_scans(manifest).items():
+        scans.append(_ReadScan({"Subject": subject, "Missing": missing_text(gaps), **scan_columns(name)}))
+    tables = {
+        name: pa.concat_tables([scan.tables[name] for scan in scans if scan.tables] or [_no_rows(name)])
+        for name in PARTICIPANT_TABLES
+    }
     try:
         written = {name: write_part(parts, name, subject, table) for name, table in tables.items()}
     except OSError as fault:
         raise write_error(parts, fault) from fault
+    versions = frozenset[str]().union(*(scan.versions for scan in scans))
     failed = "; ".join(f"{record.title}: {record.reason}" for record in manifest.failed)
-    return _Read(label, tuple(scans), written, frozenset(versions), failed=failed)
+    problem = "; ".join(scan.problem for scan in scans if scan.problem)
+    return _Read(label, [replace(scan, tables={}) for scan in scans], written, versions, problem, failed)
 
 
-def _read_scans(
-    output: Path, manifest: Manifest, settings: Settings
-) -> tuple[list[_ReadScan], dict[str, pa.Table], set[str]]:
-    """What is kept of each scan, the rows of all of them by table, and what made them."""
-    scans: list[_ReadScan] = []
-    versions: set[str] = set()
-    tables: dict[str, list[pa.Table]] = {name: [] for name in PARTICIPANT_TABLES}
-    for entry in manifest.scans:
+def _read_scan(output: Path, manifest: Manifest, entry: ScanEntry, settings: Settings) -> _ReadScan:
+    """The rows and values of a scan; one that cannot be read costs no other."""
+    try:
         files = ScanFiles.of(output, manifest, entry)
-        of_scan = scan_tables(files, settings)
-        values = region_values(files, of_scan, everything=len(manifest.scans) > 1)
+        tables = scan_tables(files, settings)
+        values = region_values(files, tables, everything=len(manifest.scans) > 1)
         missing = missing_text(gaps_of(manifest, entry, settings))
-        scans.append(_ReadScan({**scan_metadata(files), "Missing": missing}, values))
-        versions |= files.versions
-        for name, table in of_scan.items():
-            tables[name].append(table)
-    for scan, gaps in broken_scans(manifest).items():
-        subject = {"Subject": f"sub-{manifest.label}", "Missing": missing_text(gaps)}
-        scans.append(_ReadScan({**subject, **scan_columns(scan)}))
-    joined = {
-        name: pa.concat_tables(found) if found else participant_schema(name).empty_table()
-        for name, found in tables.items()
-    }
-    return scans, joined, versions
+        metadata = {**scan_metadata(files), "Missing": missing}
+    except BadDataError as fault:
+        told = {"Subject": f"sub-{manifest.label}", "Missing": f"{UNREADABLE}{fault}"}
+        return _ReadScan({**told, **scan_columns(entry.name)}, problem=str(fault))
+    return _ReadScan(metadata, values, tables, frozenset(files.versions))
+
+
+def _no_rows(table: str) -> pa.Table:
+    return participant_schema(table).empty_table()
 
 
 def _side_by_side(work: Callable[[str], _Read], labels: Sequence[str], nprocs: int) -> Iterator[_Read]:

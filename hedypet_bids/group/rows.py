@@ -54,16 +54,16 @@ def scan_tables(files: ScanFiles, settings: Settings) -> dict[str, pa.Table]:
     BadDataError
         A table cannot be read, lacks a column, or says something twice.
     """
+    regions = _RegionsByKey(files)
     curves = [key for key in files.outputs.of("mean") if key[0] not in _VOIS]
     vois = [key for key in files.outputs.of("mean") if key[0] in _VOIS]
+    patlak = files.outputs.of("kinetics", _PATLAK)
     return {
         "means": _sorted("means", list(_means(files))),
-        "tacs": _sorted("tacs", [_curves(files, key) for key in curves]),
-        "input_function_tacs": _sorted("tacs", [_curves(files, key) for key in vois]),
-        "patlak_ki": _sorted(
-            "patlak_ki", [_patlak(files, key) for key in files.outputs.of("kinetics", _PATLAK)]
-        ),
-        "kinetics": _sorted("kinetics", list(_kinetics(files, settings))),
+        "tacs": _sorted("tacs", [_curves(files, key, regions[key]) for key in curves]),
+        "input_function_tacs": _sorted("tacs", [_curves(files, key, regions[key]) for key in vois]),
+        "patlak_ki": _sorted("patlak_ki", [_patlak(files, key, regions[key]) for key in patlak]),
+        "kinetics": _sorted("kinetics", list(_kinetics(files, regions, settings))),
     }
 
 
@@ -132,6 +132,18 @@ class _Regions:
         return np.searchsorted(self.index, index)
 
 
+class _RegionsByKey(dict[RegionKey, _Regions]):
+    """The regions of the dynamic series, read when first asked for."""
+
+    def __init__(self, files: ScanFiles) -> None:
+        super().__init__()
+        self._files = files
+
+    def __missing__(self, key: RegionKey) -> _Regions:
+        self[key] = _Regions.of(self._files.table("volumes", *key), task(key[0]))
+        return self[key]
+
+
 def _at(values: NDArray[Any], rows: NDArray[np.int64], absent: float) -> NDArray[Any]:
     """Values of rows; ``absent`` for the row -1."""
     return np.append(values, absent)[rows].astype(values.dtype)
@@ -152,8 +164,7 @@ def _means(files: ScanFiles) -> Iterator[pa.Table]:
         yield _rows("means", (key[0], key[1]), regions, np.arange(len(regions.row)), {**content, **scan})
 
 
-def _curves(files: ScanFiles, key: RegionKey) -> pa.Table:
-    regions = _Regions.of(files.table("volumes", *key), task(key[0]))
+def _curves(files: ScanFiles, key: RegionKey, regions: _Regions) -> pa.Table:
     mean, std = files.table("mean", *key), files.table("std", *key)
     start, end = mean.real(FRAME_START), mean.real(FRAME_END)
     if not np.array_equal(start, std.real(FRAME_START)):
@@ -178,9 +189,8 @@ def _by_region(table: TableFile, regions: Sequence[str], n_frames: int) -> NDArr
     return np.concatenate([table.real(name) if name in table else absent for name in regions])
 
 
-def _patlak(files: ScanFiles, key: RegionKey) -> pa.Table:
+def _patlak(files: ScanFiles, key: RegionKey, regions: _Regions) -> pa.Table:
     table = files.table("kinetics", _PATLAK, *key)
-    regions = _Regions.of(files.table("volumes", *key), task(key[0]))
     content = {
         "Input Function Identifier": _identifiers(table.array("input_function", pa.string())),
         "Regression Frames": table.array("last_frames", pa.int64()),
@@ -198,26 +208,32 @@ def _identifiers(recordings: Any) -> pa.Array:
     return pa.DictionaryArray.from_arrays(found.indices, pa.array(renamed, pa.string())).cast(pa.string())
 
 
-def _kinetics(files: ScanFiles, settings: Settings) -> Iterator[pa.Table]:
+def _kinetics(
+    files: ScanFiles, regions: Mapping[RegionKey, _Regions], settings: Settings
+) -> Iterator[pa.Table]:
     """The fits that each model shows, a row a region and parameter."""
     for model in known_models().values():
         for key in files.outputs.of("kinetics", model.name):
             table = files.table("kinetics", model.name, *key)
             try:
                 shown = model.shown(table.frame(), settings)
-                yield _fits(files, key, model, shown)
+                index = shown["index"].to_numpy(dtype=np.int64)
+                content = {
+                    **_fits(model, shown),
+                    **scan_columns(files.entry.name, files.dynamic_reconstruction),
+                }
             except (KeyError, TypeError, ValueError) as fault:
                 raise BadDataError(
                     f"{table.path} does not hold what {model.title} makes ({fault}). Run the participant "
                     "level again."
                 ) from fault
+            positions = np.repeat(regions[key].positions(index, table), len(model.parameters))
+            yield _rows("kinetics", key, regions[key], positions, content)
 
 
-def _fits(files: ScanFiles, key: RegionKey, model: KineticModel, shown: pd.DataFrame) -> pa.Table:
-    table = files.table("kinetics", model.name, *key)
-    regions = _Regions.of(files.table("volumes", *key), task(key[0]))
-    positions = regions.positions(shown["index"].to_numpy(dtype=np.int64), table)
-    n_regions, n_parameters = len(shown), len(model.parameters)
+def _fits(model: KineticModel, shown: pd.DataFrame) -> dict[str, Any]:
+    """Columns of the table kinetics: of each region every parameter."""
+    n_regions = len(shown)
     values = [shown[parameter.name].to_numpy(dtype=np.float64) for parameter in model.parameters]
     errors = [
         shown[f"{parameter.name}_se"].to_numpy(dtype=np.float64)
@@ -227,16 +243,14 @@ def _fits(files: ScanFiles, key: RegionKey, model: KineticModel, shown: pd.DataF
     ]
     blood = shown["input_function"].tolist() if "input_function" in shown else [""] * n_regions
     identifiers = [INPUT_FUNCTION_IDENTIFIERS.get(name, name) or None for name in blood]
-    content = {
+    return {
         "Model": model.name,
         "Input Function Identifier": [name for name in identifiers for _ in model.parameters],
         "Parameter": [parameter.name for parameter in model.parameters] * n_regions,
         "Value": np.ravel(values, order="F"),
         "SE": np.ravel(errors, order="F"),
         "Units": [parameter.units for parameter in model.parameters] * n_regions,
-        **scan_columns(files.entry.name, files.dynamic_reconstruction),
     }
-    return _rows("kinetics", key, regions, np.repeat(positions, n_parameters), content)
 
 
 def _rows(

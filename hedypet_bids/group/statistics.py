@@ -15,7 +15,7 @@ from hedypet_bids.group.values import (
     Series,
     StudyValues,
     Values,
-    main_quantities,
+    main_parameters,
 )
 from hedypet_bids.names import NORMALISATIONS
 
@@ -40,7 +40,7 @@ def statistics_table(study: StudyValues) -> pa.Table:
     """Statistics by region, quantity, tracer and reconstruction, with one scan a participant: the first."""
     regions = study.regions
     rows: list[dict[str, Any]] = []
-    for series in study.series([*NORMALISATIONS, *main_quantities()]):
+    for series in study.series([*NORMALISATIONS, *main_parameters()]):
         first = study.first_scans(series.scans)
         values = series.values[first]
         people = [study.metadata[series.scans[at]] for at in first]
@@ -59,7 +59,7 @@ def outliers_table(study: StudyValues) -> pa.Table:
     regions = study.regions
     rows = [
         {**regions[region], "Quantity": series.quantity, **row}
-        for series in study.series(["SUV", *main_quantities()])
+        for series in study.series(["SUV", *main_parameters()])
         for region, row in _outliers(study, series)
     ]
     rows.sort(key=lambda row: [row[key] for key in ("Subject", *REGION)])

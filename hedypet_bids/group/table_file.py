@@ -67,11 +67,14 @@ class TableFile:
                 f"{self.path} has no column {name}; found {names.listed(self._position)}. "
                 "Run the participant level again."
             )
+        column = self._table.column(self._position[name]).combine_chunks()
+        if column.type == kind:
+            return column
         try:
-            return self._table.column(self._position[name]).combine_chunks().cast(kind)
+            return column.cast(kind)
         except ValueError as fault:
             raise BadDataError(f"{self.path}: the column {name} holds no numbers: {fault}.") from fault
 
     def frame(self) -> pd.DataFrame:
         """The whole table, as :func:`hedypet_bids.io.tables.read_table` gives it."""
-        return self._table.to_pandas()
+        return self._table.to_pandas(use_threads=False)

@@ -78,11 +78,16 @@ def gzipped_rows(rows: pa.Table) -> bytes:
 
 
 def _as_text(column: Any) -> Any:
-    text = pc.cast(column, pa.string())
-    if column.type == pa.string():
-        # A line break or tab in free text (the reason of a failure) would make two cells of one.
-        text = pc.replace_substring_regex(text, r'[\t\r\n"]+', " ")
-    return pc.fill_null(text, MISSING)
+    if column.type != pa.string():
+        return pc.fill_null(pc.cast(column, pa.string()), MISSING)
+    # Few texts stand in many rows, so each is looked at once.
+    parts = [chunk.dictionary_encode(null_encoding="encode") for chunk in column.chunks]
+    return pa.chunked_array([_clean(part.dictionary).take(part.indices) for part in parts], pa.string())
+
+
+def _clean(texts: Any) -> Any:
+    # A line break or tab in free text (the reason of a failure) would make two cells of one.
+    return pc.fill_null(pc.replace_substring_regex(texts, r'[\t\r\n"]+', " "), MISSING)
 
 
 def _header(table: str) -> bytes:

@@ -17,7 +17,7 @@ from hedypet_bids.group.dictionary import kinetic_quantity
 from hedypet_bids.group.scan_files import ScanFiles, reconstruction_of
 from hedypet_bids.io.store import STAMP_KEY
 from hedypet_bids.io.tables import FRAME_END, FRAME_START
-from hedypet_bids.kernels.kinetics import known_models
+from hedypet_bids.kernels.kinetics import KineticModel, Parameter, known_models
 from hedypet_bids.names import NORMALISATIONS
 
 UPTAKE, VOLUME = "PET Mean [Bq/mL]", "Volume [mL]"
@@ -54,9 +54,12 @@ class RegionValues:
         return cls(column, reconstruction, framing, json.dumps(list(keys)), values)
 
 
-def main_quantities() -> list[str]:
-    """The most important parameter of each kinetic model, as the column Quantity names it."""
-    return [kinetic_quantity(m.name, m.parameters[0].name) for m in known_models().values()]
+def main_parameters() -> dict[str, tuple[KineticModel, Parameter]]:
+    """The most important parameter of each kinetic model, by what the column Quantity calls it."""
+    return {
+        kinetic_quantity(model.name, model.parameters[0].name): (model, model.parameters[0])
+        for model in known_models().values()
+    }
 
 
 def region_values(

@@ -124,7 +124,8 @@ class Chooser:
         body_mr = self._one("body_mr", in_phase, "acquisition", self.selection.body_mr_acq)
         return Roles(
             dynamic=self._one("dynamic", dynamics, "reconstruction", self.selection.dynamic_rec),
-            statics=((static,) if static else ()) + tuple(s for s in statics if s != static),
+            # Without one that stands for the scan, filters leave none that do.
+            statics=(static, *(s for s in statics if s != static)) if static else (),
             ct=ct,
             other_cts=tuple(c for c in cts if c != ct),
             topogram=self._one("topogram", topograms, "reconstruction", ""),

@@ -39,7 +39,14 @@ class StepRecord:
     about
         The scan or image that it worked on; empty where the participant has one scan.
     state
-        ``done``: the results of an earlier run are current; ``to run``: of a plan.
+        ``ran``, ``done`` (the results of an earlier run are current), ``skipped``, ``failed`` or, in a plan,
+        ``to run``.
+    reason
+        Why it ran, was skipped or failed.
+    seconds, peak_mb
+        Time that it took, and peak memory of the process meanwhile, MB.
+    exit_code
+        That of its failure; 0 otherwise.
     missing
         Parts that it left out although it ran, each with its reason.
     scans
@@ -64,7 +71,19 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class Output:
-    """A current output: what it is, where it lies below the output folder, and whose it is."""
+    """A current output.
+
+    Parameters
+    ----------
+    kind
+        What it is: ``("labels", "bodystat", "total")``.
+    path
+        Where it lies below the output folder.
+    scans
+        The scans that it belongs to.
+    step
+        The step that made it.
+    """
 
     kind: Kind
     path: str
@@ -111,6 +130,17 @@ class Manifest:
         What became of every step of the last run of each scan.
     outputs
         Every output that is current.
+    version
+        The hedypet that wrote it.
+
+    Examples
+    --------
+    >>> manifest = Manifest.read(Path("OUTPUT_DIR"), "001")
+    >>> outputs = manifest.of_scan(manifest.scans[0])
+    >>> outputs.get("constants").name
+    'sub-001_ses-quadra_trc-18FFDG_rec-acstatPSF_norm.tsv'
+    >>> sorted(outputs.of("kinetics", "Patlak", "total"))
+    [0, 1]
     """
 
     label: str
@@ -121,7 +151,18 @@ class Manifest:
     version: str = field(default=__version__)
 
     def of_scan(self, scan: ScanEntry) -> ScanOutputs:
-        """The outputs of one scan."""
+        """The outputs of one scan.
+
+        Parameters
+        ----------
+        scan
+            One of ``scans``.
+
+        Returns
+        -------
+        ScanOutputs
+            Their paths below the output folder by what they are.
+        """
         mine = [output for output in self.outputs if str(scan.name) in output.scans]
         return ScanOutputs({output.kind: Path(output.path) for output in mine})
 
@@ -131,7 +172,18 @@ class Manifest:
         return tuple(step for step in self.steps if step.state == "failed")
 
     def write(self, root: Path) -> Path:
-        """Write it into the output folder; returns the file."""
+        """Write it into the output folder.
+
+        Parameters
+        ----------
+        root
+            The output folder.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+        """
         content = {"Format": FORMAT, **_plain(asdict(self))}
         path = root / names.manifest(self.label)
         write_text(path, json.dumps(content, indent=1) + "\n")
@@ -140,6 +192,18 @@ class Manifest:
     @classmethod
     def read(cls, root: Path, label: str) -> Manifest:
         """The manifest of a participant.
+
+        Parameters
+        ----------
+        root
+            The output folder.
+        label
+            Participant label without ``sub-``.
+
+        Returns
+        -------
+        Manifest
+            What the participant's last runs left.
 
         Raises
         ------
@@ -169,18 +233,54 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ScanOutputs:
-    """The outputs of one scan by what they are; paths below the output folder, or absolute."""
+    """The outputs of one scan by what they are.
+
+    Parameters
+    ----------
+    files
+        Paths, below the output folder or absolute, by kind: ``("labels", "bodystat", "total")``.
+
+    Examples
+    --------
+    >>> outputs = ScanOutputs({("mean", "total", 0): Path("a.tsv"), ("mean", "total", 1): Path("b.tsv")})
+    >>> sorted(outputs.of("mean", "total"))
+    [0, 1]
+    >>> outputs.get("mean", "body", 0) is None
+    True
+    """
 
     files: Mapping[Kind, Path] = field(default_factory=dict)
 
     def of(self, *kind: str | int) -> dict[Any, Path]:
-        """Outputs whose kind begins so, by the rest of it (alone where it is one word)."""
+        """Outputs whose kind begins so.
+
+        Parameters
+        ----------
+        kind
+            The beginning of a kind.
+
+        Returns
+        -------
+        dict
+            Paths by the rest of the kind; a rest of one item stands alone, not in a tuple.
+        """
         n = len(kind)
         found = {key[n:]: path for key, path in self.files.items() if key[:n] == kind and len(key) > n}
         return {rest[0] if len(rest) == 1 else rest: path for rest, path in found.items()}
 
     def get(self, *kind: str | int) -> Path | None:
-        """The output of exactly this kind; None where there is none."""
+        """The output of exactly this kind.
+
+        Parameters
+        ----------
+        kind
+            The whole kind.
+
+        Returns
+        -------
+        pathlib.Path or None
+            Its path; None where there is none.
+        """
         return self.files.get(kind)
 
 

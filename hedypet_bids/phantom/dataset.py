@@ -164,7 +164,9 @@ def _check_lacking(lacking: Mapping[str, frozenset[str]], people: Sequence[_Visi
         known |= {person.label, *(f"{person.label}/{session}" for session in sessions)}
     unknown = set(lacking) - known
     if unknown:
-        raise UsageError(f"'without' names participants that are not written: {', '.join(sorted(unknown))}.")
+        raise UsageError(
+            f"'without' names participants or sessions that are not written: {', '.join(sorted(unknown))}."
+        )
     pieces = set().union(*lacking.values()) - set(PIECES)
     if pieces:
         raise UsageError(

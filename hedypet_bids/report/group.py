@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,25 +15,22 @@ from hedypet_bids import names
 from hedypet_bids.figures.distributions import BYTES_A_VALUE, Histogram, packed
 from hedypet_bids.group.dictionary import COLUMNS
 from hedypet_bids.group.page_values import (
-    KI,
-    UPTAKE,
-    VOLUME,
     PageScan,
     Quality,
     Region,
     RegionTable,
     metadata_of_manifests,
-    missing_reasons,
     page_scans,
+    read_input_functions,
     read_quality,
     read_region_values,
     read_small_table,
-    shown_input_function,
 )
 from hedypet_bids.group.readouts import GroupTables
 from hedypet_bids.group.statistics import MAD_TO_SD, MIN_FOR_OUTLIERS, OUTLIER_Z
+from hedypet_bids.group.values import UPTAKE, VOLUME, main_parameters
 from hedypet_bids.labels import CT_TASKS
-from hedypet_bids.names import NORMALISATIONS
+from hedypet_bids.names import NORMALISATIONS, SCAN_COLUMNS
 from hedypet_bids.report.page import number, write_page
 from hedypet_bids.settings import Settings
 
@@ -57,8 +55,7 @@ MAIN_REGIONS = (
 """Regions of the task total that the page shows first."""
 
 _MOST_ROWS = 500  # of the tables of outliers and of flags
-_SHOWN_QUANTITIES = ("SUV", "SUL Janma", KI)
-_COLUMNS = {"uptake": UPTAKE, "ki": KI, "volume": VOLUME}
+_SHOWN_UPTAKES = ("SUV", "SUL Janma")
 _TASK_ORDER = ("ts_total", "ts_tissue", "ts_body", "totalimage", "aortasegments", "synthseg", "synthsegparc")
 _SEXES = {"F": "female", "M": "male"}
 _NO_SEX = "sex not known"
@@ -84,8 +81,7 @@ def write_group_page(
     Parameters
     ----------
     settings
-        Which input function and window the Ki of the page is of, as in the table of statistics. Default: the
-        default settings.
+        Which kinetic models the participants were to have. Default: the default settings.
     most_value_bytes
         What the values by region may take in the page.
     """
@@ -93,47 +89,53 @@ def write_group_page(
     metadata, problems = read_small_table(output, "metadata")
     if problems:
         metadata = metadata_of_manifests(output, metadata)
-    scans = page_scans(output, metadata)
+    scans = page_scans(output, metadata, settings)
+    # What is known of a participant: of the first scan that tells it.
+    people = metadata.groupby("Subject", sort=False).first().reset_index()
     small = {name: read_small_table(output, name) for name in ("outliers", "statistics", "repeatability")}
-    values, unread_values = read_region_values(output, scans, settings)
+    values, unread_values = read_region_values(output, scans)
     quality = read_quality(output, scans)
     unread = [problem for _, found in small.values() for problem in found]
     write_page(
         output / names.GROUP_REPORT,
         "group.html",
-        n_participants=metadata["Subject"].nunique(),
+        n_participants=len(people),
         n_scans=len(scans),
         tables=[(name, rows, _parquet_link(output, name)) for name, rows in tables.rows.items()],
         warnings=tables.warnings,
-        failures=tables.failures,
         problems=[*problems, *unread, *unread_values, *quality.problems],
-        missing=_missing(scans, settings),
-        missing_parts=_missing_parts(metadata),
-        demographics=_demographics(metadata),
-        histograms=_histograms(metadata),
+        missing=[{"subject": scan.title, "reasons": scan.missing} for scan in scans if scan.missing],
+        missing_parts=_missing_parts(scans),
+        demographics=_demographics(people),
+        histograms=_histograms(people),
         participants=_participants(scans, quality),
         has_splits=bool(metadata["Split"].notna().any()),
+        varying=[column for column in SCAN_COLUMNS[1:] if metadata[column].nunique(dropna=False) > 1],
         pages={scan.title: scan.page for scan in scans if scan.page},
+        several_sessions=bool((metadata.groupby("Subject")["Session"].nunique() > 1).any()),
         repeatability=_repeatability(small["repeatability"][0]),
-        **_quality_section(quality),
+        **_quality_section(scans, quality),
         **_outliers_section(scans, small["outliers"][0]),
-        **_regions_section(scans, values, quality, settings, most_value_bytes),
-        quantities=_SHOWN_QUANTITIES,
+        **_regions_section(scans, values, quality, most_value_bytes),
+        input_functions=read_input_functions(output),
+        quantities=_shown_quantities(),
         statistics=_statistics(small["statistics"][0]),
     )
 
 
 def _regions_section(
-    scans: Sequence[PageScan], values: RegionTable, quality: Quality, settings: Settings, most_bytes: int
+    scans: Sequence[PageScan], values: RegionTable, quality: Quality, most_bytes: int
 ) -> dict[str, Any]:
     """The distributions by region, drawn by the page itself."""
     regions, n_left_out = _shown_regions(values, most_bytes)
     return {
         "n_regions": len(regions),
         "n_left_out": n_left_out,
-        "has_ki": any(np.isfinite(values.of(region, KI)).any() for region in regions),
-        "input_function": shown_input_function(settings.kinetics),
-        "last_frames": settings.kinetics.patlak.map_last_frames,
+        "without": [
+            f"{quantity} of {model.title}"
+            for quantity, (model, _) in main_parameters().items()
+            if not any(np.isfinite(values.of(region, quantity)).any() for region in regions)
+        ],
         "data": {
             "participants": _scan_data(scans),
             "quantities": _quantities(),
@@ -145,13 +147,14 @@ def _regions_section(
     }
 
 
-def _quality_section(quality: Quality) -> dict[str, Any]:
-    """Checks outside their range; scans with failed steps are not called checked."""
+def _quality_section(scans: Sequence[PageScan], quality: Quality) -> dict[str, Any]:
+    """Checks outside their range, and the scans of which steps failed."""
     flags = [(scan, flag) for scan, found in quality.flags.items() for flag in found]
     return {
         "flags": flags[:_MOST_ROWS],
         "n_flags": len(flags),
         "n_checked": len(quality.flags),
+        "failed": [(scan.title, scan.failed) for scan in scans if scan.failed],
     }
 
 
@@ -178,7 +181,7 @@ def _shown_regions(values: RegionTable, most_bytes: int) -> tuple[list[Region], 
         return region.erosion, not _is_main(region), task, region.name
 
     regions = sorted(values.regions, key=rank)
-    each = BYTES_A_VALUE * len(_COLUMNS) * max(1, len(values.scans))
+    each = BYTES_A_VALUE * len(_columns()) * max(1, len(values.scans))
     shown = regions[: max(1, int(most_bytes / each))]
     return shown, len(regions) - len(shown)
 
@@ -188,7 +191,7 @@ def _is_main(region: Region) -> bool:
 
 
 def _region_data(region: Region, values: RegionTable) -> dict[str, Any]:
-    columns = {key: values.of(region, column) for key, column in _COLUMNS.items()}
+    columns = {key: values.of(region, column) for key, column in _columns().items()}
     return {
         "task": region.task,
         "name": region.name,
@@ -196,6 +199,16 @@ def _region_data(region: Region, values: RegionTable) -> dict[str, Any]:
         "main": MAIN_REGIONS.index(region.name) if _is_main(region) else None,
         **{key: packed(found) if np.isfinite(found).any() else "" for key, found in columns.items()},
     }
+
+
+def _columns() -> dict[str, str]:
+    """What a region has values of, by the key in the page's data."""
+    return {"uptake": UPTAKE, "volume": VOLUME, **{quantity: quantity for quantity in main_parameters()}}
+
+
+def _shown_quantities() -> list[str]:
+    """The quantities of the page's tables of regions."""
+    return [*_SHOWN_UPTAKES, *main_parameters()]
 
 
 def _quantities() -> list[dict[str, str]]:
@@ -206,7 +219,10 @@ def _quantities() -> list[dict[str, str]]:
     ]
     return [
         *uptakes,
-        {"name": KI, "units": COLUMNS[KI].units, "column": "ki", "constant": ""},
+        *(
+            {"name": quantity, "units": parameter.units, "column": quantity, "constant": ""}
+            for quantity, (_, parameter) in main_parameters().items()
+        ),
         {"name": "Volume", "units": COLUMNS[VOLUME].units, "column": "volume", "constant": ""},
     ]
 
@@ -221,7 +237,8 @@ def _scan_data(scans: Sequence[PageScan]) -> dict[str, Any]:
 
     return {
         "label": [scan.title for scan in scans],
-        "hasPage": [bool(scan.page) for scan in scans],
+        "subject": [str(scan.columns["Subject"]) for scan in scans],
+        "page": [scan.page for scan in scans],
         "sex": texts("Sex"),
         "age": numbers("Age [years]"),
         # hedyPET writes the group as sex and years: F18-34.
@@ -247,18 +264,10 @@ def _quality_data(quality: Quality) -> list[dict[str, Any]]:
     ]
 
 
-def _missing(scans: Sequence[PageScan], settings: Settings) -> list[dict[str, Any]]:
-    """What each scan lacks, and why."""
-    found = [{"subject": scan.title, "reasons": missing_reasons(scan, settings)} for scan in scans]
-    return [row for row in found if row["reasons"]]
-
-
-def _missing_parts(metadata: pd.DataFrame) -> list[tuple[str, int]]:
-    """How many participants lack each part."""
-    parts = metadata["Missing"].dropna().replace(r"^unreadable: .*", "all tables (unreadable)", regex=True)
-    kinds = parts.str.split(", ").explode().replace(r"^unfinished .*", "unfinished files", regex=True)
-    counts = kinds.to_frame("part").reset_index().drop_duplicates()["part"].value_counts()
-    return [(str(part), int(n)) for part, n in counts.items()]
+def _missing_parts(scans: Sequence[PageScan]) -> list[tuple[str, int]]:
+    """How many scans lack each part."""
+    counts = Counter(gap.name for scan in scans for gap in set(scan.gaps) if gap.kind != "detail")
+    return counts.most_common()
 
 
 def _demographics(metadata: pd.DataFrame) -> list[dict[str, Any]]:
@@ -298,6 +307,8 @@ def _participants(scans: Sequence[PageScan], quality: Quality) -> list[dict[str,
     return [
         {
             "subject": scan.title,
+            "scan": {column: _text(scan.columns[column]) for column in SCAN_COLUMNS},
+            "failed": len(scan.failed),
             "split": _text(scan.columns["Split"]),
             "sex": _SEXES.get(_text(scan.columns["Sex"]), "n/a"),
             "numbers": [scan.columns[column] for column in _DEMOGRAPHICS],
@@ -311,17 +322,17 @@ def _participants(scans: Sequence[PageScan], quality: Quality) -> list[dict[str,
 def _outliers(scans: Sequence[PageScan], table: pd.DataFrame) -> list[dict[str, Any]]:
     """The farthest outliers, the farthest first."""
     order = table["Robust z"].abs().sort_values(ascending=False, kind="stable").index[:_MOST_ROWS]
-    keys = ("Subject", "Session", "Tracer", "Run")
-    titles = {scan.key(keys): scan.title for scan in scans}
+    titles = {scan.key(SCAN_COLUMNS): scan.title for scan in scans}
+    units = {quantity["name"]: quantity["units"] for quantity in _quantities()}
     return [
         {
-            "subject": titles.get("\t".join(_text(row[key]) for key in keys), row["Subject"]),
-            "what": f"{row['Quantity']} of {row['Label Name']}",
+            "subject": titles.get("\t".join(_text(row[key]) for key in SCAN_COLUMNS), row["Subject"]),
+            "measure": f"{row['Quantity']} of {row['Label Name']}",
             "task": row["Task"],
             "erosion": row["Erosion Iterations"],
             "value": row["Value"],
             "median": row["Median"],
-            "units": "g/mL" if row["Quantity"] in NORMALISATIONS else "mL/min/mL",
+            "units": units[row["Quantity"]],
             "z": row["Robust z"],
         }
         for row in table.reset_index(drop=True).loc[order].to_dict("records")
@@ -334,13 +345,13 @@ def _repeatability(table: pd.DataFrame) -> list[dict[str, Any]]:
         (table["Task"] == "ts_total")
         & table["Label Name"].isin(MAIN_REGIONS)
         & (table["Erosion Iterations"] == 0)
-        & table["Quantity"].isin(_SHOWN_QUANTITIES)
+        & table["Quantity"].isin(_shown_quantities())
     ]
     return [
         {
             "region": row["Label Name"],
             "quantity": row["Quantity"],
-            "scan": ", ".join(filter(None, (_text(row["Tracer"]), _text(row["Reconstruction"])))),
+            "scan": ", ".join(filter(None, (_text(row[c]) for c in ("Tracer", "Reconstruction", "Framing")))),
             "n": row["Participants"],
             "mean": row["Mean"],
             "sd": row["Within-Subject SD"],
@@ -348,6 +359,8 @@ def _repeatability(table: pd.DataFrame) -> list[dict[str, Any]]:
             "icc": row["ICC(2,1)"],
             "low": row["ICC(2,1) Low"],
             "high": row["ICC(2,1) High"],
+            "bias": row["Bias"],
+            "bias_se": row["Bias SE"],
             "change": row["Mean Change [%]"],
             "reason": _text(row["Reason"]),
         }
@@ -361,13 +374,17 @@ def _statistics(table: pd.DataFrame) -> list[dict[str, Any]]:
         table["Task"].isin([task.readout_name for task in CT_TASKS])
         & (table["Erosion Iterations"] == 0)
         & (table["Age Group"] == "all")
-        & table["Quantity"].isin(_SHOWN_QUANTITIES)
+        & table["Quantity"].isin(_shown_quantities())
     ]
-    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    several = {q for q, n in chosen.groupby("Quantity")["Reconstruction"].nunique().items() if n > 1}
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in chosen.to_dict("records"):
-        key = (row["Task"], row["Label Name"], row["Sex Group"])
-        region = rows.setdefault(key, {"task": key[0], "region": key[1], "sex": key[2], "cells": {}})
-        region["cells"][row["Quantity"]] = _cell(row)
+        key = (row["Task"], row["Label Name"], row["Sex Group"], _text(row["Tracer"]))
+        kept = rows.setdefault(
+            key, {**dict(zip(("task", "region", "sex", "tracer"), key, strict=True)), "cells": {}}
+        )
+        prefix = f"{_text(row['Reconstruction']) or 'n/a'}: " if row["Quantity"] in several else ""
+        kept["cells"].setdefault(row["Quantity"], []).append(prefix + _cell(row))
     return list(rows.values())
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hedypet_bids import names
-from hedypet_bids.errors import HedypetError, error_of
+from hedypet_bids.errors import HedypetError, UsageError, did_you_mean, error_of
 from hedypet_bids.io import work_dir
 from hedypet_bids.io.manifest import Manifest
-from hedypet_bids.run.options import Options, check_output
+from hedypet_bids.run.options import DERIVATIVES, STEP_NAMES, Options, check_output
 from hedypet_bids.settings import Settings
 from hedypet_bids.study import Study
 
@@ -64,13 +64,27 @@ def run_participant(
         A step failed, or the participant cannot be processed; the message has the reasons, and the class
         is that of the command line's exit status. What was finished is kept.
     UsageError
-        The output folder lies inside the dataset.
+        The output folder lies inside the dataset, or there is no such step or kind of derivative.
     NothingSelectedError
         There is no such participant, or it has none of the sessions.
+
+    Examples
+    --------
+    >>> manifest = run_participant("BIDS_DIR", "OUTPUT_DIR", "001", validate=False)
+    >>> [str(scan.name) for scan in manifest.scans]
+    ['ses-quadra_trc-18FFDG']
+    >>> manifest.failed
+    ()
     """
     bids, output = Path(bids_dir), Path(output_dir)
     label = names.participant_label(label)
     check_output(bids, output)
+    for words, known in ((steps, STEP_NAMES), (derivatives or {}, DERIVATIVES)):
+        for word in words:
+            if word not in known:
+                raise UsageError(
+                    f"There is no {word!r}{did_you_mean(word, known)}; there are {names.listed(known)}."
+                )
     options = Options(
         bids_dir=bids,
         output_dir=output,
@@ -128,6 +142,12 @@ def run_group(
         The folder holds no output of the participant level.
     NothingSelectedError
         It has no participants, or none of the split.
+
+    Examples
+    --------
+    >>> study = run_group("OUTPUT_DIR")
+    >>> "means" in study.tables
+    True
     """
     output = Path(output_dir)
     options = Options(

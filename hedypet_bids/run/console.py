@@ -92,7 +92,7 @@ class Console:
 
     def summarise_group(self, tables: GroupTables, output: Path) -> None:
         """Name the participants with something wrong, and say in one line which tables were written."""
-        for label, reason in {**tables.problems, **tables.failures}.items():
+        for label, reason in [*tables.problems.items(), *tables.failures.items()]:
             self._print(f"sub-{label} FAILED: {reason}")
         listed = ", ".join(f"{name} ({rows} rows)" for name, rows in tables.rows.items())
         self._print(

@@ -38,6 +38,9 @@ LEVELS_OF_PROCESSING = {
 }
 """What --level stands for, in the words of --steps."""
 
+DERIVATIVES = ("totalsegmentator", "synthseg", "aorta", "xfm")
+"""Names of the folders of ready results that --derivatives takes."""
+
 THREADS_VARIABLE = "HEDYPET_THREADS"
 """Set by hedypet-worker: the threads of each of its participants."""
 

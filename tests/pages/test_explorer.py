@@ -22,12 +22,20 @@ from browser import Browser, chromium
 from hypothesis import given
 from hypothesis import strategies as st
 from running import ROOT, Run, only
+from scans_output import CONSTANT, KI, LIVER, RETEST, TEST, write_scans_output
 from scipy import stats
 from streamlit.testing.v1 import AppTest
 
 from hedypet_bids.cli.explorer import INSTALL, main
 from hedypet_bids.explorer.bands import mean_and_half_width
-from hedypet_bids.explorer.figures import Axis, curves_figure, points_figure, value_axis
+from hedypet_bids.explorer.figures import (
+    Axis,
+    counted,
+    curves_figure,
+    points_figure,
+    sessions_figure,
+    value_axis,
+)
 from hedypet_bids.explorer.tables import Tables, wide
 from hedypet_bids.explorer.viewer import find_images, projections, read_slices
 from hedypet_bids.io.manifest import Manifest
@@ -264,8 +272,101 @@ def test_an_installation_without_the_explorer_says_how_to_get_it(
     monkeypatch.setattr("hedypet_bids.cli.explorer.find_spec", lambda _: None)
     assert main([str(tmp_path)]) == 127
     said = capsys.readouterr().err
-    assert f"needs streamlit, plotly, duckdb; install them with {INSTALL} in the folder" in said
+    assert f"needs streamlit, plotly; install them with {INSTALL} in the folder" in said
     assert INSTALL in (ROOT / "docs" / "explorer.md").read_text("utf-8")
+
+
+# ---- several scans
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Participant 01 with the sessions test and retest, 02 with test; two static reconstructions."""
+    return write_scans_output(tmp_path_factory.mktemp("scans") / "out")
+
+
+def test_rows_are_of_scans_and_normalised_by_their_constants(scans: Path) -> None:
+    tables = Tables(scans)
+    assert tables.problems == []
+    chosen = {**regions("ts_total", ["liver"], [0]), "reconstructions": ["acPSF"]}
+    rows = tables.means(chosen, "SUV").set_index("scan")
+    expected = {
+        f"sub-{label} {scan.session}": LIVER[label, scan] / CONSTANT[label, scan] for label, scan in LIVER
+    }
+    assert rows["value"].to_dict() == expected
+    assert counted(rows.reset_index()) == "scans"
+    one = tables.means({**chosen, "sessions": ["test"]}, "SUV")
+    assert one["scan"].tolist() == ["sub-01", "sub-02"] and counted(one) == "participants"
+    assert tables.usual_reconstructions("means") == ["acPSF"]
+    assert tables.usual_reconstructions("tacs") == ["dyn"]
+    # A curve a scan, not a mean over the scans of a participant.
+    curves = tables.curves("tacs", regions("ts_total", ["liver"], [0]), "activity")
+    matrix, minutes = wide(curves, "minutes")
+    np.testing.assert_allclose(
+        matrix[:, 1] * 1000, [LIVER["01", RETEST], LIVER["01", TEST], LIVER["02", TEST]]
+    )
+    np.testing.assert_allclose(minutes, [0.5, 1.5, 2.5])
+
+
+def test_sessions_are_joined_by_a_line_a_participant(scans: Path) -> None:
+    chosen = {**regions("ts_total", ["liver", "brain"], [0]), "reconstructions": ["acPSF"]}
+    figure = sessions_figure(Tables(scans).means(chosen, "activity"), axis=value_axis("activity"))
+    brain, liver = figure.data
+    assert (brain.name, liver.name) == ("brain", "liver")
+    assert list(liver.x) == ["retest", "test", None, "test", None]
+    assert list(liver.y) == [6.0, 4.0, None, 3.0, None]
+    assert list(brain.y) == [12.0, 8.0, None, 6.0, None]
+
+
+def test_scans_can_be_chosen_where_there_are_several(scans: Path) -> None:
+    app = page(scans)
+    assert not app.exception and not app.warning and not app.info
+    choices = {choice.label: choice.value for choice in app.multiselect}
+    assert choices["Session"] == ["retest", "test"]
+    assert choices["Reconstruction"] == ["acPSF"]
+    assert {"Tracer", "Run"}.isdisjoint(choices)
+    assert "2 participants, 3 scans" in app.markdown[0].value
+    assert [box.value for box in app.selectbox if box.label == "Colour by"] == ["session"] * 3
+    app.radio(key="means across").set_value("session").run()
+    assert not app.exception
+    for choice in app.multiselect:
+        if choice.label == "Session":
+            choice.set_value(["test"])
+    app.run()
+    assert not app.exception
+    assert [box.value for box in app.selectbox if box.label == "Colour by"] == ["region"] * 3
+    next(choice for choice in app.multiselect if choice.label == "Session").set_value([]).run()
+    assert not app.exception and "at least one" in app.info[0].value
+
+
+def test_each_scan_of_a_participant_has_its_page_and_images(scans: Path) -> None:
+    app = page(scans)
+    scan = next(box for box in app.selectbox if box.label == "Scan")
+    assert scan.options == ["sub-01 retest", "sub-01 test"]
+    assert str(scans / f"sub-01_{RETEST}.html") in "\n".join(text.value for text in app.markdown)
+    scan.set_value("sub-01 test").run()
+    assert not app.exception
+    assert str(scans / f"sub-01_{TEST}.html") in "\n".join(text.value for text in app.markdown)
+    images = find_images(Tables(scans).study.outputs("01", session="retest"))
+    assert images["ct"].name == "sub-01_ses-test_space-bodystatsesretest_ct.nii.gz"
+    assert nib.load(images["pet"]).get_fdata().max() == LIVER["01", RETEST]
+
+
+def test_one_scan_each_looks_as_it_did(output: Path) -> None:
+    app = page(output)
+    assert {"Session", "Tracer", "Run", "Reconstruction"}.isdisjoint(c.label for c in app.multiselect)
+    assert not [box for box in app.selectbox if box.label == "Scan"]
+    assert app.selectbox(key="curves colour ()").options == [
+        *("region", "sex", "age group", "split", "every participant")
+    ]
+
+
+def test_ki_is_that_of_the_scan(scans: Path) -> None:
+    rows = Tables(scans).patlak(
+        regions("ts_total", ["liver"], [0]), "aortavois_ml-1_width-3_aorta_descending_upper"
+    )
+    of_window = rows[rows["Regression Frames"] == 4].set_index(["Subject", "Session"])["value"]
+    assert of_window.to_dict() == {(f"sub-{label}", scan.session): ki for (label, scan), ki in KI.items()}
 
 
 # ---- in a real browser

@@ -25,25 +25,26 @@ ALERT = 0x15  # the type of the record with which TLS refuses
 # To each port: Dask's own messages in the clear, the same by TLS without a certificate, and a web request.
 ATTACK = """
 import json, socket, ssl, sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 ports, messages = json.load(sys.stdin)
+messages = [bytes.fromhex(message) for message in messages] + [b"GET / HTTP/1.0\\r\\n\\r\\n"]
 open_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 open_tls.check_hostname, open_tls.verify_mode = False, ssl.CERT_NONE
-found = []
-for port in ports:
-    for message in [bytes.fromhex(message) for message in messages] + [b"GET / HTTP/1.0\\r\\n\\r\\n"]:
-        for way in ("plain", "tls"):
-            answer = b""
-            try:
-                with socket.create_connection(("127.0.0.1", port), 5) as line:
-                    line.settimeout(2)
-                    with line if way == "plain" else open_tls.wrap_socket(line) as talk:
-                        talk.sendall(message)
-                        while more := talk.recv(65536):
-                            answer += more
-            except OSError:
-                pass
-            found.append([port, way, answer.hex()])
-print(json.dumps(found))
+def ask(port, message, way):
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), 5) as line:
+        line.settimeout(2)
+        try:
+            with line if way == "plain" else open_tls.wrap_socket(line) as talk:
+                talk.sendall(message)
+                while more := talk.recv(65536):
+                    answer += more
+        except OSError:
+            pass
+    return port, way, answer.hex()
+with ThreadPoolExecutor(30) as pool:
+    print(json.dumps(list(pool.map(ask, *zip(*product(ports, messages, ("plain", "tls")))))))
 """
 
 
@@ -55,7 +56,7 @@ def frames(message: dict[str, object]) -> bytes:
 
 
 def attack(ports: list[int], marker: Path) -> list[tuple[int, str, bytes]]:
-    """What nobody (the user) is answered when it asks every port to make a folder."""
+    """What nobody (the user) is answered by each port when asking it to make a folder; all can be reached."""
     code = pickle.dumps(functools.partial(os.mkdir, str(marker)))
     greeting = frames({"compression": None, "python": sys.version_info[:3], "pickle-protocol": 4})
     calls = [

@@ -11,7 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from running import content_of, hedypet, only
+from running import hedypet, only, outputs
 
 from hedypet_bids.io.manifest import Manifest, ScanOutputs
 from hedypet_bids.io.tables import read_table
@@ -20,6 +20,7 @@ from hedypet_bids.phantom import write_phantom
 
 pytestmark = pytest.mark.slow
 
+VOXEL_MM = 8.0
 FDG, PSMA = "18FFDG", "18FPSMA1007"
 SCANS = [ScanName(session, tracer) for session in ("quadra", "quadra2") for tracer in (FDG, PSMA)]
 OPTIONS = ("--skip-bids-validation", "--nprocs", "1")
@@ -32,7 +33,10 @@ TO_MEANS = ("segment", "register", "static", "resample", "normalise", "means", "
 def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A participant with two sessions and two tracers in each, and MR in a session between them."""
     root = tmp_path_factory.mktemp("four") / "bids"
-    return write_phantom(root, participants=1, seed=7, size="tiny", sessions=2, tracers=(FDG, PSMA))
+    # Half the noise, for organs of few voxels.
+    return write_phantom(
+        root, participants=1, seed=7, size="tiny", noise=0.5, sessions=2, tracers=(FDG, PSMA)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +75,6 @@ def read(output: Path, scan: ScanName, *kind: str | int) -> Any:
     path = outputs_of(output, scan).get(*kind)
     assert path is not None, (scan, kind)
     return read_table(output / path)
-
-
-def files(output: Path) -> dict[str, bytes]:
-    """Every file but logs."""
-    paths = [path for path in output.rglob("*") if path.is_file() and not {"log", "logs"} & {*path.parts}]
-    return {path.relative_to(output).as_posix(): content_of(path) for path in paths}
-
-
-def settled(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest without what tells of a run: its name, its times, what it found done."""
-    steps = [{k: step[k] for k in ("step", "about", "missing", "scans")} for step in manifest["steps"]]
-    return {**manifest, "run": "", "steps": steps}
 
 
 # ---- all at once
@@ -164,9 +156,9 @@ def test_static_means_equal_the_truth(four: Path, everything: Path, scan: ScanNa
 
 
 @pytest.mark.parametrize("session", ["quadra", "quadra2"])
-@pytest.mark.parametrize(("part", "kind", "limit_mm"), [("head", "T1w", 4.0), ("body", "DIXON", 2.0)])
+@pytest.mark.parametrize(("part", "kind"), [("head", "T1w"), ("body", "DIXON")])
 def test_mr_images_are_registered_to_the_ct_of_each_session(
-    four: Path, everything: Path, session: str, part: str, kind: str, limit_mm: float
+    four: Path, everything: Path, session: str, part: str, kind: str
 ) -> None:
     path = outputs_of(everything, ScanName(session, FDG)).get("transform", part)
     assert path is not None and f"_from-{kind}_to-CT{session}_" in path.name
@@ -175,7 +167,7 @@ def test_mr_images_are_registered_to_the_ct_of_each_session(
     image = nib.load(only(four, f"*_acq-{'MPRAGE' if part == 'head' else 'DIXONbodyIN'}_T1w.nii.gz"))
     points = nib.affines.apply_affine(image.affine, np.argwhere(image.get_fdata() > 50)[::97])
     error = nib.affines.apply_affine(found, points) - nib.affines.apply_affine(expected, points)
-    assert np.linalg.norm(error, axis=1).mean() < limit_mm
+    assert np.linalg.norm(error, axis=1).mean() < VOXEL_MM / 2
 
 
 def test_kinetics_are_fitted_where_the_model_applies(everything: Path) -> None:
@@ -194,10 +186,7 @@ def test_session_by_session_equals_one_run(two: Path, tmp_path: Path) -> None:
     for session in ("quadra2", "quadra"):
         done = hedypet(two, parts, "participant", "--session-label", session, *given)
         assert done.returncode == 0, done.stderr
-    found, expected = files(parts), files(whole)
-    name = "sub-001/sub-001_manifest.json"
-    manifests = [settled(json.loads(each.pop(name))) for each in (found, expected)]
-    assert manifests[0] == manifests[1]
+    found, expected = outputs(parts), outputs(whole)
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
     # What was taken away from the dataset is no longer current.

@@ -34,6 +34,11 @@ class Parameter:
         As in BIDS; empty where it has none.
     description
         What it means.
+
+    Examples
+    --------
+    >>> Parameter("Ki", "mL/min/mL", "Net influx constant").units
+    'mL/min/mL'
     """
 
     name: str
@@ -51,6 +56,12 @@ class Fits:
         Columns that tell the windows apart, each with a value a window.
     values
         Columns of results; each broadcasts to the shape (n_regions, n_inputs, n_windows).
+
+    Examples
+    --------
+    >>> fits = Fits({"last_frames": [2, 4]}, {"Ki": np.array([[[0.1, 0.2]]])})
+    >>> fits.table(["liver"], ["aorta"])["Ki"].tolist()
+    [0.1, 0.2]
     """
 
     windows: Mapping[str, Sequence[Any]]
@@ -70,6 +81,11 @@ class Fits:
             Their names, length n_regions.
         inputs
             Names of the input functions, length n_inputs.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``name``, ``input_function``, the columns of the windows, then those of the results.
         """
         shape = (len(regions), len(inputs), self.n_windows)
         region, blood, window = (axis.ravel() for axis in np.indices(shape))
@@ -84,22 +100,23 @@ class Fits:
 
 
 class KineticModel(ABC):
-    """A kinetic model.
+    """A kinetic model: subclass it in one file, give it to :func:`register`.
 
     Attributes
     ----------
     name
-        In file names (``model-<name>``), tables and ``--model``.
+        In file names (``model-<name>``), tables and ``[kinetics] models`` of the settings.
     title
         In sentences and headings.
     parameters
         What it estimates, the most important first.
     columns
-        What the other columns of its tables mean, in the form of a BIDS sidecar.
+        What the other columns of its tables mean, in the form of a BIDS sidecar; none by default.
     trapped
-        Whether it assumes that the tracer is trapped; it then runs for tracers of which that is known.
+        Whether it assumes that the tracer is trapped, as by default; it then runs only for tracers that
+        ``[kinetics] tracers`` names.
     references
-        The papers that its methods text cites, by key.
+        The papers that its methods text cites, by key; none by default.
     """
 
     name: ClassVar[str]
@@ -111,7 +128,18 @@ class KineticModel(ABC):
 
     @abstractmethod
     def options(self, settings: Settings) -> Mapping[str, Any]:
-        """The settings that the fits of regions depend on."""
+        """The settings that the fits of regions depend on.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Mapping
+            JSON-like; when one of them changes, the fits are made again.
+        """
 
     @abstractmethod
     def fit(
@@ -129,26 +157,90 @@ class KineticModel(ABC):
             Bq/mL, shape (n_regions, n_frames).
         inputs
             Bq/mL, shape (n_inputs, n_frames).
+        frames
+            When the frames are, s from injection.
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Fits
+            A value for each of ``parameters``, with ``<name>_se`` where there is a standard error.
         """
 
     @abstractmethod
     def methods(self, settings: Settings) -> str:
-        """How regions are fitted, for the methods text; ``[@key]`` cites one of ``references``."""
+        """How regions are fitted, for the methods text.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        str
+            Whole sentences; ``[@key]`` cites one of ``references``.
+        """
 
     def map_methods(self, settings: Settings) -> str:  # noqa: ARG002
-        """How voxel maps are made, for the methods text; empty without maps."""
+        """How voxel maps are made, for the methods text.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        str
+            As :meth:`methods`; empty without maps, as by default.
+        """
         return ""
 
     def sidecar(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
-        """What the sidecars of its tables say on top of the columns."""
+        """What the sidecars of its tables say on top of the columns.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Mapping
+            JSON-like; nothing by default.
+        """
         return {}
 
     def map_options(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
-        """The settings that its voxel maps depend on."""
+        """The settings that its voxel maps depend on.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Mapping
+            As :meth:`options`; nothing by default.
+        """
         return {}
 
     def map_sidecar(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
-        """What the sidecars of its voxel maps say on top of units, input function and smoothing."""
+        """What the sidecars of its voxel maps say on top of units, input function and smoothing.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Mapping
+            JSON-like; nothing by default.
+        """
         return {}
 
     def map_weights(
@@ -157,7 +249,22 @@ class KineticModel(ABC):
         frames: FrameTimes,  # noqa: ARG002
         settings: Settings,  # noqa: ARG002
     ) -> Mapping[str, NDArray[np.float64]]:
-        """Weight of each frame in the voxel map of a parameter, shape (n_frames,); none without maps.
+        """Weight of each frame in the voxel map of a parameter.
+
+        Parameters
+        ----------
+        blood
+            The input function of the maps, Bq/mL, shape (n_frames,).
+        frames
+            When the frames are, s from injection.
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Mapping
+            Shape (n_frames,) by the name of each of :attr:`maps`; a voxel's value is the sum of weight times
+            activity.
 
         Raises
         ------
@@ -168,11 +275,24 @@ class KineticModel(ABC):
 
     @property
     def maps(self) -> tuple[Parameter, ...]:
-        """The parameters of which there are voxel maps."""
+        """The parameters of which there are voxel maps; none by default."""
         return ()
 
     def shown(self, table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-        """The rows of one of its tables that pages and the group level show: one a region."""
+        """The rows of one of its tables that pages and the group level show.
+
+        Parameters
+        ----------
+        table
+            All of its rows.
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a region; by default those of the input function of the maps.
+        """
         return table[table["input_function"] == settings.kinetics.map_input_function]
 
 
@@ -187,13 +307,41 @@ _registry = _Registry()
 
 
 def register(model: KineticModel) -> KineticModel:
-    """Make a model known under its name; one of the same name is replaced."""
+    """Make a model known under its name; one of the same name is replaced.
+
+    Parameters
+    ----------
+    model
+        An instance.
+
+    Returns
+    -------
+    KineticModel
+        The same.
+
+    Examples
+    --------
+    >>> from hedypet_bids.kernels.kinetics import Patlak
+    >>> register(Patlak()).parameters[0].name
+    'Ki'
+    """
     _registry.models[model.name] = model
     return model
 
 
 def known_models() -> Mapping[str, KineticModel]:
-    """Every model by name."""
+    """Every model that can be asked for.
+
+    Returns
+    -------
+    Mapping
+        Models by name, in the order in which they were registered.
+
+    Examples
+    --------
+    >>> known_models()["Patlak"].title
+    "Patlak's model"
+    """
     return dict(_registry.models)
 
 

@@ -224,8 +224,9 @@ def _item(given: dict[str, Any], chance: random.Random) -> Any:
         return chance.choice(given["value-choices"])
     if given["type"] == "Number":
         return given.get("minimum", 0) + chance.randint(0, 50)
-    # Its form, NAME=PATH, is the one thing that a descriptor cannot state.
-    return "synthseg=ready" if given["id"] == "derivatives" else f"{given['id']}{chance.randint(0, 9)}"
+    # NAME=PATH and tls:// are forms, which a descriptor cannot state.
+    forms = {"derivatives": "synthseg=ready", "dask_scheduler": "tls://node1:8786"}
+    return forms.get(given["id"], f"{given['id']}{chance.randint(0, 9)}")
 
 
 def test_hedypet_accepts_every_invocation_of_the_descriptor(boutiques: Any, described: Path) -> None:

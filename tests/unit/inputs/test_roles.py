@@ -180,6 +180,12 @@ def test_filters_take_short_and_long_entities_and_lists(tmp_path: Path) -> None:
         assert chosen.entities["reconstruction"] == "y" and other.entities["reconstruction"] == "x"
 
 
+def test_a_filter_that_fits_nothing_leaves_no_static_image(tmp_path: Path) -> None:
+    found = images(tmp_path, *FULL)
+    chosen = roles(found, filters={"static": {"reconstruction": "other"}})
+    assert chosen.statics == () and chosen.dynamic is not None
+
+
 def test_reconstructions_narrow_what_is_there(tmp_path: Path) -> None:
     found = images(tmp_path, *FULL)
     chosen = roles(found, reconstructions=("acstatOSEM",))

@@ -38,8 +38,9 @@ from hedypet_bids.phantom.grids import body_grid, head_grid, in_ct_world, mr_hea
 from hedypet_bids.phantom.regions import CT_TASKS, TABLE, code_of, regions
 
 VALIDATOR = Path(sys.executable).with_name("bids-validator-deno")
-FRAMES = merged_frames(hedypet_frames(), 20)
+FRAMES, FEW = (merged_frames(hedypet_frames(), n) for n in (20, 2))
 TWO = ("18FFDG", "18FPSMA1007")
+ONLY_DYNAMIC = {"001": ("ct", "topogram", "static", "mr")}
 
 # Grids so coarse that all images of a scan are written in a fraction of a second; without blur.
 COARSE = PhantomSize(
@@ -92,7 +93,6 @@ def pet(root: Path, scan: tuple[str, str], reconstruction: str) -> tuple[np.ndar
 
 def convolved(truth: dict, name: str, start_s: np.ndarray, end_s: np.ndarray) -> np.ndarray:
     """The frame averages of a region by discrete convolution with the textbook impulse response."""
-    # The bolus is steep: coarser steps are 0.7 % off in frames of 5 s.
     step_s = 0.05
     t = np.arange(0.0, 4200.0, step_s) + step_s / 2
     blood = feng_input(t, FengInput(**truth["input_parameters"]))
@@ -105,7 +105,8 @@ def convolved(truth: dict, name: str, start_s: np.ndarray, end_s: np.ndarray) ->
         weights = k["k3"] + k["k4"] - slow, fast - k["k3"] - k["k4"]
         decays = (np.exp(-rate * (t - step_s / 2) / 60.0) for rate in (slow, fast))
         response = k["K1"] / (fast - slow) * sum(w * d for w, d in zip(weights, decays, strict=True))
-    tissue = signal.fftconvolve(blood, response)[: t.size] * step_s / 60.0
+    # The trapezoidal rule: blood of this very moment counts half.
+    tissue = (signal.fftconvolve(blood, response)[: t.size] - blood * response[0] / 2) * step_s / 60.0
     curve = (1 - k["vb"]) * tissue + k["vb"] * blood
     return np.array([curve[(t > a) & (t < b)].mean() for a, b in zip(start_s, end_s, strict=True)])
 
@@ -120,11 +121,9 @@ def test_curves_are_those_of_a_convolution(known: dict, scan: tuple[str, str]) -
     end = start + truth["frame_duration_s"]
     for name in ("liver", "gray_matter", "muscle", "kidney", "csf", "blood", "urine"):
         expected = convolved(truth, name, start, end)
-        np.testing.assert_allclose(
-            truth["curves"][name][1:], expected[1:], rtol=0.005, atol=1.0, err_msg=name
-        )
+        np.testing.assert_allclose(truth["curves"][name], expected, rtol=0.001, atol=2.0, err_msg=name)
         static = convolved(truth, name, np.array([3000.0]), np.array([4200.0]))[0]
-        assert truth["static"][name] == pytest.approx(static, rel=0.005)
+        assert truth["static"][name] == pytest.approx(static, rel=0.001)
 
 
 @pytest.mark.parametrize("reconstruction", ["acdynPSF", "acstatPSF", "acstatOSEM", "acstatOSEMhead"])
@@ -141,16 +140,17 @@ def test_region_means_are_the_truth(
         values = truth["curves"]
     # Where the labels are is asked of the first session's body, moved by the pose that the truth gives.
     moved = Grid(grid.shape, np.linalg.inv(truth["pose"]) @ grid.affine)
-    labels = label_lut("total")[sample_labels(moved, make_participant(1, seed=3))]
-    table, checked = label_table("total"), 0
-    for index, name in zip(table.indices, table.names, strict=True):
-        if name in values and (labels == index).any():
-            # Stored values are whole Bq/mL.
-            mean = data[labels == index].mean(axis=0, dtype=np.float64)
-            np.testing.assert_allclose(mean, values[name], atol=0.51, err_msg=name)
-            checked += 1
-    # A head has few of the labels.
-    assert checked >= (2 if reconstruction.endswith("head") else 60)
+    codes = sample_labels(moved, make_participant(1, seed=3))
+    checked = 0
+    for task in ("total", "synthseg"):
+        table, labels = label_table(task), label_lut(task)[codes]
+        for index, name in zip(table.indices, table.names, strict=True):
+            if name in values and (labels == index).any():
+                # Stored values are whole Bq/mL.
+                mean = data[labels == index].mean(axis=0, dtype=np.float64)
+                np.testing.assert_allclose(mean, values[name], atol=0.51, err_msg=name)
+                checked += 1
+    assert checked > (25 if reconstruction.endswith("head") else 80)
 
 
 def test_further_tracers_are_reversible_with_their_distribution_volumes(known: dict) -> None:
@@ -164,7 +164,14 @@ def test_further_tracers_are_reversible_with_their_distribution_volumes(known: d
 @pytest.mark.parametrize("tracer", list(TRACERS))
 def test_hedypet_reads_dose_nuclide_and_frames_of_every_tracer(tmp_path: Path, tracer: str) -> None:
     root = write_phantom(
-        tmp_path / "bids", participants=1, seed=2, size=COARSE, frames=FRAMES, sessions=0, tracers=[tracer]
+        tmp_path / "bids",
+        participants=1,
+        seed=2,
+        size=COARSE,
+        frames=FRAMES,
+        sessions=0,
+        tracers=[tracer],
+        without=ONLY_DYNAMIC,
     )
     truth = json.loads((truth_folder(root) / "sub-001.json").read_text())
     (path,) = root.glob("sub-001/pet/*_rec-acdynPSF_pet.json")
@@ -188,7 +195,7 @@ def test_each_tracer_has_its_own_injection_and_frames(repeated: Path) -> None:
 def test_no_more_activity_is_in_the_body_than_was_injected() -> None:
     for number in range(1, 7):
         person = make_participant(number, seed=number)
-        grid = body_grid(SIZES["tiny"].dynamic, person)
+        grid = body_grid(COARSE.static, person)
         counts = np.bincount(sample_labels(grid, person).ravel(), minlength=len(regions()))
         (session,) = make_sessions(
             person, sessions=1, tracers=tuple(TRACERS.values()), runs=1, frames=hedypet_frames()
@@ -305,7 +312,7 @@ def test_the_sessions_table_has_weights_and_an_order(repeated: Path, known: dict
 
 
 def test_the_head_reconstruction_holds_the_whole_brain_in_small_voxels() -> None:
-    for number in range(1, 7):
+    for number in (1, 2, 5):
         for session in make_sessions(
             make_participant(number, seed=number),
             sessions=2,
@@ -328,19 +335,14 @@ def test_the_head_reconstruction_holds_the_whole_brain_in_small_voxels() -> None
 
 VARIANTS = {
     "two sessions, two tracers": {"sessions": 2, "tracers": TWO, "extra_statics": True},
-    "no sessions": {"sessions": 0},
     "no sessions, two tracers, two runs": {"sessions": 0, "tracers": ("18FFDG", "11CUCBJ"), "runs": 2},
     "three sessions, two runs": {"sessions": 3, "runs": 2},
-    "another tracer": {"tracers": ("11CUCBJ",)},
 }
 
 
 @pytest.mark.parametrize("name", list(VARIANTS))
 def test_the_validator_accepts_every_layout(tmp_path: Path, name: str) -> None:
-    frames = merged_frames(hedypet_frames(), 2)
-    root = write_phantom(
-        tmp_path / "bids", participants=2, seed=1, size=COARSE, frames=frames, **VARIANTS[name]
-    )
+    root = write_phantom(tmp_path / "bids", participants=1, seed=1, size=COARSE, frames=FEW, **VARIANTS[name])
     done = subprocess.run([VALIDATOR, root, "--ignoreWarnings"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
@@ -350,9 +352,8 @@ def files(root: Path, pattern: str = "*") -> dict[str, bytes]:
 
 
 def test_the_first_scan_is_that_of_a_dataset_with_one_scan(tmp_path: Path) -> None:
-    frames = merged_frames(hedypet_frames(), 3)
     one, many = (
-        write_phantom(tmp_path / name, participants=2, seed=5, size=COARSE, frames=frames, **options)
+        write_phantom(tmp_path / name, participants=1, seed=5, size=COARSE, frames=FEW, **options)
         for name, options in (("one", {}), ("many", {"sessions": 2, "tracers": TWO}))
     )
     before, after = files(one), files(many)
@@ -374,7 +375,7 @@ def test_the_first_scan_is_that_of_a_dataset_with_one_scan(tmp_path: Path) -> No
         "ses-vida_acq-FASTVIEW_T1w",
         "ses-vida_acq-MPRAGE_T1w",
     }
-    assert sorted(files(truth_folder(one))) == ["sub-001.json", "sub-002.json"]
+    assert sorted(files(truth_folder(one))) == ["sub-001.json"]
     single = json.loads((truth_folder(one) / "sub-001.json").read_text())
     first = json.loads((truth_folder(many) / "sub-001.json").read_text())
     assert single.items() <= first.items()
@@ -382,7 +383,7 @@ def test_the_first_scan_is_that_of_a_dataset_with_one_scan(tmp_path: Path) -> No
 
 
 def test_sessions_have_noise_and_ct_of_their_own(tmp_path: Path) -> None:
-    root = write_phantom(tmp_path / "bids", participants=1, seed=1, size=COARSE, frames=FRAMES, sessions=2)
+    root = write_phantom(tmp_path / "bids", participants=1, seed=1, size=COARSE, frames=FEW, sessions=2)
     for kind in ("pet", "ct"):
         pairs = [
             sorted((root / "sub-001" / f"ses-{s}" / kind).glob("*.nii.gz")) for s in ("quadra", "quadra2")
@@ -396,7 +397,7 @@ def test_sessions_have_noise_and_ct_of_their_own(tmp_path: Path) -> None:
 
 def test_a_dataset_without_sessions_names_none(tmp_path: Path) -> None:
     root = write_phantom(
-        tmp_path / "bids", participants=1, seed=1, size=COARSE, frames=FRAMES, sessions=0, tracers=TWO
+        tmp_path / "bids", participants=1, seed=1, size=COARSE, frames=FEW, sessions=0, tracers=TWO
     )
     names = sorted(files(root))
     assert not [name for name in names if "ses" in Path(name).name.split("-")[0] or "ses-" in name]
@@ -410,7 +411,14 @@ def test_a_dataset_without_sessions_names_none(tmp_path: Path) -> None:
 
 def test_runs_are_injections_of_the_same_day(tmp_path: Path) -> None:
     root = write_phantom(
-        tmp_path / "bids", participants=1, seed=1, size=COARSE, frames=FRAMES, runs=2, tracers=["18FPSMA1007"]
+        tmp_path / "bids",
+        participants=1,
+        seed=1,
+        size=COARSE,
+        frames=FRAMES,
+        runs=2,
+        tracers=["18FPSMA1007"],
+        without=ONLY_DYNAMIC,
     )
     sidecars = [
         json.loads((root / f"sub-001/ses-quadra/pet/{stem}.json").read_text())
@@ -427,7 +435,7 @@ def test_runs_are_injections_of_the_same_day(tmp_path: Path) -> None:
 def test_pieces_of_one_session_can_be_left_out(tmp_path: Path) -> None:
     without = {"001/quadra2": ("ct", "dynamic"), "001/vida": ("mr",), "002": ("static",)}
     root = write_phantom(
-        tmp_path / "bids", participants=2, seed=1, size=COARSE, frames=FRAMES, sessions=2, without=without
+        tmp_path / "bids", participants=2, seed=1, size=COARSE, frames=FEW, sessions=2, without=without
     )
     names = set(files(root, "*.nii.gz"))
     assert not [n for n in names if "sub-001" in n and "ses-vida" in n]
