@@ -132,8 +132,8 @@ def _regions_section(
         "n_regions": len(regions),
         "n_left_out": n_left_out,
         "without": [
-            f"{quantity} of {model.title}"
-            for quantity, (model, _) in main_parameters().items()
+            quantity
+            for quantity in main_parameters()
             if not any(np.isfinite(values.of(region, quantity)).any() for region in regions)
         ],
         "data": {

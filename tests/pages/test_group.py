@@ -374,7 +374,7 @@ def test_one_participant_and_no_dynamic_data(browser: Browser, tmp_path: Path) -
     wait_for(browser, "#region-plots svg a")
     text = visible_text(browser)
     assert "Group of 1 participant\n" in text and "single point" in text
-    assert "No participant has a Ki" in text and "No quality checks were found" in text
+    assert "No participant has a value of Patlak Ki" in text and "No quality checks were found" in text
     assert "1 participant is too few to look" in text
     assert len(browser.find("#region-plots figure:first-child a[data-p]")) == 1
     ki = browser.run("return document.getElementById('quantity').options[4]")
@@ -384,7 +384,7 @@ def test_one_participant_and_no_dynamic_data(browser: Browser, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("state", ["missing", "broken"])
-@pytest.mark.parametrize("name", ["metadata", "means", "patlak_ki", "statistics", "outliers", "all"])
+@pytest.mark.parametrize("name", ["metadata", "means", "kinetics", "statistics", "outliers", "all"])
 def test_a_missing_or_broken_table_is_named_and_the_page_opens(
     browser: Browser, twelve: Path, tmp_path: Path, name: str, state: str
 ) -> None:
@@ -457,14 +457,11 @@ def write_tables(output: Path, n: int) -> None:
     subjects = [f"sub-{i:04d}" for i in range(n)]
     write_outputs(output, 1, 3, [task("total"), task("tissue"), task("synthseg"), task("synthsegparc")])
     write_readouts(output, Settings(), nprocs=1)
-    for name in ("metadata", "means", "patlak_ki"):
+    for name in ("metadata", "means", "kinetics"):
         path = output / "readouts" / f"{name}.parquet"
         rows = pd.read_parquet(path)
-        if name == "patlak_ki":
-            shown_fit = "aortavois_ml-1_width-3_aorta_descending_upper"
-            rows = rows[(rows["Input Function Identifier"] == shown_fit) & (rows["Regression Frames"] == 4)]
         many = pd.concat([rows.assign(Subject=subject) for subject in subjects], ignore_index=True)
-        for column in ("PET Mean [Bq/mL]", "Patlak Ki", "Volume [mL]"):
+        for column in ("PET Mean [Bq/mL]", "Value", "Volume [mL]"):
             if column in many:
                 many[column] = random.lognormal(size=len(many))
         many.to_parquet(path, index=False, row_group_size=131_072)
