@@ -70,8 +70,9 @@ def icc_2_1(values: Values, *, confidence: float = 0.95) -> Icc:
         below = f_distribution.ppf(tail, n - 1, freedom)
         above = f_distribution.ppf(tail, freedom, n - 1)
         rest = k * across + (k * n - k - n) * error
-        low = n * (between - below * error) / (below * rest + n * between)
-        high = n * (above * between - error) / (rest + n * above * between)
+        # Over the quantiles, which leave the range of numbers where there is next to no freedom.
+        low = n * (between / below - error) / (rest + n * between / below)
+        high = n * (between - error / above) / (rest / above + n * between)
     perfect = icc == 1
     return Icc(icc, np.where(perfect, 1.0, low), np.where(perfect, 1.0, high))
 

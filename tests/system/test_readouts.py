@@ -261,11 +261,9 @@ def test_several_versions_are_named(twelve: Path) -> None:
 
 
 def test_nothing_of_the_group_can_read_a_pickle() -> None:
-    rooms = (ROOT / "hedypet_bids" / room for room in ("group", "steps", "io"))
-    sources = [
-        ROOT / "hedypet_bids" / "study.py",
-        *(source for room in rooms for source in room.glob("*.py")),
-    ]
+    package = ROOT / "hedypet_bids"
+    rooms = (package / room for room in ("group", "steps", "io"))
+    sources = [package / "study.py", *(source for room in rooms for source in room.glob("*.py"))]
     assert len(sources) > 20
     for source in sources:
         assert not re.search(r"import pickle|read_pickle|allow_pickle=True", source.read_text()), source

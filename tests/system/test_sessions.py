@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from running import hedypet, only, outputs
 
@@ -177,6 +178,32 @@ def test_kinetics_are_fitted_where_the_model_applies(everything: Path) -> None:
 
 
 # ---- in parts
+
+
+def test_changes_between_sessions_equal_the_truth(four: Path, everything: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(everything, output, ignore=shutil.ignore_patterns("*.nii.gz", "*.svg"))
+    assert hedypet(four, output, "group").returncode == 0
+    keys = ["Tracer", "Label Name"]
+    found = {
+        name: pd.read_parquet(output / "readouts" / f"{name}.parquet")
+        .query("Task == 'ts_total' and `Erosion Iterations` == 1 and Quantity == 'SUV'")
+        .query("Reconstruction == 'acstatPSF'")
+        .set_index(keys)
+        for name in ("repeatability", "repeatability_changes")
+    }
+    for tracer in (FDG, PSMA):
+        before, after = (truth_of(four, ScanName(session, tracer)) for session in ("quadra", "quadra2"))
+        for region in ("liver", "spleen"):
+            first, last = (truth["static"][region] / truth["suv"] for truth in (before, after))
+            change = found["repeatability_changes"].loc[(tracer, region)]
+            assert (change["First Session"], change["Last Session"]) == ("quadra", "quadra2")
+            assert change["First Value"] == pytest.approx(first, rel=0.03)
+            assert change["Change [%]"] == pytest.approx(100 * (last / first - 1), abs=2.5)
+            row = found["repeatability"].loc[(tracer, region)]
+            apart = change["Last Value"] - change["First Value"]
+            assert row["Within-Subject SD"] == pytest.approx(abs(apart) / np.sqrt(2))
+            assert row["Participants"] == 1 and "one participant" in row["Reason"]
 
 
 def test_session_by_session_equals_one_run(two: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -39,6 +39,7 @@ def icc_by_definition(table: np.ndarray) -> float:
     return (ms_rows - ms_error) / below if below else np.nan
 
 
+@example(np.array([[0.0, 8.0], [-5.0, 18.0]]))  # next to no degrees of freedom
 @given(
     hnp.arrays(
         np.float64,
@@ -96,6 +97,31 @@ def test_two_sessions_give_what_their_differences_give() -> None:
     np.testing.assert_allclose(found["Mean Change [%]"], (100 * difference / values[:, 0]).mean(axis=0))
     np.testing.assert_allclose(found["Mean"], values.mean(axis=(0, 1)))
     assert found["Participants"].tolist() == [12] * 3 and found["Sessions"].tolist() == [24] * 3
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 8), k=st.integers(2, 4))
+def test_within_subject_sd_is_that_of_the_scans_that_there_are(seed: int, n: int, k: int) -> None:
+    random = np.random.default_rng(seed)
+    values = random.normal(10, 3, (n, k, 2))
+    values[random.random(values.shape) < 0.2] = np.nan
+    found = within_subject_sd(values)
+    for region in range(2):
+        people = [row[np.isfinite(row)] for row in values[:, :, region] if np.isfinite(row).any()]
+        freedom = sum(len(person) - 1 for person in people)
+        if freedom:
+            squares = sum(person.var() * len(person) for person in people)
+            assert found[region] == pytest.approx(np.sqrt(squares / freedom), rel=1e-9)
+        else:
+            assert np.isnan(found[region])
+
+
+def test_the_coefficient_holds_95_percent_of_the_differences() -> None:
+    random = np.random.default_rng(3)
+    values = random.normal(10, 3, (20_000, 1, 1)) + random.normal(0, 0.7, (20_000, 2, 1))
+    found = agreement(values)
+    assert found["Within-Subject SD"][0] == pytest.approx(0.7, rel=0.02)
+    apart = np.abs(values[:, 1, 0] - values[:, 0, 0])
+    assert np.mean(apart < found["Repeatability Coefficient"][0]) == pytest.approx(0.95, abs=0.01)
 
 
 def test_gaps_and_single_scans_are_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from running import ROOT, only
 from hedypet_bids.group.readouts import write_readouts
 from hedypet_bids.group.values import framing_of
 from hedypet_bids.io.manifest import Manifest, StepRecord
+from hedypet_bids.io.store import STAMP_KEY
 from hedypet_bids.labels import task
 from hedypet_bids.names import NORMALISATIONS, sidecar_of
 from hedypet_bids.report.group import write_group_page
@@ -123,6 +125,37 @@ def test_other_frames_are_not_compared(output: Path) -> None:
     assert participants["SUV"] == 10 and participants["Patlak Ki"] == 1
     alone = rows[rows["Quantity"] == "Patlak Ki"]
     assert alone["ICC(2,1)"].isna().all() and alone["Reason"].notna().all()
+
+
+def test_static_images_of_other_lengths_are_not_compared(output: Path) -> None:
+    for i in range(10):
+        for session in SESSIONS:
+            minutes = 5 if i < 4 and session == "test" else 10
+            for path in (output / f"sub-{i:05d}" / f"ses-{session}").rglob("*rec-stat*_morph.tsv"):
+                content = json.loads(sidecar_of(path).read_text())
+                frames = {"FrameStart": [3600.0], "FrameDuration": [60.0 * minutes]}
+                image = f"sub-{i:05d}_ses-{session}_rec-stat_pet.nii.gz"
+                content[STAMP_KEY]["Settings"] = {"pet": {image: frames}}
+                sidecar_of(path).write_text(json.dumps(content))
+    write_readouts(output, Settings(), nprocs=1)
+    rows = table(output, "repeatability").query("Quantity == 'SUV'")
+    assert set(rows["Framing"]) == {"600 s"} and set(rows["Participants"]) == {6}
+    changes = table(output, "repeatability_changes").query("Quantity == 'SUV'")
+    assert set(changes["Subject"]) == {f"sub-{i:05d}" for i in range(4, 10)}
+
+
+def test_a_withdrawn_scan_has_no_rows_although_its_files_are_there(output: Path) -> None:
+    write_readouts(output, Settings(), nprocs=1)
+    before = table(output, "metadata")
+    whole = Manifest.read(output, "00002")
+    kept = [scan for scan in whole.scans if scan.name.session == "later"]
+    outputs = tuple(o for o in whole.outputs if o.scans == ("ses-later",))
+    replace(whole, scans=tuple(kept), outputs=outputs).write(output)
+    found = write_readouts(output, Settings(), nprocs=1)
+    assert found.exit_code == 0 and found.rows["metadata"] == len(before) - 1
+    for name in ("metadata", "means", "tacs", "kinetics"):
+        assert set(table(output, name).query("Subject == 'sub-00002'")["Session"]) == {"later"}
+    assert "sub-00002" not in set(table(output, "repeatability_changes")["Subject"])
 
 
 def test_statistics_count_a_participant_once(output: Path) -> None:
