@@ -70,6 +70,12 @@ def content_of(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
 
 
+def steps_that_ran(said: str) -> list[str]:
+    """Participant and step, without the pages, which every run writes anew."""
+    ran = re.findall(r"(sub-\S+ .+): ran$", said, re.MULTILINE)
+    return [step for step in ran if " report" not in step]
+
+
 def only(folder: Path, pattern: str) -> Path:
     """The one file of a folder that matches."""
     found = sorted(folder.rglob(pattern))
