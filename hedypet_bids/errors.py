@@ -105,7 +105,7 @@ def error_of(exit_code: int) -> type[HedypetError]:
 
 
 class Problems:
-    """Gathers errors that do not depend on each other, so that all of them are told at once."""
+    """Gathers errors that do not depend on each other, so that all are reported together."""
 
     def __init__(self) -> None:
         self._found: list[HedypetError] = []

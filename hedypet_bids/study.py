@@ -64,7 +64,7 @@ class Study:
         self.root = Path(output_dir)
         if not (self.root / "dataset_description.json").is_file():
             raise MissingInputError(
-                f"{self.root} holds no dataset_description.json, so it is no output of hedypet. "
+                f"{self.root} holds no dataset_description.json, so it is not an output of hedypet. "
                 "Give the output_dir of the participant level."
             )
 

@@ -188,7 +188,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bids_dir", type=Path, help="the BIDS dataset (the folder with sub-*)")
     parser.add_argument("output_dir", type=Path, help="where the derivatives go")
     parser.add_argument(
-        "analysis_level", metavar="{participant,group}", help="one participant after another, or the tables"
+        "analysis_level",
+        metavar="{participant,group}",
+        help="participant: process each participant; group: combine them into tables",
     )
     parser.add_argument("--version", action="version", version=f"hedypet {__version__}")
     _add(
@@ -257,7 +259,7 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         "--bids-database-dir",
         type=Path,
         metavar="DIR",
-        help="keep the index of each participant here; it is made anew when files come or go",
+        help="keep the index of each participant here; it is rebuilt when files come or go",
     )
     _add(group, "--skip-bids-validation", action="store_true", help="do not run the BIDS validator first")
 
@@ -349,7 +351,7 @@ def _add_segmentation(group: argparse._ArgumentGroup) -> None:
         "--totalseg-fast",
         action="store_true",
         default=None,
-        help="the quicker networks (3 mm; body 6 mm)",
+        help="use the faster networks (3 mm; body 6 mm)",
     )
     _add(
         group,
@@ -418,7 +420,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         help="how far to go: minimal (segmentation, registration), resampling (also images in every space "
         "and SUV constants) or full (default)",
     )
-    _add(which, "--reports-only", action="store_true", help="make the reports anew: --steps report")
+    _add(which, "--reports-only", action="store_true", help="write the reports again: --steps report")
     _add(
         group,
         "--checksums",
@@ -436,7 +438,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         group,
         "--clean-workdir",
         action="store_true",
-        help="empty the work folder in the end; not for one that runs share",
+        help="empty the work folder at the end; not for one that runs share",
     )
     _add(
         group,

@@ -79,7 +79,7 @@ def _parse(path: Path) -> int:
     for note in parsed.notes:
         sys.stderr.write(f"{path.name}: {note}\n")
     for key, value in parsed.others.items():
-        sys.stderr.write(f"{path.name}: {key} := {value} is no part of a description\n")
+        sys.stderr.write(f"{path.name}: {key} := {value} does not belong in a description\n")
     return 0
 
 

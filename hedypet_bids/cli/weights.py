@@ -57,7 +57,7 @@ def check(folder: Path, models: Sequence[Model]) -> None:
     advice = f"Fetch them with '{totalsegmentator.FETCH_COMMAND} {numbers}'."
     if all(reason == "missing" for reason in faults.values()):
         raise MissingInputError(f"{len(faults)} of {len(models)} models are not in {folder}. {advice}")
-    raise BadDataError(f"{len(faults)} of {len(models)} models in {folder} are not whole. {advice}")
+    raise BadDataError(f"{len(faults)} of {len(models)} models in {folder} are incomplete. {advice}")
 
 
 def fetch(folder: Path, models: Sequence[Model], licence: str) -> None:
@@ -73,7 +73,7 @@ def fetch(folder: Path, models: Sequence[Model], licence: str) -> None:
     faults = totalsegmentator.faults_of_weights(folder, models, read=True)
     if any(model in models_of("tissue") for model in faults) and not licence:
         raise UsageError(
-            "The tissue model is only handed out for a licence number: give --totalseg-license or set "
+            "The tissue model is only available with a licence number: give --totalseg-license or set "
             f"{totalsegmentator.LICENCE_VARIABLE}. Name the other models to fetch these alone."
         )
     for model, reason in faults.items():

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--gpus",
         type=partial(_number, least=0),
         metavar="N",
-        help="GPUs that it offers to segmentations (default: those it sees)",
+        help="number of GPUs offered to segmentations (default: all it sees)",
     )
     parser.add_argument(
         "--memory-limit", type=_memory, metavar="SIZE", help="such as 16GB (default: of the machine)"

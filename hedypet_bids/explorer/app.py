@@ -299,7 +299,7 @@ def show_patlak(root: Path, changed: float, tables: Tables, people: pd.DataFrame
 def show_participants(study: Study, people: pd.DataFrame) -> None:
     """One scan of a participant: what is known of it, report, projections and slices."""
     if people.empty:
-        st.info("There is no participant in this output.")
+        st.info("This output has no participants.")
         return
     subject = st.selectbox("Participant", list(people["Subject"].unique()), key="participant")
     scans = people[people["Subject"] == subject].set_index("scan")
@@ -317,7 +317,7 @@ def show_participants(study: Study, people: pd.DataFrame) -> None:
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in facts.items()
         )
-        or "Nothing is known of this participant."
+        or "Nothing is known about this participant."
     )
     try:
         outputs = study.outputs(subject, session=row["Session"], tracer=row["Tracer"], run=row["Run"])
@@ -350,7 +350,7 @@ def show_participants(study: Study, people: pd.DataFrame) -> None:
 def show_report(page: Path | None) -> None:
     """The report of a scan: browsers follow no link from here to a file, so it is handed over."""
     if page is None or not page.is_file():
-        st.info("There is no report of this scan.")
+        st.info("This scan has no report.")
         return
     left, right = st.columns([1, 3])
     left.download_button("Save the report", page.read_bytes(), page.name, "text/html", key="report")
@@ -456,11 +456,9 @@ def with_people(rows: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
 def nothing_in(rows: pd.DataFrame) -> bool:
     """Whether there is nothing to draw; says so."""
     if rows.empty:
-        st.info(
-            "Choose at least one region and one erosion, and of what tells scans apart at least one each."
-        )
+        st.info("Choose at least one region and one erosion, and at least one of each choice of scans.")
     elif not np.isfinite(rows["value"].to_numpy(dtype=np.float64, na_value=np.nan)).any():
-        st.info("None of the values is known: look at the column Missing of the table metadata.")
+        st.info("None of the values is known: see the column Missing of the table metadata.")
     else:
         return False
     return True

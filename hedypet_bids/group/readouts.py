@@ -102,7 +102,7 @@ def write_readouts(
     NothingSelectedError
         The output holds no participant, or none of the split.
     TryAgainError
-        A process that reads participants was killed.
+        A process reading participants was killed.
     """
     splits = splits or Splits()
     labels = list(labels_with_outputs(output))
@@ -191,7 +191,7 @@ def _side_by_side(work: Callable[[str], _Read], labels: Sequence[str], nprocs: i
             yield from pool.map(work, labels, chunksize=_PARTICIPANTS_PER_PROCESS)
         except BrokenProcessPool as fault:
             raise TryAgainError(
-                "A process that reads participants was killed, most often for lack of memory. "
+                "A process reading participants was killed, most often for lack of memory. "
                 "Run the same command again with fewer processes (--nprocs)."
             ) from fault
         finally:

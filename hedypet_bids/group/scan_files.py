@@ -12,7 +12,7 @@ from hedypet_bids.group.table_file import TableFile
 from hedypet_bids.io.manifest import Kind, Manifest, ScanEntry, ScanOutputs
 from hedypet_bids.io.store import STAMP_KEY, read_sidecar, what_changed
 
-_MEND = "Run the participant level again; what is missing is made anew."
+_MEND = "Run the participant level again; only what is missing is made again."
 
 
 @dataclass
@@ -68,7 +68,7 @@ class ScanFiles:
         content = read_sidecar(path)
         stamp = content.get(STAMP_KEY)
         if not isinstance(stamp, dict):
-            raise BadDataError(f"{names.sidecar_of(path)} is not a whole sidecar of hedypet. {_MEND}")
+            raise BadDataError(f"{names.sidecar_of(path)} is not a complete sidecar of hedypet. {_MEND}")
         self.versions.add(str(stamp.get("Version")))
         return content
 
@@ -100,7 +100,9 @@ class ScanFiles:
     def _check_there(self, path: Path) -> None:
         for file in (path, names.sidecar_of(path)):
             if not file.is_file():
-                raise BadDataError(f"{names.manifest(self.label)} lists {file}, which is gone. {_MEND}")
+                raise BadDataError(
+                    f"{names.manifest(self.label)} lists {file}, which no longer exists. {_MEND}"
+                )
         changed = what_changed(path, read_sidecar(path))
         if changed:
             raise BadDataError(f"{path.parent}: {changed}. {_MEND}")

@@ -200,7 +200,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
 
 def _existing_dataset(root: Path) -> Path:
     if not root.is_dir():
-        raise MissingInputError(f"The BIDS dataset {root} does not exist or is no folder.")
+        raise MissingInputError(f"The BIDS dataset {root} does not exist or is not a folder.")
     description = root / "dataset_description.json"
     try:
         is_dataset = description.is_file()
@@ -210,7 +210,7 @@ def _existing_dataset(root: Path) -> Path:
         ) from fault
     if not is_dataset:
         raise MissingInputError(
-            f"{root} holds no dataset_description.json, so it is no BIDS dataset. "
+            f"{root} holds no dataset_description.json, so it is not a BIDS dataset. "
             "Give the top folder of the dataset (the one that holds the sub-* folders)."
         )
     read_json(description)
@@ -240,6 +240,6 @@ def _selected_labels(root: Path, wanted: Collection[str], excluded: Collection[s
     left = tuple(label for label in present if (not wanted or label in wanted) and label not in excluded)
     if not left:
         raise NothingSelectedError(
-            f"--exclude-participant-label leaves no participant of {root} to process. Name fewer."
+            f"--exclude-participant-label leaves no participant in {root} to process. Exclude fewer."
         )
     return left

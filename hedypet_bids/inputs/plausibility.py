@@ -66,7 +66,7 @@ def not_hounsfield(path: Path) -> str:
     if low <= _AIR_HU and high <= _HIGHEST_HU:
         return ""
     return (
-        f"{path} begins with values from {low:g} to {high:g}; in Hounsfield units there would be air (below "
+        f"{path} starts with values from {low:g} to {high:g}; in Hounsfield units there would be air (below "
         f"{_AIR_HU:g}) and nothing above {_HIGHEST_HU:g}. Rescale the CT with its DICOM's RescaleSlope and "
         "RescaleIntercept."
     )

@@ -47,7 +47,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise BadDataError(f"{path} cannot be indexed, as it cannot be read as JSON: {fault}.") from fault
     except RecursionError:
         raise BadDataError(
-            f"{path} cannot be read as JSON: it is nested too deep. Restore the file."
+            f"{path} cannot be read as JSON: it is nested too deeply. Restore the file."
         ) from None
     if not isinstance(content, dict):
         raise BadDataError(f"{path} must hold a JSON object; found a {type(content).__name__}.")

@@ -343,7 +343,7 @@ def _check_end(file: IO[bytes], path: Path) -> None:
     while got := len(file.read(READ_BUFFER_BYTES)):
         surplus += got
         if surplus > _MOST_PADDING_BYTES:
-            raise _corrupt(path, "it goes on after the last voxel that its header declares")
+            raise _corrupt(path, "it continues after the last voxel that its header declares")
 
 
 def _corrupt(path: Path, what: str) -> BadDataError:
@@ -378,7 +378,7 @@ def _nifti_header(path: Path) -> Any:
             content = file.read(_LONGEST_HEADER_BYTES)
         kinds = [k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(content)]
         if not kinds:
-            raise HeaderDataError(f"it begins with none of the headers ({len(content)} bytes read)")
+            raise HeaderDataError(f"it starts with none of the headers ({len(content)} bytes read)")
         header = kinds[0](content[: kinds[0].sizeof_hdr], check=False)
         header.check_fix(_UNHEARD)
     except FileNotFoundError:

@@ -265,7 +265,7 @@ class Writer:
             if not path.is_file():
                 raise OutputError(
                     f"{path} disappeared while {self.stamp.step} ran. Was the output folder moved or "
-                    "removed? Run the same command again; what is missing is made anew."
+                    "removed? Run the same command again; only what is missing is made again."
                 )
             written = {file.name: _output_state(file) for file in (path, *beside)}
         stamp = {
@@ -287,7 +287,7 @@ def what_changed(path: Path, sidecar: Mapping[str, Any]) -> str:
     """
     written = sidecar.get(STAMP_KEY, {}).get("Written", {})
     if not written:
-        return f"{path.name} was made by a hedypet that kept no checksums"
+        return f"{path.name} was made by a version of hedypet that kept no checksums"
     for name, state in written.items():
         if name == _CONTENT:
             own = {key: value for key, value in sidecar.items() if key != STAMP_KEY}

@@ -42,7 +42,7 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
         1.0,
         "1",
         "activity in the field of view over injected activity",
-        "check dose and its units, weight of the syringe's rest, decay correction, and the field of view",
+        "check dose and its units, the activity left in the syringe, decay correction, and the field of view",
     ),
     # The same participants: 0.98 to 1.03 in spleen, liver, pancreas, brain and heart.
     "static_over_dynamic": NormalRange(
@@ -59,21 +59,21 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
         1.0,
         "mm",
         "largest displacement of the body from the reference frame",
-        "look for motion between the frames",
+        "check for motion between the frames",
     ),
     "body_centroid_shift_mm": NormalRange(
         0.0,
         3.0,
         "mm",
         "largest displacement of the body's centroid from the reference frame",
-        "look for motion between the frames",
+        "check for motion between the frames",
     ),
     "body_ncc": NormalRange(
         0.9,
         1.0,
         "1",
         "lowest correlation of a frame with the reference frame inside the body",
-        "look for motion between the frames",
+        "check for motion between the frames",
     ),
     "negative_fraction": NormalRange(
         0.0,
@@ -98,17 +98,25 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
     ),
     # The same participants: brain 1132 to 1617, liver 1044 to 2120, aorta 115 to 435 mL.
     "brain_volume_ml": NormalRange(
-        900.0, 1900.0, "mL", "volume of the brain", "look whether the brain is in the CT and segmented as one"
+        900.0,
+        1900.0,
+        "mL",
+        "volume of the brain",
+        "check that the CT covers the brain and that it is segmented as one piece",
     ),
     "liver_volume_ml": NormalRange(
-        700.0, 3000.0, "mL", "volume of the liver", "look whether the liver is in the CT and segmented as one"
+        700.0,
+        3000.0,
+        "mL",
+        "volume of the liver",
+        "check that the CT covers the liver and that it is segmented as one piece",
     ),
     "aorta_volume_ml": NormalRange(
         80.0,
         700.0,
         "mL",
         "volume of the aorta",
-        "look whether the aorta is whole: the input functions need it",
+        "check that the aorta is complete: the input functions need it",
     ),
     "spleen_left_of_liver_mm": NormalRange(
         50.0,
@@ -129,7 +137,7 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
     ),
     # SynthSeg's authors reject below 0.65 (Billot et al., PNAS 2023;120(9):e2216399120).
     "synthseg_lowest_score": NormalRange(
-        0.65, 1.0, "1", "lowest of SynthSeg's own quality scores", "look at the segmentation of the brain"
+        0.65, 1.0, "1", "lowest of SynthSeg's own quality scores", "check the segmentation of the brain"
     ),
     "not_finite_voxels": NormalRange(
         0.0,

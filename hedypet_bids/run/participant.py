@@ -138,7 +138,7 @@ def _check_still_there(log_folder: Path) -> None:
     if not (log_folder / "settings.toml").is_file():
         raise OutputError(
             f"{log_folder} disappeared during the run. Was the output folder moved or removed? Run the same "
-            "command again; what is missing is made anew."
+            "command again; only what is missing is made again."
         )
 
 

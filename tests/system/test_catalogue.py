@@ -819,7 +819,7 @@ def test_folders_above_the_dataset_may_be_called_anything(
         (without("dataset_description.json"), ["{bids}", "{out}"], 66, "no dataset_description.json"),
         (without("sub-*"), ["{bids}", "{out}"], 18, "no sub-* folder"),
         (without(), ["{bids}/nothing", "{out}"], 66, "does not exist"),
-        (without(), ["{bids}/participants.tsv", "{out}"], 66, "is no folder"),
+        (without(), ["{bids}/participants.tsv", "{out}"], 66, "is not a folder"),
         (without(), ["{bids}", "{bids}"], 2, "output"),
         (without(), ["{bids}", "{bids}/sub-001/out"], 2, "output"),
         (without(), ["{bids}", "{bids}/../filter.json"], 73, "cannot be made"),

@@ -188,7 +188,7 @@ def test_the_plan_tells_of_every_input_and_all_that_is_wrong(bids: Path, tmp_pat
         r"dynamic PET +converted +the image is in kBq/mL; it was converted to Bq/mL",
         r"dynamic PET +problem +the injected activity is unknown",
         r"images +problem +.*FrameDuration has 2 entries, the image 1 frames",
-        r"CT +problem +.*begins with values from 0 to .*RescaleIntercept",
+        r"CT +problem +.*starts with values from 0 to .*RescaleIntercept",
         r"head MR +ok +.*MPRAGE",
         r"seg total +ok +.*seg-total_dseg",
         r"person +problem +weight is unknown \(no SUV\): add a column weight to participants.tsv",

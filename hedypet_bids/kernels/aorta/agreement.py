@@ -104,7 +104,8 @@ def unordered(delays_s: Mapping[int, float]) -> tuple[str, ...]:
     """A sentence for each segment that the bolus reaches clearly before the segment upstream of it."""
     known = [(label, delay) for label, delay in sorted(delays_s.items()) if np.isfinite(delay)]
     return tuple(
-        f"The bolus is in the {SEGMENT_NAMES[b]} aorta {before - after:.1f} s before the {SEGMENT_NAMES[a]}."
+        f"The bolus reaches the {SEGMENT_NAMES[b]} aorta {before - after:.1f} s "
+        f"before the {SEGMENT_NAMES[a]}."
         for (a, before), (b, after) in pairwise(known)
         if after < before - _BACKWARD_TOLERANCE_S
     )

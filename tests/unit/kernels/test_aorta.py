@@ -464,7 +464,7 @@ def test_unusual_measures_are_named() -> None:
     assert "median_radius_mm is 15.00; normal is 8.7 to 13" in flags[0]
     assert "delay_s could not be measured" in flags[1]
     assert unordered({1: 0.0, 2: 3.0, 3: 1.0, 4: 4.0}) == (
-        "The bolus is in the upper descending aorta 2.0 s before the top.",
+        "The bolus reaches the upper descending aorta 2.0 s before the top.",
     )
 
 
