@@ -45,7 +45,7 @@ def test_participants_table_rows_are_found_with_and_without_prefix(tmp_path: Pat
 @pytest.mark.parametrize(
     ("edit", "error", "words"),
     [
-        (lambda root: (root / "dataset_description.json").unlink(), MissingInputError, "no BIDS dataset"),
+        (lambda root: (root / "dataset_description.json").unlink(), MissingInputError, "not a BIDS dataset"),
         (lambda root: (root / "participants.tsv").write_text("id\n1\n"), BadDataError, "participant_id"),
         (lambda root: (root / "participants.tsv").write_bytes(b"\xff\xfe\x00"), BadDataError, "as a table"),
         (lambda root: (root / "participants.json").write_text("[1]"), BadDataError, "JSON object"),
