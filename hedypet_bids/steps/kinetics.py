@@ -66,14 +66,15 @@ class FitModel(Step):
         for key, path in self._curves().items():
             frames, curves = read_curves(read_table(path))
             fits = self.model.fit(curves, np.array([b.mean for b in bloods]), frames, settings)
+            table = kinetics_table(fits, task(key[0]).table, inputs)
             writer.table(
                 names.kinetics(dynamic, *key, self.model.name),
-                kinetics_table(fits, task(key[0]).table, inputs),
+                table,
                 sources=[path, *paths],
                 Description=f"{self.model.title}: fits, a row per region, input function and window",
                 ErosionIterations=key[1],
                 **self.model.sidecar(settings),
-                **columns_of(self.model),
+                **{name: column for name, column in columns_of(self.model).items() if name in table},
             )
 
     def _curves(self) -> dict[RegionKey, Path]:
