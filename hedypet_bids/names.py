@@ -303,7 +303,7 @@ def parametric_map(dynamic: Source, model: str, measure: str) -> str:
     return _name(dynamic, "pet", "mimap", ".nii.gz", {"model": model, "meas": measure})
 
 
-def frame_quality(dynamic: Source) -> str:
+def frame_quality_table(dynamic: Source) -> str:
     """Motion and odd voxels of the late frames of a dynamic image."""
     return _name(dynamic, "pet", "qc", ".tsv", {"desc": "frames"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from hedypet_bids.group.readouts import GroupTables, write_readouts
 from hedypet_bids.group.splits import Splits
@@ -24,10 +24,8 @@ from hedypet_bids.steps.report import ReportParticipant, ReportScan
 from hedypet_bids.steps.resample import Resample
 from hedypet_bids.steps.segment import MergeParcels, SegmentCt, SegmentParcels
 from hedypet_bids.steps.static import Static
-from hedypet_bids.steps.step import Step
+from hedypet_bids.steps.step import StepT
 from hedypet_bids.steps.tacs import MeasureCurves
-
-StepT = TypeVar("StepT", bound=Step)
 
 
 class Do(Protocol):

@@ -21,7 +21,7 @@ from hedypet_bids.kernels.quality import NORMAL_RANGES
 from hedypet_bids.labels import ALL_TASKS
 from hedypet_bids.report.references import known_references
 from hedypet_bids.settings import Settings, allowed, plain
-from hedypet_bids.tools.totalsegmentator import LICENSED_TASKS, MODELS, TASKS, models_of
+from hedypet_bids.tools.totalsegmentator import LICENSED_TASKS, MODELS, TASK_NAMES, models_of_task
 from hedypet_bids.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,11 +172,13 @@ def models() -> str:
     """TotalSegmentator's models, what they are for, and their licence."""
     rows = []
     for model in MODELS:
-        uses = [f"`{task}`" for task in TASKS if model in models_of(task)]
+        uses = [f"`{task}`" for task in TASK_NAMES if model in models_of_task(task)]
         uses += [
-            f"`{t}` with `--totalseg-fast`" for t in ("total", "body") if model in models_of(t, fast=True)
+            f"`{t}` with `--totalseg-fast`"
+            for t in ("total", "body")
+            if model in models_of_task(t, fast=True)
         ]
-        licensed = any(model in models_of(task) for task in LICENSED_TASKS)
+        licensed = any(model in models_of_task(task) for task in LICENSED_TASKS)
         licence = "licence number needed" if licensed else "Apache-2.0"
         rows.append(
             (str(model.number), ", ".join(uses) or "`--totalseg-roi-subset`", licence, f"`{model.folder}`")

@@ -112,12 +112,12 @@ def settings_of(options: Options) -> Settings:
     UsageError
         A name or value is not allowed; a line for each.
     """
-    from hedypet_bids.kernels.kinetics import models_of
+    from hedypet_bids.kernels.kinetics import kinetic_models
     from hedypet_bids.settings import Settings
 
     settings = Settings.from_toml(options.settings_file) if options.settings_file else Settings()
     settings = settings.with_values(options.values)
-    models_of(settings)
+    kinetic_models(settings)
     return settings
 
 

@@ -478,10 +478,10 @@ def download(rows: pd.DataFrame, name: str) -> None:
     st.download_button("Save these numbers (TSV)", text, f"{name.replace(' ', '-')}.tsv", key=f"{name} tsv")
 
 
-def run(arguments: Sequence[str]) -> None:
+def run_explorer(arguments: Sequence[str]) -> None:
     """Start the page for a command line."""
     main(Path(arguments[0]))
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    run_explorer(sys.argv[1:])

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from hedypet_bids.explorer.bands import Band, mean_and_half_width
-from hedypet_bids.explorer.tables import ACTIVITY, REGION, SCAN_AXES, wide
+from hedypet_bids.explorer.tables import ACTIVITY, CURVE_REGION, SCAN_AXES, wide
 from hedypet_bids.figures.palette import COLOURS
 
 EARLY_MIN = 3.0
@@ -40,7 +40,7 @@ def value_axis(uptake: str) -> Axis:
 
 def counted(rows: pd.DataFrame, colour_by: str) -> str:
     """What the n of a mean counts: ``participants``, or ``scans`` where one curve has several of one."""
-    curve = list(REGION) if colour_by == "region" else [*REGION, colour_by]
+    curve = list(CURVE_REGION) if colour_by == "region" else [*CURVE_REGION, colour_by]
     several = rows.groupby([*curve, "Subject"])["scan"].nunique().gt(1).any()
     return "scans" if several else "participants"
 
@@ -164,7 +164,7 @@ def sessions_figure(rows: pd.DataFrame, *, axis: Axis) -> go.Figure:
     ``rows`` has Subject, Session, Tracer, Run, Reconstruction, scan, Label Name, Erosion Iterations, value.
     """
     figure = go.Figure()
-    for position, (region, part) in enumerate(rows.groupby(list(REGION), sort=True)):
+    for position, (region, part) in enumerate(rows.groupby(list(CURVE_REGION), sort=True)):
         lines = [line.sort_values("Session") for _, line in part.groupby(["Subject", *SCAN_AXES[1:]])]
         # One trace a region, in which an empty point ends each line.
         x, y, scan = (
@@ -227,7 +227,7 @@ def windows_figure(
 
 def _groups(rows: pd.DataFrame, colour_by: str) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
     """Colour, line style, name and rows of every curve: where groups have colours, regions have dashes."""
-    regions = list(rows.groupby(list(REGION), sort=True))
+    regions = list(rows.groupby(list(CURVE_REGION), sort=True))
     for at, (region, part) in enumerate(regions):
         name = _region_name(*region)
         if colour_by == "region":
@@ -240,7 +240,7 @@ def _groups(rows: pd.DataFrame, colour_by: str) -> Iterator[tuple[dict[str, Any]
 
 def _sorted_groups(rows: pd.DataFrame, colour_by: str) -> list[tuple[Any, pd.DataFrame]]:
     if colour_by == "region":
-        return [(_region_name(*region), part) for region, part in rows.groupby(list(REGION), sort=True)]
+        return [(_region_name(*region), part) for region, part in rows.groupby(list(CURVE_REGION), sort=True)]
     return list(rows.groupby(colour_by, sort=True))
 
 

@@ -21,9 +21,9 @@ UPTAKES = (*NORMALISATIONS, ACTIVITY)
 SCAN_AXES = ("Session", "Tracer", "Run", "Reconstruction")
 """Columns that tell the rows of one participant's region apart; each is shown where it varies."""
 
-REGION = ("Label Name", "Erosion Iterations")
+CURVE_REGION = ("Label Name", "Erosion Iterations")
 _PET_MEAN, _MIDDLE = "PET Mean [Bq/mL]", "Frame Time Middle [s]"
-_ROWS = ("Subject", *SCAN_AXES, "Task", *REGION)
+_ROWS = ("Subject", *SCAN_AXES, "Task", *CURVE_REGION)
 _METADATA = (
     *SCAN_COLUMNS,
     "Demographic Group [Sex,Age]",
@@ -92,7 +92,7 @@ class Tables:
 
     def regions(self, table: str) -> pd.DataFrame:
         """Task, Label Name, Erosion Iterations and scan of every region of a table; no participants."""
-        columns = ["Task", *REGION, *SCAN_AXES]
+        columns = ["Task", *CURVE_REGION, *SCAN_AXES]
         if not self.has(table):
             return pd.DataFrame(columns=columns)
         return _filled(self.study.distinct(table, columns), SCAN_AXES)

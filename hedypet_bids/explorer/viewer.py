@@ -22,7 +22,7 @@ from hedypet_bids.labels import color, label_table
 from hedypet_bids.model import Grid
 
 # What a browser holds and sends quickly: about 2 MB gzipped.
-MOST_VOXELS = 3_000_000
+MOST_SHOWN_VOXELS = 3_000_000
 HEIGHT_PX = 760
 Bytes = NDArray[np.uint8]
 
@@ -74,7 +74,7 @@ def read_slices(images: dict[str, Path], suv_constant: float) -> Slices:
         raise HedypetError("This scan has no image in the static PET's space.")
     if any(not grids[0].matches(grid) for grid in grids):
         raise HedypetError("The images of this scan are on different grids; run the participant again.")
-    step = int(np.ceil((grids[0].n_voxels / MOST_VOXELS) ** (1 / 3)))
+    step = int(np.ceil((grids[0].n_voxels / MOST_SHOWN_VOXELS) ** (1 / 3)))
     thin: dict[str, NDArray[Any]] = {}
     for part, (data, grid) in read.items():
         turned, sizes = _to_ras(data, grid)

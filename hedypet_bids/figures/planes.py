@@ -48,7 +48,7 @@ class View:
         """``sagittal``, ``coronal`` or ``axial``."""
         return VIEW_NAMES[self.along]
 
-    def cropped(self, box: Box) -> View:
+    def cropped(self, box: ShownBox) -> View:
         """The part inside a box."""
         across, up = (axis for axis in range(3) if axis != self.along)
         values = self.values[box.low[across] : box.high[across], box.low[up] : box.high[up]]
@@ -56,14 +56,14 @@ class View:
 
 
 @dataclass(frozen=True)
-class Box:
+class ShownBox:
     """A part of a grid: first index inside and first index beyond, along the world axes."""
 
     low: Voxel
     high: Voxel
 
     @classmethod
-    def around(cls, marginals: Sequence[NDArray[np.int64]], margins: Sequence[int]) -> Box:
+    def around(cls, marginals: Sequence[NDArray[np.int64]], margins: Sequence[int]) -> ShownBox:
         """The smallest box with all that is counted along each axis and a margin; all if that is nothing."""
         low, high = [], []
         for counts, margin in zip(marginals, margins, strict=True):

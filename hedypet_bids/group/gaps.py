@@ -9,7 +9,7 @@ from typing import Literal
 from hedypet_bids import names
 from hedypet_bids.group.dictionary import kinetic_quantity
 from hedypet_bids.io.manifest import Manifest, ScanEntry, ScanOutputs, StepRecord
-from hedypet_bids.kernels.kinetics import models_of
+from hedypet_bids.kernels.kinetics import kinetic_models
 from hedypet_bids.labels import SEGMENTATION_TASKS, VOI_TASKS, WHOLE_IMAGE_TASK
 from hedypet_bids.names import ScanName
 from hedypet_bids.settings import Settings
@@ -97,7 +97,7 @@ def _parts(outputs: ScanOutputs, settings: Settings) -> Iterator[tuple[str, str,
     yield "static means", "means", bool(outputs.of("means"))
     yield "curves", "tacs", WHOLE_IMAGE_TASK.name in curves
     yield "input functions", "input_functions", bool(outputs.of("blood")) and bool(curves & vois)
-    for model in models_of(settings):
+    for model in kinetic_models(settings):
         fits = bool(outputs.of("kinetics", model.name))
         yield kinetic_quantity(model.name, model.parameters[0].name), f"kinetics {model.name}", fits
     for task in SEGMENTATION_TASKS:

@@ -28,11 +28,11 @@ from hedypet_bids.settings import Settings
 
 _INPUT_FUNCTION = "Input Function Identifier"
 _REGION = ("Task", "Label Name", "Erosion Iterations")
-Values = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, order=True)
-class Region:
+class PageRegion:
     """A region as the readout tables name it."""
 
     task: str
@@ -155,15 +155,15 @@ class RegionTable:
     """A value a scan of each region and column, NaN where there is none."""
 
     scans: Sequence[PageScan]
-    _values: dict[tuple[Region, str], Values] = field(default_factory=dict)
+    _values: dict[tuple[PageRegion, str], Float32Array] = field(default_factory=dict)
 
     @property
-    def regions(self) -> list[Region]:
+    def regions(self) -> list[PageRegion]:
         """Regions that someone has: with an uptake or a kinetic parameter, or a volume that is not 0."""
         found = {r for (r, column), v in self._values.items() if np.isfinite(v).any() and _shows(column, v)}
         return sorted(found)
 
-    def of(self, region: Region, column: str) -> Values:
+    def of(self, region: PageRegion, column: str) -> Float32Array:
         """The values of all scans."""
         return self._values.get((region, column), self._nothing())
 
@@ -192,7 +192,7 @@ class RegionTable:
                 kept = self._values.setdefault((region, column), self._nothing())
                 kept[member[at]] = np.where(np.isfinite(kept[member[at]]), kept[member[at]], values[at])
 
-    def _nothing(self) -> Values:
+    def _nothing(self) -> Float32Array:
         return np.full(len(self.scans), np.nan, dtype=np.float32)
 
 
@@ -314,7 +314,7 @@ def _pieces(output: Path, table: str, columns: Sequence[str], chosen: Any) -> It
     )
 
 
-def _regions_of(rows: pa.RecordBatch) -> tuple[list[Region], NDArray[np.intp]]:
+def _regions_of(rows: pa.RecordBatch) -> tuple[list[PageRegion], NDArray[np.intp]]:
     """The regions of some rows, and the position among them of each row's."""
     task, name = (rows.column(key).dictionary_encode() for key in _REGION[:2])
     erosion = rows.column(_REGION[2]).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -325,11 +325,11 @@ def _regions_of(rows: pa.RecordBatch) -> tuple[list[Region], NDArray[np.intp]]:
     codes, which = np.unique(code, return_inverse=True)
     tasks, labels = task.dictionary.to_pylist(), name.dictionary.to_pylist()
     regions = [
-        Region(tasks[c // n_erosions // n_names], labels[c // n_erosions % n_names], int(c % n_erosions))
+        PageRegion(tasks[c // n_erosions // n_names], labels[c // n_erosions % n_names], int(c % n_erosions))
         for c in codes.tolist()
     ]
     return regions, which
 
 
-def _shows(column: str, values: Values) -> bool:
+def _shows(column: str, values: Float32Array) -> bool:
     return column != VOLUME or bool((values > 0).any())

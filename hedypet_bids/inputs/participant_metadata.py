@@ -105,7 +105,7 @@ def read_participant(
     )
 
 
-def number(value: object) -> float:
+def as_number(value: object) -> float:
     """A finite number from JSON or a table cell; NaN for anything else, ``n/a`` included."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
@@ -165,7 +165,7 @@ def _height(text: str, name: str, entry: Any) -> tuple[float | None, str]:
     units = _units(name, entry)
     if units:
         return _quantity(text, _M, units)
-    if number(text) > _TALLEST_M:
+    if as_number(text) > _TALLEST_M:
         value, note = _quantity(text, _M, "cm")
         return value, note or "no units are given; taken as cm"
     return _quantity(text, _M, "m")
@@ -176,7 +176,7 @@ def _units(name: str, entry: Any) -> str:
 
 
 def _quantity(text: str, factors: Mapping[str, float], units: str) -> tuple[float | None, str]:
-    value = number(text)
+    value = as_number(text)
     if math.isnan(value):
         return None, "not a number"
     if units not in factors:
@@ -200,9 +200,9 @@ def _age(text: str, _name: str, _entry: Any) -> tuple[float | None, str]:
     dicom = re.fullmatch(r"(\d{1,3})([YMWD])", text)
     if dicom:
         return float(dicom[1]) * _YEARS[dicom[2]], ""
-    if text.endswith("+") and not math.isnan(number(text[:-1])):
+    if text.endswith("+") and not math.isnan(as_number(text[:-1])):
         return None, "a lower limit, so the age itself is unknown"
-    value = number(text)
+    value = as_number(text)
     return (None, "not a number") if math.isnan(value) else (value, "")
 
 

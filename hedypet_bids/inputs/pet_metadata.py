@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.inputs.participant_metadata import number
+from hedypet_bids.inputs.participant_metadata import as_number
 from hedypet_bids.model import FrameTimes, PetMetadata
 
 # Half-lives in s as given by the National Nuclear Data Center (NuDat); the first four are also those of
@@ -146,7 +146,7 @@ def decay_correction(frames: FrameTimes, *, half_life_s: float) -> NDArray[np.fl
 
 
 def _required_number(sidecar: Mapping[str, Any], key: str, where: str) -> float:
-    value = number(sidecar.get(key))
+    value = as_number(sidecar.get(key))
     if math.isnan(value):
         raise BadDataError(
             f"{where}: {key} must be a number of seconds relative to TimeZero; "
@@ -190,7 +190,7 @@ def _frames(sidecar: Mapping[str, Any], injection_s: float, n_frames: int, where
 def _numbers(sidecar: Mapping[str, Any], key: str, n_frames: int, where: str) -> NDArray[np.float64]:
     content = sidecar.get(key)
     values = content if isinstance(content, list) else [content]
-    found = np.array([number(value) for value in values], dtype=np.float64)
+    found = np.array([as_number(value) for value in values], dtype=np.float64)
     if np.isnan(found).any():
         raise BadDataError(
             f"{where}: {key} must be a list of seconds, one per frame; found {_shown(sidecar, key)}."
@@ -231,7 +231,7 @@ def _scan_start(
 ) -> float:
     """Start of the scan in s from injection; noted when the first frame stands for it."""
     first_s = float(frames.start_s[0])
-    scan_start_s = number(sidecar.get("ScanStart")) - injection_s
+    scan_start_s = as_number(sidecar.get("ScanStart")) - injection_s
     if math.isnan(scan_start_s):
         notes.append(f"ScanStart is missing; the first frame's start, {first_s:g} s after injection, is used")
         return first_s
@@ -257,7 +257,7 @@ def _decay_reference(
     sidecar: Mapping[str, Any], injection_s: float, scan_start_s: float, where: str, notes: list[str]
 ) -> float:
     """The time that a decay-corrected image is corrected to, s from injection."""
-    reference_s = number(sidecar.get("ImageDecayCorrectionTime")) - injection_s
+    reference_s = as_number(sidecar.get("ImageDecayCorrectionTime")) - injection_s
     if not math.isnan(reference_s):
         return reference_s
     if abs(scan_start_s) <= _SAME_TIME_S:
@@ -290,7 +290,7 @@ def _decay_factors(
 
 def _dose(sidecar: Mapping[str, Any]) -> tuple[float, str]:
     """Injected activity in Bq, or NaN and the reason."""
-    amount = number(sidecar.get("InjectedRadioactivity"))
+    amount = as_number(sidecar.get("InjectedRadioactivity"))
     units = str(sidecar.get("InjectedRadioactivityUnits", "")).strip()
     if math.isnan(amount):
         found = _shown(sidecar, "InjectedRadioactivity")
@@ -329,7 +329,7 @@ def _stated_factors(
     stated = sidecar.get("DecayCorrectionFactor")
     if math.isnan(half_life_s) or math.isnan(reference_s) or not isinstance(stated, list):
         return
-    factors = np.array([number(value) for value in stated])
+    factors = np.array([as_number(value) for value in stated])
     if factors.shape != (len(frames),) or np.isnan(factors).any():
         return
     expected = decay_correction(frames, half_life_s=half_life_s) * 2.0 ** (-reference_s / half_life_s)
@@ -361,7 +361,7 @@ def _what_to_check(factors: NDArray[np.float64], frames: FrameTimes, half_life_s
 def _other_notes(sidecar: Mapping[str, Any]) -> Iterator[str]:
     scaling = sidecar.get("ScaleFactor")
     factors = scaling if isinstance(scaling, list) else [] if scaling is None else [scaling]
-    if any(number(factor) != 1.0 for factor in factors):
+    if any(as_number(factor) != 1.0 for factor in factors):
         yield "ScaleFactor in the sidecar is not applied; the scaling in the image's header is"
     mode = str(sidecar.get("ModeOfAdministration", "")).strip().lower()
     if "infusion" in mode:

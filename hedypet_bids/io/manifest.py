@@ -20,7 +20,7 @@ from hedypet_bids.io.atomic import write_text
 from hedypet_bids.names import ScanName
 from hedypet_bids.version import __version__
 
-State = Literal["ran", "done", "skipped", "failed", "to run"]
+StepState = Literal["ran", "done", "skipped", "failed", "to run"]
 
 Kind = tuple[str | int, ...]
 """What an output is: ``("mean", "total", 0)`` are the curves of the task total without erosion."""
@@ -54,7 +54,7 @@ class StepRecord:
     """
 
     step: str
-    state: State
+    state: StepState
     reason: str = ""
     seconds: float = 0.0
     peak_mb: float = 0.0

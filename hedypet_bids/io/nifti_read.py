@@ -125,7 +125,7 @@ class FrameReader:
         with _ReadingThread(self, start, stop, self._read_ahead, n_voxels) as thread:
             for index in range(start, stop):
                 for position in range(0, self.grid.n_voxels, n_voxels):
-                    stop_wish.check()
+                    stop_wish.raise_if_asked()
                     buffer = thread.next()
                     size = min(n_voxels, self.grid.n_voxels - position) * self.dtype.itemsize
                     yield index, position, self._decode(buffer[:size], int16=int16)

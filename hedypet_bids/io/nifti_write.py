@@ -92,7 +92,7 @@ def write_nifti(
         file.write(header)
         for piece in chain([first], pieces):
             for chunk in _chunks(piece, kind, chunk_bytes):
-                stop.check()
+                stop.raise_if_asked()
                 file.write(chunk.data)
 
 

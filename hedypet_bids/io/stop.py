@@ -19,7 +19,7 @@ def withdraw() -> None:
     _wanted.clear()
 
 
-def check() -> None:
+def raise_if_asked() -> None:
     """Raise StoppedBySignal where the end was asked for."""
     if _wanted.is_set():
         raise StoppedBySignal

@@ -148,7 +148,7 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
     ),
 }
 
-State = Literal["normal", "outside", "unknown"]
+CheckState = Literal["normal", "outside", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class QualityCheck:
     high: float
     units: str
     meaning: str
-    state: State
+    state: CheckState
     text: str
 
 
@@ -219,10 +219,10 @@ class FrameQuality:
     centroid_shift_mm: float
 
 
-def check(name: str, value: float) -> QualityCheck:
+def quality_check(name: str, value: float) -> QualityCheck:
     """A number judged by the normal range of that name in ``NORMAL_RANGES``."""
     normal = NORMAL_RANGES[name]
-    state: State = "unknown"
+    state: CheckState = "unknown"
     text = f"{normal.meaning}: unknown"
     if math.isfinite(value):
         state = "normal" if normal.low <= value <= normal.high else "outside"
@@ -358,9 +358,11 @@ def drift_checks(
     centroid_shifts = [q.centroid_shift_mm for q in late]
     correlations = [q.ncc for q in late]
     return (
-        check("body_shift_mm", max(filter(math.isfinite, shifts), default=math.nan)),
-        check("body_centroid_shift_mm", max(filter(math.isfinite, centroid_shifts), default=math.nan)),
-        check("body_ncc", min(filter(math.isfinite, correlations), default=math.nan)),
+        quality_check("body_shift_mm", max(filter(math.isfinite, shifts), default=math.nan)),
+        quality_check(
+            "body_centroid_shift_mm", max(filter(math.isfinite, centroid_shifts), default=math.nan)
+        ),
+        quality_check("body_ncc", min(filter(math.isfinite, correlations), default=math.nan)),
     )
 
 

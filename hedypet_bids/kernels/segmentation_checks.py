@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hedypet_bids.kernels.quality import QualityCheck, check
+from hedypet_bids.kernels.quality import QualityCheck, quality_check
 from hedypet_bids.labels import LabelTable
 from hedypet_bids.model import Grid, IntArray
 
@@ -34,15 +34,15 @@ def segmentation_checks(
     """
     counts = np.bincount(labels.ravel(order="K"), minlength=max(table.indices) + 1)
     checks = [
-        check(f"{organ}_volume_ml", float(counts[table.index_of(organ)]) * grid.voxel_volume_ml)
+        quality_check(f"{organ}_volume_ml", float(counts[table.index_of(organ)]) * grid.voxel_volume_ml)
         for organ in SIZED_ORGANS
         if organ in table.names
     ]
     if _ON_THE_LEFT in table.names:
-        checks.append(check("spleen_left_of_liver_mm", _left_of(labels, grid, table)))
-        checks.append(check("organs_cut", float(len(cut_regions(labels, grid, table)))))
+        checks.append(quality_check("spleen_left_of_liver_mm", _left_of(labels, grid, table)))
+        checks.append(quality_check("organs_cut", float(len(cut_regions(labels, grid, table)))))
     if hu is not None:
-        checks.append(check("labels_outside_body", _part_outside(labels, hu, _long_axis(grid))))
+        checks.append(quality_check("labels_outside_body", _part_outside(labels, hu, _long_axis(grid))))
     return checks
 
 

@@ -17,11 +17,11 @@ from hedypet_bids.phantom.grids import (
     SIZES,
     PhantomSize,
     body_grid,
-    head_grid,
     in_ct_world,
     mr_body_grid,
     mr_head_grid,
     projected,
+    t1w_grid,
 )
 from hedypet_bids.phantom.kinetics import hedypet_frames
 from hedypet_bids.phantom.nifti import write_slabs
@@ -245,7 +245,7 @@ class _Writer:
             static = ("acstatPSF", "acstatOSEM") if self.extra_statics else ("acstatPSF",)
             self._write_pet(visit, static, body_grid(self.size.static, self.person))
             if self.extra_statics:
-                head = head_grid(self.size.static, visit.participant)
+                head = t1w_grid(self.size.static, visit.participant)
                 self._write_pet(visit, ("acstatOSEMhead",), head)
         if "dynamic" not in lacking:
             self._write_pet(visit, ("acdynPSF",), body_grid(self.size.dynamic, self.person), dynamic=True)

@@ -100,7 +100,7 @@ def body_grid(voxels: Voxels, participant: PhantomParticipant) -> Grid:
     return _oriented(voxels, centre, participant.orientation)
 
 
-def head_grid(voxels: Voxels, participant: PhantomParticipant) -> Grid:
+def t1w_grid(voxels: Voxels, participant: PhantomParticipant) -> Grid:
     """A grid around the head in the world of CT and PET, with half the voxel size of ``voxels``."""
     size = np.array(voxels.size_mm) / 2
     x, y, z = np.ceil(np.array(_HEAD_BOX_MM) / size).astype(int).tolist()

@@ -44,8 +44,8 @@ def write_dataset_files(
             "GeneratedBy": [{"Name": "hedypet-phantom"}],
         },
     )
-    write_text(out / "README", _readme(people[0][1]))
-    write_text(out / ".bidsignore", "**/ct\n")
+    write_file(out / "README", _readme(people[0][1]))
+    write_file(out / ".bidsignore", "**/ct\n")
     rows = [(f"sub-{p.label}", p.sex, p.age, p.weight_kg, p.height_m, p.demographic_group) for p, _ in people]
     _write_table(out / "participants.tsv", _COLUMNS, rows)
     write_json(out / "participants.json", _PARTICIPANT_COLUMNS)
@@ -83,7 +83,7 @@ def _write_sessions(folder: Path, sessions: Sequence[PhantomSession]) -> None:
 
 def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     lines = ["\t".join(str(cell) for cell in row) for row in (columns, *rows)]
-    write_text(path, "\n".join(lines) + "\n")
+    write_file(path, "\n".join(lines) + "\n")
 
 
 def write_derivative_description(folder: Path, name: str) -> None:
@@ -170,10 +170,10 @@ def mr_sidecar(acquisition: str) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, making its folder."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_file(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     """Write a text file in UTF-8 with Unix line ends, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")

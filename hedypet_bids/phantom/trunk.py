@@ -23,7 +23,7 @@ from hedypet_bids.phantom.regions import (
 from hedypet_bids.phantom.shapes import Box, Cone, Ellipsoid, Loft, Section, Solid, Stroke, tube
 
 Path = tuple[tuple[float, float, float], ...]
-Tube = tuple[Path, tuple[float, ...]]
+Channel = tuple[Path, tuple[float, ...]]
 
 # z, x0, y0, a, b
 _TRUNK = tuple(
@@ -96,7 +96,7 @@ _ARCH_STEPS = 12
 # Wide for an adult, so that coarse voxels show it; the hedyPET aortas have median radii up to 13 mm.
 _RADIUS_ROOT_MM, _RADIUS_ARCH_MM, _RADIUS_LOW_MM = 14.0, 12.6, 12.1
 
-_TUBES: tuple[tuple[str, Tube], ...] = (
+_TUBES: tuple[tuple[str, Channel], ...] = (
     ("esophagus", (((3, -28, 205), (6, -32, 110), (-2, -24, 20), (-24, 20, -20)), (7, 7, 7, 7))),
     ("trachea", (((2, 6, 262), (8, -6, 190), (16, -22, 118)), (9, 9, 9))),
     ("trachea", (((16, -22, 118), (44, -18, 92)), (7, 6))),

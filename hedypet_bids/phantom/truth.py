@@ -50,7 +50,7 @@ def truth(scan: PhantomScan, *, volumes_ml: Mapping[str, Mapping[str, float]]) -
         "aorta_radius_mm": radius.tolist(),
         "mr2ct_head": p.mr2ct_head.tolist(),
         "mr2ct_body": p.mr2ct_body.tolist(),
-        **constants(p),
+        **participant_constants(p),
     }
 
 
@@ -82,7 +82,7 @@ def scan_truth(scan: PhantomScan) -> dict[str, Any]:
     }
 
 
-def constants(participant: PhantomParticipant) -> dict[str, float]:
+def participant_constants(participant: PhantomParticipant) -> dict[str, float]:
     """SUV and SUL constants (James and Janmahasatian), Bq/g."""
     w, h_cm = participant.weight_kg, participant.height_m * 100.0
     bmi = w / participant.height_m**2

@@ -15,9 +15,9 @@ from hedypet_bids import names
 from hedypet_bids.figures.distributions import BYTES_A_VALUE, Histogram, packed
 from hedypet_bids.group.dictionary import COLUMNS
 from hedypet_bids.group.page_values import (
+    PageRegion,
     PageScan,
     Quality,
-    Region,
     RegionTable,
     metadata_of_manifests,
     page_scans,
@@ -31,7 +31,7 @@ from hedypet_bids.group.statistics import MAD_TO_SD, MIN_FOR_OUTLIERS, OUTLIER_Z
 from hedypet_bids.group.values import UPTAKE, VOLUME, main_parameters
 from hedypet_bids.labels import CT_TASKS
 from hedypet_bids.names import NORMALISATIONS, SCAN_COLUMNS
-from hedypet_bids.report.page import number, write_page
+from hedypet_bids.report.page import number_text, write_page
 from hedypet_bids.settings import Settings
 
 MOST_VALUE_BYTES = 9_000_000
@@ -173,10 +173,10 @@ def _parquet_link(output: Path, table: str) -> str:
     return "" if (output / path).is_dir() else path
 
 
-def _shown_regions(values: RegionTable, most_bytes: int) -> tuple[list[Region], int]:
+def _shown_regions(values: RegionTable, most_bytes: int) -> tuple[list[PageRegion], int]:
     """The regions that fit into the page, the most looked at first, and how many do not."""
 
-    def rank(region: Region) -> tuple[Any, ...]:
+    def rank(region: PageRegion) -> tuple[Any, ...]:
         task = _TASK_ORDER.index(region.task) if region.task in _TASK_ORDER else len(_TASK_ORDER)
         return region.erosion, not _is_main(region), task, region.name
 
@@ -186,11 +186,11 @@ def _shown_regions(values: RegionTable, most_bytes: int) -> tuple[list[Region], 
     return shown, len(regions) - len(shown)
 
 
-def _is_main(region: Region) -> bool:
+def _is_main(region: PageRegion) -> bool:
     return region.task == "ts_total" and region.name in MAIN_REGIONS
 
 
-def _region_data(region: Region, values: RegionTable) -> dict[str, Any]:
+def _region_data(region: PageRegion, values: RegionTable) -> dict[str, Any]:
     columns = {key: values.of(region, column) for key, column in _columns().items()}
     return {
         "task": region.task,
@@ -300,7 +300,8 @@ def _median_and_range(values: NDArray[np.float64]) -> str:
     values = values[np.isfinite(values)]
     if not values.size:
         return "n/a"
-    return f"{number(np.median(values))} ({number(values.min())} to {number(values.max())}; n {values.size})"
+    span = f"{number_text(values.min())} to {number_text(values.max())}"
+    return f"{number_text(np.median(values))} ({span}; n {values.size})"
 
 
 def _participants(scans: Sequence[PageScan], quality: Quality) -> list[dict[str, Any]]:
@@ -389,9 +390,9 @@ def _statistics(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _cell(row: Mapping[Any, Any]) -> str:
-    quartiles = f"{number(row['25 %'], 3)} to {number(row['75 %'], 3)}"
-    mean = f"mean {number(row['Mean'], 3)}, SD {number(row['SD'], 2)}"
-    return f"{number(row['Median'], 3)} ({quartiles}; {mean}; n {row['Participants']})"
+    quartiles = f"{number_text(row['25 %'], 3)} to {number_text(row['75 %'], 3)}"
+    mean = f"mean {number_text(row['Mean'], 3)}, SD {number_text(row['SD'], 2)}"
+    return f"{number_text(row['Median'], 3)} ({quartiles}; {mean}; n {row['Participants']})"
 
 
 def _real(metadata: pd.DataFrame, column: str) -> NDArray[np.float64]:

@@ -27,8 +27,8 @@ from hedypet_bids.report.organs import (
     PATLAK_ORGANS,
     REPORTED_ORGANS,
     Organ,
-    curve_table,
     organ_curve,
+    organ_curves,
     organ_named,
     suv_constant,
 )
@@ -61,7 +61,7 @@ class ModelFits:
 
 
 @dataclass(frozen=True)
-class Kinetics:
+class DynamicSections:
     """What the page shows of the dynamic PET."""
 
     outputs: ScanOutputs
@@ -139,7 +139,7 @@ class Kinetics:
 
     def curve_pictures(self) -> list[Picture]:
         """Curves of the main organs: the first minutes and the whole scan."""
-        table = curve_table(self.outputs.of("mean"), self.outputs.of("volumes"), CURVE_ORGANS)
+        table = organ_curves(self.outputs.of("mean"), self.outputs.of("volumes"), CURVE_ORGANS)
         if table.empty:
             return []
         suv = suv_constant(self.outputs.get("constants"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from hedypet_bids.kernels.kinetics import known_models, models_of
+from hedypet_bids.kernels.kinetics import kinetic_models, known_models
 from hedypet_bids.names import enumerated
 from hedypet_bids.report.references import known_references
 from hedypet_bids.settings import AortaMethod, Settings
@@ -85,7 +85,7 @@ def methods_of(settings: Settings, performed: Performed) -> Methods:
 
 def methods_of_dataset(settings: Settings) -> Methods:
     """What is done with these settings wherever the images for it are there."""
-    models = [model.name for model in models_of(settings)]
+    models = [model.name for model in kinetic_models(settings)]
     anything = Performed(
         segmented=dict.fromkeys(("total", "synthseg"), "either"),
         registered=dict.fromkeys(("head", "body"), settings.register.method),

@@ -45,12 +45,12 @@ GREY_MATTER = Organ(
 )
 LIVER = Organ("liver", "total", ("liver",))
 MUSCLE = Organ("muscle (gluteus maximus)", "total", ("gluteus_maximus_left", "gluteus_maximus_right"))
-AORTA = Organ("aorta", "total", ("aorta",))
+WHOLE_AORTA = Organ("aorta", "total", ("aorta",))
 REPORTED_ORGANS = (
     Organ("brain", "total", ("brain",)),
     GREY_MATTER,
     Organ("heart", "total", ("heart",)),
-    AORTA,
+    WHOLE_AORTA,
     Organ("lungs", "total", tuple(name for name in label_table("total").names if name.startswith("lung_"))),
     LIVER,
     Organ("spleen", "total", ("spleen",)),
@@ -146,7 +146,7 @@ def organ_curve(
     return frame_times(table), values @ (n[n > 0] / n.sum())
 
 
-def curve_table(
+def organ_curves(
     curves: Mapping[RegionKey, Path], volumes: Mapping[RegionKey, Path], titles: Collection[str]
 ) -> pd.DataFrame:
     """The curves of some of the main organs beside the frame times, a column an organ; empty without any."""

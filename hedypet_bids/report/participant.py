@@ -17,7 +17,7 @@ from hedypet_bids.io.store import Store
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.model import Scan, Subject
 from hedypet_bids.names import ScanName
-from hedypet_bids.report.kinetics import Kinetics
+from hedypet_bids.report.kinetics import DynamicSections
 from hedypet_bids.report.methods import methods_of, methods_of_dataset
 from hedypet_bids.report.organs import CONSTANTS, REPORTED_ORGANS, organ_values
 from hedypet_bids.report.page import write_page
@@ -52,7 +52,7 @@ def write_scan_page(page: ScanPage) -> None:
     """Write the page of a scan, its pictures and ``logs/CITATION``; always anew, as it tells of this run."""
     scan, outputs = page.scan, page.outputs
     sections = _Sections()
-    kinetics = Kinetics(outputs, page.settings)
+    kinetics = DynamicSections(outputs, page.settings)
     scale = float(page.statics[page.static].scale[0]) if page.static else 1.0
     gallery = Gallery(scan, page.static, scale, outputs)
     content: dict[str, Any] = {
@@ -206,7 +206,7 @@ class _Sections:
             return None
 
 
-def _organs(page: ScanPage, kinetics: Kinetics) -> list[dict[str, Any]]:
+def _organs(page: ScanPage, kinetics: DynamicSections) -> list[dict[str, Any]]:
     """A table of organs for each static image; Ki stands in that of the first."""
     tables = []
     for image in page.statics:

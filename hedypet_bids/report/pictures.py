@@ -15,7 +15,7 @@ from hedypet_bids.figures.planes import (
     CORONAL,
     SAGITTAL,
     VIEW_NAMES,
-    Box,
+    ShownBox,
     Survey,
     View,
     Voxel,
@@ -231,14 +231,14 @@ class Gallery:
         return survey_labels(path) if path else None
 
     @cached_property
-    def _box(self) -> Box | None:
+    def _box(self) -> ShownBox | None:
         """Around the body (else the organs) in the static PET's space."""
         path = self.outputs.get("labels", "bodystat", "body")
         survey = survey_labels(path) if path else self._total
         if survey is None or not survey.counts or self.static is None:
             return None
         sizes_mm = world_sizes_mm(FrameReader(self.static.path).grid)
-        return Box.around(survey.marginals, [round(_MARGIN_MM / mm) for mm in sizes_mm])
+        return ShownBox.around(survey.marginals, [round(_MARGIN_MM / mm) for mm in sizes_mm])
 
     @cached_property
     def _centre(self) -> Voxel:
@@ -309,12 +309,12 @@ def _projections(views: Views, window: tuple[float, float], units: str, name: st
     return Scaled(pictures, *window, units, "white, black")
 
 
-def _body_box(views: Views, high: float) -> Box:
+def _body_box(views: Views, high: float) -> ShownBox:
     """Where projections show more than air."""
     coronal, sagittal = (views[along].values > _BODY * high for along in (CORONAL, SAGITTAL))
     marginals = (coronal.sum(axis=1), sagittal.sum(axis=1), coronal.sum(axis=0))
     margins = (views[CORONAL].pixel_mm[0], views[SAGITTAL].pixel_mm[0], views[CORONAL].pixel_mm[1])
-    return Box.around(marginals, [round(_MARGIN_MM / mm) for mm in margins])
+    return ShownBox.around(marginals, [round(_MARGIN_MM / mm) for mm in margins])
 
 
 def _scaled(views: Views, scale: float) -> Views:

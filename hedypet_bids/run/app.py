@@ -33,7 +33,7 @@ from hedypet_bids.run.cluster import Certificates, GpuParts, Workers, available_
 from hedypet_bids.run.console import Console
 from hedypet_bids.run.job import Job, ParticipantResult, gpu_part, joined, lost, subject_of
 from hedypet_bids.run.memory import memory_limit_mb, participant_mb, segmentation_mb
-from hedypet_bids.run.options import SEGMENTATION, Options, chosen
+from hedypet_bids.run.options import SEGMENT, Options, chosen
 from hedypet_bids.run.preflight import segmentation_tools
 from hedypet_bids.settings import Settings
 from hedypet_bids.tools.validator import validate_dataset
@@ -103,7 +103,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     jobs = [replace(job, tools=tools, subject=found.get(job.label)) for job in jobs]
     console = Console(verbose=options.verbosity > 0)
     if options.dry_run:
-        results = [process(job, _silent) for job in jobs]
+        results = [process_job(job, _silent) for job in jobs]
         console.show_plan(results)
         return results
     _make_output(store)
@@ -116,7 +116,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     with console:
         results = list(
             run_all(
-                process,
+                process_job,
                 jobs,
                 workers=workers,
                 notify=progress.step,
@@ -131,7 +131,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     return results
 
 
-def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
+def process_job(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
     """Process one participant, or plan it; whatever goes wrong is in the result."""
     # Imported where the work is done: who only waits for workers is spared the second that the study takes.
     from hedypet_bids.run import participant
@@ -195,7 +195,7 @@ def _needed_mb(jobs: Sequence[Job], *, side_by_side: bool = False) -> float:
         try:
             subject = subject_of(job)
             network_mb = 0.0
-            if chosen(job.steps, SEGMENTATION):
+            if chosen(job.steps, SEGMENT):
                 network_mb = segmentation_mb(subject, job.tools, job.settings.segment, job.store)
             estimates.append(participant_mb(subject, side_by_side=side_by_side, segmentation_mb=network_mb))
         except HedypetError:

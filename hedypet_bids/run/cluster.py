@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hedypet_bids.errors import TryAgainError, UsageError
+
+if TYPE_CHECKING:
+    from hedypet_bids.run.job import Notify
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -42,8 +45,6 @@ WORKER_SETTINGS = {
     "distributed.admin.system-monitor.interval": "5s",
 }
 """Dask's settings for worker processes, here and of ``hedypet-worker``."""
-
-Notify = Callable[[str, str, str], None]
 
 _log = logging.getLogger("hedypet")
 

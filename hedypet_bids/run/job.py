@@ -6,7 +6,7 @@ Nothing here imports the study, which takes a second that a process that only wa
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from hedypet_bids.model import InputCheck, Subject
 from hedypet_bids.run.options import GPU_STEPS, STEP_NAMES, THREADS_VARIABLE
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.step import Tools
+
+Notify = Callable[[str, str, str], None]
+"""Told of a participant, a step and its new state."""
 
 
 @dataclass(frozen=True)

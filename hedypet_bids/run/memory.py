@@ -12,7 +12,7 @@ from hedypet_bids.model import Scan, Subject
 from hedypet_bids.settings import SegmentSettings
 from hedypet_bids.steps.step import Tools
 from hedypet_bids.tools import network_memory
-from hedypet_bids.tools.totalsegmentator import TotalSegmentator, models_of
+from hedypet_bids.tools.totalsegmentator import TotalSegmentator, models_of_task
 
 # Measured (docs/engine.md): interpreter, libraries and compiled kernels, and bytes a voxel on top.
 BASE_MB = 600.0
@@ -63,7 +63,7 @@ def _network_mb(
         for task in CT_TASKS
         if task.name not in {*tools.without, *scan.ready_segmentations}
         and not store.path(names.segmentation(scan.ct, task.name)).is_file()
-        for model in models_of(
+        for model in models_of_task(
             task.name, fast=settings.totalseg_fast, roi_subset=settings.totalseg_roi_subset
         )
     ]

@@ -9,10 +9,10 @@ from typing import Any
 
 from hedypet_bids.errors import UsageError
 
-SEGMENTATION = "segment"
+SEGMENT = "segment"
 
 STEP_NAMES = (
-    SEGMENTATION,
+    SEGMENT,
     "register",
     "static",
     "resample",
@@ -28,12 +28,12 @@ STEP_NAMES = (
 )
 """What --steps can choose: the modules of :mod:`hedypet_bids.steps`, in the order of the pipeline."""
 
-GPU_STEPS = (SEGMENTATION,)
+GPU_STEPS = (SEGMENT,)
 """Those that use a GPU where there is one."""
 
 LEVELS_OF_PROCESSING = {
-    "minimal": (SEGMENTATION, "register"),
-    "resampling": (SEGMENTATION, "register", "static", "resample", "normalise"),
+    "minimal": (SEGMENT, "register"),
+    "resampling": (SEGMENT, "register", "static", "resample", "normalise"),
     "full": (),
 }
 """What --level stands for, in the words of --steps."""

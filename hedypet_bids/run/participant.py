@@ -18,12 +18,12 @@ from hedypet_bids.io.atomic import remove_leftovers, write_error, write_text
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.manifest import Manifest, ScanEntry, StepRecord, merged
 from hedypet_bids.io.tables import write_table
-from hedypet_bids.kernels.kinetics import KineticModel, models_of
+from hedypet_bids.kernels.kinetics import KineticModel, kinetic_models
 from hedypet_bids.model import InputCheck, Subject
 from hedypet_bids.pipeline import process_participant
-from hedypet_bids.run.job import Job, ParticipantResult, is_other_part, of_both, subject_of
+from hedypet_bids.run.job import Job, Notify, ParticipantResult, is_other_part, of_both, subject_of
 from hedypet_bids.run.options import WORK_DIR_VARIABLE
-from hedypet_bids.run.schedule import Notify, Schedule
+from hedypet_bids.run.schedule import Schedule
 from hedypet_bids.steps.step import Context
 
 # More would seldom find a step that is ready, and memory is estimated for so many.
@@ -67,7 +67,7 @@ def _run(job: Job, schedule: Schedule, log_folder: Path) -> ParticipantResult:
             if not subject.scans and not subject.broken:
                 return ParticipantResult(job.label, nothing_selected=True)
             _log_notes(subject)
-            models = models_of(job.settings)
+            models = kinetic_models(job.settings)
             _write_plan(log_folder, subject, models, job)
             process_participant(subject, models, schedule.add)
             schedule.run()
@@ -154,7 +154,7 @@ def _plan(job: Job, schedule: Schedule) -> ParticipantResult:
     except HedypetError as error:
         checks = tuple(InputCheck("images", "problem", text) for text in str(error).split("\n\n"))
         return ParticipantResult(job.label, (), error.exit_code, str(error), checks)
-    process_participant(subject, models_of(job.settings), schedule.add)
+    process_participant(subject, kinetic_models(job.settings), schedule.add)
     records = schedule.run() if subject.scans else ()
     code = schedule.exit_code or _code_of_broken(subject)
     reasons = "\n\n".join(scan.reason for scan in subject.broken)

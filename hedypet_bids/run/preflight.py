@@ -8,7 +8,7 @@ from pathlib import Path
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.labels import CT_TASKS
 from hedypet_bids.model import Subject
-from hedypet_bids.run.options import SEGMENTATION, Options, chosen
+from hedypet_bids.run.options import SEGMENT, Options, chosen
 from hedypet_bids.settings import SegmentSettings
 from hedypet_bids.steps.step import Tools
 from hedypet_bids.tools import synthseg, totalsegmentator
@@ -40,14 +40,14 @@ def segmentation_tools(
     UsageError
         The licence number cannot be one.
     """
-    program = synthseg.find_program(options.mri_synthseg)
+    program = synthseg.find_synthseg(options.mri_synthseg)
     mr_tool = SynthSeg(program, options.device) if program else None
     if not options.use_totalsegmentator:
         without = {task.name: "--no-totalsegmentator was given" for task in CT_TASKS}
         return Tools(synthseg=mr_tool, without=without, work_dir=options.work_dir)
     licence = totalsegmentator.find_licence(options.totalseg_license)
     weights = totalsegmentator.weights_folder(options.totalseg_weights)
-    if chosen(options.steps, SEGMENTATION):
+    if chosen(options.steps, SEGMENT):
         # A dry run may be on a machine without the GPU that the run will have, and a cluster has its own.
         device = "auto" if options.dry_run or options.dask_scheduler else options.device
         _check(weights, _models(settings, licensed=bool(licence)), device, subjects)
@@ -61,7 +61,7 @@ def segmentation_tools(
 
 def _models(settings: SegmentSettings, *, licensed: bool) -> dict[str, tuple[Model, ...]]:
     return {
-        task.name: totalsegmentator.models_of(
+        task.name: totalsegmentator.models_of_task(
             task.name, fast=settings.totalseg_fast, roi_subset=settings.totalseg_roi_subset
         )
         for task in CT_TASKS

@@ -10,34 +10,30 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TypeVar
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, HedypetError
 from hedypet_bids.io import stop, work_dir
 from hedypet_bids.io.atomic import write_text
-from hedypet_bids.io.manifest import Output, ScanOutputs, State, StepRecord
+from hedypet_bids.io.manifest import Output, ScanOutputs, StepRecord, StepState
 from hedypet_bids.io.store import Stamp, Writer
+from hedypet_bids.run.job import Notify
 from hedypet_bids.run.options import chosen
 from hedypet_bids.run.peak_memory import PeakMemory
-from hedypet_bids.steps.step import CannotRun, Context, Plan, Skip, Step
+from hedypet_bids.steps.step import CannotRun, Context, Plan, Skip, Step, StepT
 from hedypet_bids.version import __version__
-
-StepT = TypeVar("StepT", bound=Step)
 
 NOT_CHOSEN = "--steps leaves it out"
 
 COUNTED, UNNEEDED = "counted", "unneeded"
 """What ``notify`` hears besides states: how many steps there are, and that one has nothing to do."""
 
-Notify = Callable[[str, str, str], None]
-
-_MADE: tuple[State, ...] = ("ran", "done", "to run")
+_MADE: tuple[StepState, ...] = ("ran", "done", "to run")
 
 _log = logging.getLogger("hedypet")
 
@@ -201,7 +197,7 @@ class Schedule:
         if needed and not self._dry:
             _report(self.label, record)
 
-    def _state_after(self, step: Step, title: str) -> tuple[State, str, int, Plan | None]:
+    def _state_after(self, step: Step, title: str) -> tuple[StepState, str, int, Plan | None]:
         sources: list[Path] = []
         try:
             plan = step.plan()

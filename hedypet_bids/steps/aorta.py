@@ -44,7 +44,7 @@ COMBINED = "aortavoicombined"
 # What the picture shows around the aorta.
 CROP_MARGIN_MM = 25.0
 
-Box = tuple[slice, slice, slice]
+BoxSlices = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ class PlaceAortaVois(Step):
             raise CannotRun(f"{aorta.name} has no voxel labelled {AORTA} in the dynamic PET's field of view")
         return mask, grid
 
-    def _early_phase(self, dynamic: Source, mask: BoolArray, box: Box) -> EarlyPhase:
+    def _early_phase(self, dynamic: Source, mask: BoolArray, box: BoxSlices) -> EarlyPhase:
         """The first minutes around the aorta: one pass, of which only the crops are kept."""
         metadata = self.scan.metadata(dynamic)
         frames = metadata.frames
@@ -268,7 +268,7 @@ def checksum(labels: NDArray[np.uint8]) -> str:
     return hashlib.sha256(where.tobytes() + labels.ravel()[where].tobytes()).hexdigest()[:16]
 
 
-def box_around(mask: BoolArray, *, margin_mm: float, grid: Grid) -> Box:
+def box_around(mask: BoolArray, *, margin_mm: float, grid: Grid) -> BoxSlices:
     """The bounding box of a mask, widened by a margin as far as the grid reaches."""
     box = ndimage.find_objects(mask.view(np.uint8))[0]
     margins = np.ceil(margin_mm / grid.voxel_sizes_mm).astype(int)
@@ -279,7 +279,7 @@ def box_around(mask: BoolArray, *, margin_mm: float, grid: Grid) -> Box:
     return wide[0], wide[1], wide[2]
 
 
-def cropped(grid: Grid, box: Box) -> Grid:
+def cropped(grid: Grid, box: BoxSlices) -> Grid:
     """The grid of a box of voxels."""
     affine = grid.affine.copy()
     affine[:3, 3] = (grid.affine @ [*(s.start for s in box), 1])[:3]

@@ -15,7 +15,7 @@ from hedypet_bids import names
 from hedypet_bids.io.store import Writer, read_sidecar
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.aorta import (
-    NORMAL_RANGES,
+    HEDYPET_RANGES,
     late_max_over_min,
     leading_edge_delays_s,
     unordered,
@@ -152,6 +152,6 @@ def curve_quality(curves: Iterable[NDArray[np.float64]], frames: FrameTimes) -> 
     return {
         "LeadingEdgeDelayS": delays,
         "LateMaxOverMin": ratio,
-        "NormalRanges": {name: list(NORMAL_RANGES[name]) for name in measures},
+        "NormalRanges": {name: list(HEDYPET_RANGES[name]) for name in measures},
         "Flags": [*unusual(measures), *unordered(delays)],
     }

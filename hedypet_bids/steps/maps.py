@@ -14,7 +14,7 @@ from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import read_blood
 from hedypet_bids.kernels.kinetics import KineticModel
-from hedypet_bids.kernels.kinetics.weighted_sums import smooth, weighted_sums
+from hedypet_bids.kernels.kinetics.weighted_sums import smooth_image, weighted_sums
 from hedypet_bids.model import Scan
 from hedypet_bids.steps.input_functions import ExtractInputFunctions
 from hedypet_bids.steps.kinetics import why_no_kinetics
@@ -83,7 +83,7 @@ class MapModel(Step):
         for flat, parameter in zip(maps, self.model.maps, strict=True):
             values = flat.reshape(reader.grid.shape, order="F")
             if fwhm_mm:
-                values = smooth(values, fwhm_mm=fwhm_mm, voxel_sizes_mm=reader.grid.voxel_sizes_mm)
+                values = smooth_image(values, fwhm_mm=fwhm_mm, voxel_sizes_mm=reader.grid.voxel_sizes_mm)
             writer.image(
                 names.parametric_map(dynamic, self.model.name, parameter.name),
                 values,

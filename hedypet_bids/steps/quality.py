@@ -22,9 +22,9 @@ from hedypet_bids.kernels.quality import (
     QualityCheck,
     activity_fraction,
     body_reference,
-    check,
     drift_checks,
     frame_quality,
+    quality_check,
     static_over_dynamic,
 )
 from hedypet_bids.kernels.region_statistics import RegionKey
@@ -173,7 +173,9 @@ class CheckQuality(Step):
             dose_bq = self.scan.metadata(dynamic).dose_bq
         else:
             return
-        yield check("activity_fraction", activity_fraction(mean, voxel_volume_ml=volume_ml, dose_bq=dose_bq))
+        yield quality_check(
+            "activity_fraction", activity_fraction(mean, voxel_volume_ml=volume_ml, dose_bq=dose_bq)
+        )
 
     def _agreement_check(self) -> Iterator[QualityCheck]:
         """Static means over those of the dynamic frames in the same window, median over some organs."""
@@ -191,7 +193,7 @@ class CheckQuality(Step):
             end_s=float(window.end_s[-1]),
         )
         known = ratios[np.isfinite(ratios)]
-        yield check("static_over_dynamic", float(np.median(known)) if known.size else float("nan"))
+        yield quality_check("static_over_dynamic", float(np.median(known)) if known.size else float("nan"))
 
     def _static_checks(self) -> Iterator[QualityCheck]:
         """Odd voxels of the static image."""
@@ -199,8 +201,8 @@ class CheckQuality(Step):
             return
         row = read_table(self._means[IMAGE_KEY]).iloc[0]
         negative = read_sidecar(self._means[IMAGE_KEY])["NegativeVoxels"]
-        yield check("static_negative_fraction", negative / row["n_voxels"])
-        yield check("static_not_finite_voxels", float(row["n_voxels"] - row["n_valid"]))
+        yield quality_check("static_negative_fraction", negative / row["n_voxels"])
+        yield quality_check("static_not_finite_voxels", float(row["n_voxels"] - row["n_valid"]))
 
     def _frame_checks(self) -> Iterator[QualityCheck]:
         """Motion and odd voxels of the late frames."""
@@ -212,16 +214,16 @@ class CheckQuality(Step):
             return
         seen = [_frame_quality(row) for row in table.to_dict("records")]
         yield from drift_checks(seen, frame_times(table))
-        yield check("negative_fraction", float((table["n_negative"] / table["n_voxels"]).max()))
+        yield quality_check("negative_fraction", float((table["n_negative"] / table["n_voxels"]).max()))
         image = read_table(self._dynamic_volumes()).iloc[0]
-        yield check("not_finite_voxels", float(image["n_voxels"] - image["n_valid"]))
+        yield quality_check("not_finite_voxels", float(image["n_voxels"] - image["n_valid"]))
 
     def _segmentation_checks(self) -> Iterator[QualityCheck]:
         """What was found when the segmentations were made or taken over."""
         for task, path in labels_of(self.segmentations).items():
             for found in read_sidecar(path).get("Checks", []):
                 value = found["value"]
-                checked = check(found["name"], float("nan") if value == MISSING else float(value))
+                checked = quality_check(found["name"], float("nan") if value == MISSING else float(value))
                 # Several segmentations have a check of the same name.
                 yield dataclasses.replace(
                     checked,

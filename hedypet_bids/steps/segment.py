@@ -20,7 +20,7 @@ from hedypet_bids.inputs.label_schemes import in_task_numbers, names_of_labels, 
 from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_volume
 from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.store import Writer
-from hedypet_bids.kernels.quality import QualityCheck, check
+from hedypet_bids.kernels.quality import QualityCheck, quality_check
 from hedypet_bids.kernels.resampling.resample import resample_labels
 from hedypet_bids.kernels.segmentation_checks import segmentation_checks
 from hedypet_bids.labels import CT_TASKS, Task, task
@@ -177,7 +177,7 @@ class SegmentCt(Segmentation):
             check_ct(hu, image.path)
             write_nifti(copy, hu, grid)
             with gpu.reserved(tool.device, folder.parent) as reserved:
-                made = totalsegmentator.segment(
+                made = totalsegmentator.run_totalsegmentator(
                     tool,
                     self.task.name,
                     copy,
@@ -203,7 +203,7 @@ class SegmentCt(Segmentation):
             Tool={
                 "Name": "TotalSegmentator",
                 "Version": made.version,
-                "Task": totalsegmentator.TASKS[self.task.name],
+                "Task": totalsegmentator.TASK_NAMES[self.task.name],
                 "Weights": made.weights,
                 "Device": made.device,
                 "Seconds": round(made.seconds, 1),
@@ -243,7 +243,7 @@ class SegmentParcels(_OfHeadMr):
             voxels, grid = read_volume(image.path, int16=True)
             write_nifti(copy, voxels, grid)
             with gpu.reserved(synthseg.device_of(tool), folder.parent) as reserved:
-                made = synthseg.segment(
+                made = synthseg.run_synthseg(
                     tool,
                     copy,
                     result,
@@ -262,7 +262,7 @@ class SegmentParcels(_OfHeadMr):
             writer,
             labels,
             grid,
-            [check("synthseg_lowest_score", min(made.qc_scores.values(), default=float("nan")))],
+            [quality_check("synthseg_lowest_score", min(made.qc_scores.values(), default=float("nan")))],
             "synthseg segmentation with cortical parcels",
             QualityScores=made.qc_scores,
             Tool={"Name": "mri_synthseg", "Device": made.device, "Seconds": round(made.seconds, 1)},

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from hedypet_bids.io.manifest import Kind, ScanOutputs, StepRecord
 from hedypet_bids.io.store import Store, Writer
@@ -166,6 +166,9 @@ class Step(ABC):
         for each in fields(self):
             value = getattr(self, each.name, None)
             yield from (item for item in _flat(value) if isinstance(item, Step))
+
+
+StepT = TypeVar("StepT", bound=Step)
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -53,7 +53,7 @@ class MeasureCurves(Step):
         if dynamic is None:
             return Skip("no dynamic PET was found")
         images = self._label_images()
-        makes: dict[Kind, Path] = {("frames",): store.path(names.frame_quality(dynamic))}
+        makes: dict[Kind, Path] = {("frames",): store.path(names.frame_quality_table(dynamic))}
         for key in curve_keys(images, self.context.settings.curves.erosions):
             makes["mean", *key] = store.path(names.curves(dynamic, *key))
             makes["std", *key] = store.path(names.curves(dynamic, *key, statistic="std"))
@@ -85,7 +85,7 @@ class MeasureCurves(Step):
             self._write(dynamic, writer, key, stats, reader.grid, sources)
 
         writer.table(
-            names.frame_quality(dynamic),
+            names.frame_quality_table(dynamic),
             watch.table(),
             sources=[dynamic.path],
             Description="Frames after 30 min against the first of them: displacement of the body in world mm "

@@ -109,7 +109,7 @@ def _exit_code(process: subprocess.Popen[bytes], end: float) -> int | None:
     while time.monotonic() < end:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(min(_LOOK_UP_S, max(0.0, end - time.monotonic())))
-        stop.check()
+        stop.raise_if_asked()
     return process.poll()
 
 

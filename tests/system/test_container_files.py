@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from hedypet_bids.cli.main import parse
 from hedypet_bids.tools.synthseg import DEVICE_VARIABLE
-from hedypet_bids.tools.totalsegmentator import MODELS, models_of
+from hedypet_bids.tools.totalsegmentator import MODELS, models_of_task
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "deploy" / "locks"
@@ -109,7 +109,7 @@ def test_what_the_dockerfile_copies_is_there_and_not_ignored() -> None:
 
 
 def test_all_open_models_are_fetched_and_the_licensed_one_has_its_mount_point(stages: Any) -> None:
-    (tissue,) = models_of("tissue")
+    (tissue,) = models_of_task("tissue")
     expected = sorted(model.number for model in MODELS if model != tissue)
     for text in ("\n".join(arguments_of("RUN")), "\n".join(stages["final"].install)):
         (numbers,) = re.findall(r"for number in \(([\d, ]+)\)", text)

@@ -15,7 +15,7 @@ from running import Run, hedypet, only, steps_that_ran, truth
 
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.labels import VOI_TASKS
-from hedypet_bids.tools.validator import find_program
+from hedypet_bids.tools.validator import find_validator
 
 
 def test_both_levels_succeed(phantom_run: Run) -> None:
@@ -47,7 +47,7 @@ def test_what_is_missing_is_named(phantom_run: Run) -> None:
 
 def test_input_and_output_are_valid_bids(phantom_run: Run) -> None:
     for dataset in (phantom_run.bids, phantom_run.output):
-        command = [find_program(), str(dataset), "--ignoreWarnings"]
+        command = [find_validator(), str(dataset), "--ignoreWarnings"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
 

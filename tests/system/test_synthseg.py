@@ -95,7 +95,7 @@ def test_faults_of_synthseg(
 ) -> None:
     monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", fault)
     with pytest.raises(error, match=message):
-        synthseg.segment(
+        synthseg.run_synthseg(
             synthseg.SynthSeg(fake, "cpu"),
             t1w,
             tmp_path / "out.nii.gz",
@@ -136,7 +136,7 @@ def test_synthseg_runs_on_the_processor_where_it_can_use_no_gpu(
     tool = synthseg.SynthSeg(fake, device)
     assert synthseg.device_of(tool) == expected
     monkeypatch.setenv("FAKE_SYNTHSEG_ARGUMENTS", str(tmp_path / "arguments"))
-    made = synthseg.segment(tool, t1w, tmp_path / "out.nii.gz", timeout_s=60, log=tmp_path / "log")
+    made = synthseg.run_synthseg(tool, t1w, tmp_path / "out.nii.gz", timeout_s=60, log=tmp_path / "log")
     assert made.device == ("cpu" if expected == "cpu" else "gpu")
     assert ("--cpu" in (tmp_path / "arguments").read_text().split()) == (expected == "cpu")
 
@@ -162,13 +162,13 @@ def test_the_program_is_found_or_asked_for(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("FREESURFER_HOME", raising=False)
-    assert synthseg.find_program() is None
+    assert synthseg.find_synthseg() is None
     monkeypatch.setenv("FREESURFER_HOME", str(fake.parents[1]))
-    assert synthseg.find_program() == fake
+    assert synthseg.find_synthseg() == fake
     with pytest.raises(MissingProgramError, match="expected an executable file"):
-        synthseg.find_program(tmp_path / "no")
+        synthseg.find_synthseg(tmp_path / "no")
     monkeypatch.delenv("FREESURFER_HOME")
     monkeypatch.setenv("PATH", str(fake.parent) + os.pathsep + "/usr/bin")
-    assert synthseg.find_program() == fake
+    assert synthseg.find_synthseg() == fake
     done = subprocess.run([str(fake)], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "FREESURFER_HOME" in done.stderr

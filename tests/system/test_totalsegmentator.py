@@ -37,7 +37,7 @@ from hedypet_bids.settings import SegmentSettings
 from hedypet_bids.steps.segment import check_ct
 from hedypet_bids.steps.step import Tools
 from hedypet_bids.tools import network_memory, totalsegmentator
-from hedypet_bids.tools.totalsegmentator import MODELS, TASKS, TotalSegmentator, models_of
+from hedypet_bids.tools.totalsegmentator import MODELS, TASK_NAMES, TotalSegmentator, models_of_task
 
 LICENCE = "aca_ABCDEFGHIJKLMN"
 TRUNK = slice(100, 140)
@@ -91,12 +91,12 @@ def flip_a_byte(checkpoint: Path) -> None:
 def test_models_are_those_of_totalsegmentator() -> None:
     for model in MODELS:
         assert TOTALSEG.TASK_ID_WEIGHTS_CONFIGS[model.number]["foldername"] == model.folder
-    for ours, theirs in TASKS.items():
+    for ours, theirs in TASK_NAMES.items():
         config = TOTALSEG.TASK_CONFIGS[theirs]
         for fast in (False, True):
             mode = config.get("sub_modes", {}).get("fast" if fast else "default", config)
             numbers = mode["task_id"] if isinstance(mode["task_id"], list) else [mode["task_id"]]
-            assert [model.number for model in models_of(ours, fast=fast)] == numbers
+            assert [model.number for model in models_of_task(ours, fast=fast)] == numbers
 
 
 NO_NETWORK = """
@@ -158,7 +158,7 @@ def test_the_three_tasks_run_offline_from_the_command_line(
             assert (labels[inside & (expected == label)] == label).mean() > 0.95, (name, label)
         sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
         tool = sidecar["Tool"]
-        assert tool["Device"] == "cpu" and tool["Task"] == TASKS[name] and tool["Seconds"] > 0
+        assert tool["Device"] == "cpu" and tool["Task"] == TASK_NAMES[name] and tool["Seconds"] > 0
         assert [len(checksum) for checksum in tool["Weights"].values()] == [16]
         assert {item["name"] for item in sidecar["Checks"]} >= {"labels_outside_body"}
     written = [p for p in [*output.rglob("*"), *(tmp_path / "work").rglob("*")] if p.is_file()]
@@ -173,7 +173,7 @@ def test_the_three_tasks_run_offline_from_the_command_line(
 def test_total_at_full_resolution_runs_its_five_models(raw: Path, toy: Path, tmp_path: Path) -> None:
     image = tmp_path / "small.nii.gz"
     nib.save(nib.load(only(raw, "*rec-br38f_ct.nii.gz")).slicer[20:50, 10:40, 10:30], image)
-    made = totalsegmentator.segment(
+    made = totalsegmentator.run_totalsegmentator(
         TotalSegmentator(toy, device="cpu"),
         "total",
         image,
@@ -195,7 +195,7 @@ def test_total_at_full_resolution_runs_its_five_models(raw: Path, toy: Path, tmp
 
 @pytest.mark.slow
 def test_a_subset_of_regions_leaves_the_others_out(raw: Path, toy: Path, tmp_path: Path) -> None:
-    totalsegmentator.segment(
+    totalsegmentator.run_totalsegmentator(
         TotalSegmentator(toy, device="cpu"),
         "total",
         only(raw, "*rec-br38f_ct.nii.gz"),
@@ -258,7 +258,7 @@ def test_broken_weights_are_told_apart(toy: Path, tmp_path: Path, capsys: pytest
     whole = totalsegmentator.faults_of_weights(folder, MODELS, read=True)
     assert 300 in {model.number for model in whole}
     with pytest.raises(MissingInputError, match="hedypet-weights fetch 299"):
-        totalsegmentator.check_weights(folder, {"body": models_of("body")})
+        totalsegmentator.check_weights(folder, {"body": models_of_task("body")})
     assert weights_command.main(["check", "--weights", str(folder)]) == 65
     assert weights_command.main(["check", "--weights", str(toy)]) == 0
     assert weights_command.main(["check", "--weights", str(tmp_path / "none")]) == 66
@@ -297,13 +297,13 @@ def test_fetching_uses_the_downloader_of_totalsegmentator(
 def test_weights_that_cannot_be_loaded_fail_their_step_only(raw: Path, toy: Path, tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     shutil.copytree(toy, folder)
-    model = models_of("body", fast=True)[0]
+    model = models_of_task("body", fast=True)[0]
     path = totalsegmentator.checkpoints(folder, model)[0]
     flip_a_byte(path)
     plans = next((folder / model.folder).rglob("plans.json"))
     plans.write_text("{")
     with pytest.raises(BadDataError, match=r"cannot load its weights.*body_6mm"):
-        totalsegmentator.segment(
+        totalsegmentator.run_totalsegmentator(
             TotalSegmentator(folder, device="cpu"),
             "body",
             only(raw, "*rec-br38f_ct.nii.gz"),
@@ -334,7 +334,7 @@ def test_a_gpu_gives_the_labels_of_the_cpu(task: str, raw: Path, toy: Path, tmp_
     labels = []
     for device in ("gpu", "cpu"):
         path = tmp_path / f"{device}.nii.gz"
-        made = totalsegmentator.segment(
+        made = totalsegmentator.run_totalsegmentator(
             TotalSegmentator(toy, device=device),
             task,
             only(raw, "*rec-br38f_ct.nii.gz"),
@@ -488,7 +488,7 @@ def test_the_memory_of_totalsegmentator_is_told_before_it_runs(
     tool = TotalSegmentator(toy, "aca_00000000000000", device="cpu")
     with ThreadPoolExecutor(1) as thread:
         run = thread.submit(
-            totalsegmentator.segment,
+            totalsegmentator.run_totalsegmentator,
             *(tool, task, tmp_path / "ct.nii", tmp_path / "labels.nii.gz"),
             fast=fast,
             timeout_s=600,
@@ -499,7 +499,7 @@ def test_the_memory_of_totalsegmentator_is_told_before_it_runs(
             peak_mb = max(peak_mb, children_mb())
             time.sleep(0.05)
         run.result()
-    models = models_of(task, fast=fast)
+    models = models_of_task(task, fast=fast)
     estimate_mb = network_memory.memory_mb(toy, models, Grid(shape, affine))
     assert peak_mb <= estimate_mb <= 2 * peak_mb
     assert network_memory.memory_mb(tmp_path, models, Grid(shape, affine)) == 0

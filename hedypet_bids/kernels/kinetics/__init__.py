@@ -4,8 +4,8 @@ from hedypet_bids.kernels.kinetics.model import (
     Fits,
     KineticModel,
     Parameter,
+    kinetic_models,
     known_models,
-    models_of,
     register,
     why_not,
 )
@@ -13,4 +13,13 @@ from hedypet_bids.kernels.kinetics.patlak import Patlak
 
 register(Patlak())
 
-__all__ = ["Fits", "KineticModel", "Parameter", "Patlak", "known_models", "models_of", "register", "why_not"]
+__all__ = [
+    "Fits",
+    "KineticModel",
+    "Parameter",
+    "Patlak",
+    "kinetic_models",
+    "known_models",
+    "register",
+    "why_not",
+]

@@ -345,7 +345,7 @@ def known_models() -> Mapping[str, KineticModel]:
     return dict(_registry.models)
 
 
-def models_of(settings: Settings) -> tuple[KineticModel, ...]:
+def kinetic_models(settings: Settings) -> tuple[KineticModel, ...]:
     """The models that the settings ask for.
 
     Raises

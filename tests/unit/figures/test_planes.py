@@ -13,7 +13,7 @@ from hedypet_bids.figures.planes import (
     AXIAL,
     CORONAL,
     SAGITTAL,
-    Box,
+    ShownBox,
     read_planes,
     read_projections,
     survey_labels,
@@ -64,7 +64,7 @@ def test_a_survey_counts_labels_and_finds_their_middle(tmp_path: Path) -> None:
     assert survey.counts == {7: 45, 3: 1}
     # The first voxel axis runs to the left here, the views' to the right.
     assert survey.centre() == (8, 6, 2)
-    box = Box.around(survey.marginals, [1, 1, 1])
+    box = ShownBox.around(survey.marginals, [1, 1, 1])
     assert (box.low, box.high) == ((6, 3, 0), (11, 10, 8))
 
 

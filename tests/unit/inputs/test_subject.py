@@ -16,7 +16,7 @@ from hedypet_bids.inputs.dataset import Dataset, Request
 from hedypet_bids.inputs.subject import read_subject
 from hedypet_bids.io.manifest import Output
 from hedypet_bids.io.store import Store
-from hedypet_bids.kernels.kinetics import models_of
+from hedypet_bids.kernels.kinetics import kinetic_models
 from hedypet_bids.model import Scan, Subject
 from hedypet_bids.names import ScanName
 from hedypet_bids.pipeline import process_participant
@@ -43,7 +43,7 @@ def planned(read: Subject, root: Path, **sections: dict[str, Any]) -> tuple[Outp
     """Everything that a run would make."""
     chosen = Settings().with_values(sections)
     schedule = Schedule(read.label, Context(chosen, Store(root.parent / "out", {"raw": root})), dry=True)
-    process_participant(read, tuple(models_of(chosen)), schedule.add)
+    process_participant(read, tuple(kinetic_models(chosen)), schedule.add)
     assert [record.reason for record in schedule.run() if record.state == "failed"] == []
     return schedule.outputs()
 

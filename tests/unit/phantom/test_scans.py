@@ -34,7 +34,7 @@ from hedypet_bids.phantom import (
     truth_folder,
     write_phantom,
 )
-from hedypet_bids.phantom.grids import body_grid, head_grid, in_ct_world, mr_head_grid
+from hedypet_bids.phantom.grids import body_grid, in_ct_world, mr_head_grid, t1w_grid
 from hedypet_bids.phantom.regions import CT_TASKS, TABLE, code_of, regions
 
 VALIDATOR = Path(sys.executable).with_name("bids-validator-deno")
@@ -321,7 +321,7 @@ def test_the_head_reconstruction_holds_the_whole_brain_in_small_voxels() -> None
             frames=FRAMES,
         ):
             person, voxels = session.participant, SIZES["tiny"].static
-            whole, head = body_grid(voxels, person), head_grid(voxels, person)
+            whole, head = body_grid(voxels, person), t1w_grid(voxels, person)
             np.testing.assert_allclose(head.voxel_sizes_mm, whole.voxel_sizes_mm / 2)
             brains = [label_lut("total")[sample_labels(g, person)] == 90 for g in (whole, head)]
             assert label_table("total").index_of("brain") == 90

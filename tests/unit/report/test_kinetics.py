@@ -13,7 +13,7 @@ from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.tables import write_table
 from hedypet_bids.kernels.kinetics import register
 from hedypet_bids.model import FrameTimes
-from hedypet_bids.report.kinetics import Kinetics
+from hedypet_bids.report.kinetics import DynamicSections
 from hedypet_bids.settings import Settings
 
 BLOOD = "aortavoi1ml3pxdescendingupper"
@@ -51,7 +51,7 @@ def outputs(tmp_path: Path) -> ScanOutputs:
 def test_a_new_model_has_a_table_of_organs(outputs: ScanOutputs) -> None:
     register(Ratio())
     settings = Settings().with_values({"kinetics": {"models": ("Ratio",)}})
-    [fits] = Kinetics(outputs, settings).models()
+    [fits] = DynamicSections(outputs, settings).models()
     assert (fits.name, fits.input_functions) == ("Ratio", [BLOOD])
     assert [organ.title for organ in fits.organs] == ["liver", "muscle (gluteus maximus)"]
     liver, muscle = (organ.estimates[0] for organ in fits.organs)
@@ -62,7 +62,7 @@ def test_a_new_model_has_a_table_of_organs(outputs: ScanOutputs) -> None:
 
 def test_a_model_that_was_not_fitted_has_no_organs(outputs: ScanOutputs) -> None:
     register(Ratio())
-    patlak, ratio = Kinetics(outputs, Settings()).models()
+    patlak, ratio = DynamicSections(outputs, Settings()).models()
     assert (patlak.name, patlak.organs) == ("Patlak", [])
     assert ratio.name == "Ratio"
-    assert np.isnan(Kinetics(outputs, Settings()).ki("liver")).all()
+    assert np.isnan(DynamicSections(outputs, Settings()).ki("liver")).all()

@@ -301,7 +301,7 @@ def test_a_signal_ends_all_steps_through_their_finally_blocks(store: Store, do: 
 
             started[number].set()
             while True:
-                stop.check()
+                stop.raise_if_asked()
                 time.sleep(0.01)
 
         return work

@@ -12,7 +12,7 @@ from running import ENVIRONMENT, ROOT, only, python_blocks
 
 from hedypet_bids import Study
 from hedypet_bids.errors import UsageError
-from hedypet_bids.kernels.kinetics import known_models, models_of
+from hedypet_bids.kernels.kinetics import kinetic_models, known_models
 from hedypet_bids.phantom import write_phantom
 from hedypet_bids.settings import Settings
 
@@ -89,8 +89,8 @@ def test_pages_and_methods_tell_of_it(output: Path) -> None:
 
 
 def test_only_known_models_can_be_asked_for() -> None:
-    assert [model.name for model in models_of(Settings())] == ["Patlak"]
-    assert models_of(Settings().with_values({"kinetics": {"models": []}})) == ()
+    assert [model.name for model in kinetic_models(Settings())] == ["Patlak"]
+    assert kinetic_models(Settings().with_values({"kinetics": {"models": []}})) == ()
     with pytest.raises(UsageError, match=r"'Patlac'.*Patlak"):
-        models_of(Settings().with_values({"kinetics": {"models": ["Patlac"]}}))
+        kinetic_models(Settings().with_values({"kinetics": {"models": ["Patlac"]}}))
     assert "Patlak" in known_models()
