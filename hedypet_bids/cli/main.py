@@ -403,6 +403,12 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     )
     for flag, text in TLS_OPTIONS.items():
         _add(group, flag, type=Path, metavar="FILE", help=text)
+    _add_extent(group)
+    _add(group, "-v", "--verbose", action="count", default=0, help="log more; twice for debugging")
+
+
+def _add_extent(group: argparse._ArgumentGroup) -> None:
+    """Which part of the work is done, and when it stops."""
     which = group.add_mutually_exclusive_group()
     _add(
         which,
@@ -446,7 +452,6 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="print what was found and which steps would run, and stop",
     )
-    _add(group, "-v", "--verbose", action="count", default=0, help="log more; twice for debugging")
 
 
 def _add(group: argparse._ActionsContainer, *flags: str, **options: object) -> None:
