@@ -236,14 +236,18 @@ def image_in_space(source: Source, space: ScanSpace) -> str:
 def fixed_label(fixed: Source, moving: Source, told_apart_by: Mapping[str, str]) -> str:
     """What ``to-`` says of the image that an MR image is moved to: ``CT``, or ``CTretest`` of several.
 
+    Where they differ in more than the session, each label follows its key, as in ``CTses1run1``, which is not
+    ``CT11``.
+
     Parameters
     ----------
     told_apart_by
         Entities (short keys) in which the fixed image differs from others that the MR image is moved to.
     """
     held = entities_of(moving.path.name)
-    more = [value for key, value in told_apart_by.items() if held.get(key) != value]
-    return "".join(["CT" if fixed.suffix == CT_SUFFIX else "PET", *more])
+    more = {key: value for key, value in told_apart_by.items() if held.get(key) != value}
+    parts = more.values() if more.keys() == {"ses"} else (f"{key}{value}" for key, value in more.items())
+    return "".join(["CT" if fixed.suffix == CT_SUFFIX else "PET", *parts])
 
 
 def transform(moving: Source, kind: Literal["T1w", "DIXON"], to: str) -> str:

@@ -36,6 +36,7 @@ from pydantic_core import ErrorDetails, PydanticKnownError
 from hedypet_bids.errors import MissingInputError, UsageError, did_you_mean
 from hedypet_bids.labels import label_table
 
+HeaderForm = Literal["agree", "sform"]
 Rule = Literal["simpson", "frames"]
 RegisterMethod = Literal["rigid", "identity"]
 AortaMethod = Literal["centreline", "nifti_dynamic"]
@@ -129,6 +130,9 @@ class Selection:
         ``acq-`` label of the T1w image of the head.
     body_mr_acq : str
         ``acq-`` label of the DIXON image that is registered to the CT; all contrasts follow it.
+    header_form : str
+        ``agree``: an image is refused where the sform and the qform of its header are more than 1 mm or 0.5
+        degrees apart; ``sform``: that one then counts.
     """
 
     dynamic_rec: _Label = "acdynPSF"
@@ -136,6 +140,7 @@ class Selection:
     ct_rec: _Label = "br38f"
     head_mr_acq: _Label = "MPRAGE"
     body_mr_acq: _Label = "DIXONbodyIN"
+    header_form: HeaderForm = "agree"
 
 
 @dataclass(frozen=True, config=_CLOSED)

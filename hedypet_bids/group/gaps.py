@@ -45,7 +45,12 @@ def gaps_of(manifest: Manifest, entry: ScanEntry, settings: Settings) -> tuple[G
         for part, step, is_there in _parts(outputs, settings)
         if not is_there
     ]
-    details = [Gap(name, reason, "detail") for record in records for name, reason in record.missing]
+    details = [
+        # Without a constant whole columns of the tables are empty.
+        Gap(name, reason, "part" if record.step == "normalise" else "detail")
+        for record in records
+        for name, reason in record.missing
+    ]
     return (*lacking, *failures(records), *details)
 
 
@@ -57,17 +62,19 @@ def missing_text(gaps: Sequence[Gap]) -> str | None:
 def failures(records: Sequence[StepRecord]) -> tuple[Gap, ...]:
     """The steps that failed."""
     failed = [record for record in records if record.state == "failed"]
-    return tuple(Gap(f"{record.step} (failed)", f"failed: {record.reason}", "failed") for record in failed)
+    return tuple(
+        Gap(f"{record.step} ({_failure(record)})", f"failed: {record.reason}", "failed") for record in failed
+    )
+
+
+def _failure(record: StepRecord) -> str:
+    """Where the inputs cannot be used, why: no page says it."""
+    return f"failed: {record.reason}" if record.step == "inputs" else "failed"
 
 
 def records_of(manifest: Manifest, entry: ScanEntry) -> list[StepRecord]:
     """The records of a scan's own steps and of those that it shares with other scans."""
-    others = {str(scan.name) for scan in manifest.scans if scan != entry}
-    return [
-        record
-        for record in manifest.steps
-        if record.about not in others and (record.about == str(entry.name) or not _is_scan(record.about))
-    ]
+    return [record for record in manifest.steps if not record.scans or str(entry.name) in record.scans]
 
 
 def broken_scans(manifest: Manifest) -> dict[ScanName, tuple[Gap, ...]]:

@@ -34,6 +34,7 @@ def schema(table: str) -> pa.Schema:
 
 def write_part(folder: Path, table: str, subject: str, rows: pa.Table) -> int:
     """Write the rows (without Subject) of one participant as both formats; returns how many there are."""
+    rows = _with_nulls(rows)
     if rows.num_rows:
         part = _part_folder(folder / table, subject)
         part.mkdir(parents=True)
@@ -61,6 +62,7 @@ def join_parts(folder: Path, table: str, subjects: Sequence[str], output: Path, 
 
 def write_whole(output: Path, table: str, rows: pa.Table) -> None:
     """Write the three files of a small table."""
+    rows = _with_nulls(rows)
     with atomic(output / names.readout(table, ".tsv.gz")) as text:
         text.write_bytes(_header(table) + (gzipped_rows(rows) if rows.num_rows else b""))
     _write_parquet(output / names.readout(table, ".parquet"), table, [rows])
@@ -75,6 +77,15 @@ def gzipped_rows(rows: pa.Table) -> bytes:
     pa_csv.write_csv(text, sink, options)
     compressed: bytes = isal_zlib.compress(sink.getvalue(), _GZIP_LEVEL, _GZIP_HEADER)
     return compressed
+
+
+def _with_nulls(rows: pa.Table) -> pa.Table:
+    """The rows with NaN as what it stands for: a value that is missing."""
+    for at, column in enumerate(rows.columns):
+        if pa.types.is_floating(column.type):
+            none = pa.scalar(None, column.type)
+            rows = rows.set_column(at, rows.field(at), pc.if_else(pc.is_nan(column), none, column))
+    return rows
 
 
 def _as_text(column: Any) -> Any:

@@ -21,7 +21,7 @@ from hedypet_bids.inputs.roles import ROLES, Chooser
 from hedypet_bids.inputs.text_files import participant_rows, read_json, read_tsv, sidecars_of
 from hedypet_bids.model import Scan
 from hedypet_bids.names import ScanName, Source
-from hedypet_bids.settings import Selection
+from hedypet_bids.settings import HeaderForm, Selection
 
 _LABEL = re.compile("[a-zA-Z0-9+]+")
 
@@ -176,6 +176,11 @@ class Dataset:
         times = {session: row.get("acq_time", "") for session, row in rows.items()}
         known = all(time and time != "n/a" for time in times.values())
         return sorted(rows, key=times.__getitem__) if known else list(rows)
+
+    @property
+    def header_form(self) -> HeaderForm:
+        """Which form of an image's header says where it is."""
+        return self._selection.header_form
 
     @property
     def chooser(self) -> Chooser:

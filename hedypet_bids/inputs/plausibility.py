@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import BadDataError, HedypetError
-from hedypet_bids.io.nifti_read import FrameReader
+from hedypet_bids.io.nifti_read import FrameReader, read_position
 from hedypet_bids.model import Grid
+from hedypet_bids.settings import HeaderForm
 
 # From small-animal scanners to coarse brain images; metres and micrometres are far outside.
 VOXEL_RANGE_MM = (0.05, 50.0)
@@ -17,6 +18,9 @@ VOXEL_RANGE_MM = (0.05, 50.0)
 _AIR_HU = -500.0
 _HIGHEST_HU = 32767.0
 _LOOKED_AT_VOXELS = 1 << 20
+# What rounding to float32 and quaternions explains is a thousandth of this.
+_SAME_PLACE_MM = 1.0
+_SAME_DIRECTION_DEGREES = 0.5
 
 
 def check_voxel_sizes(path: Path) -> None:
@@ -29,6 +33,50 @@ def check_voxel_sizes(path: Path) -> None:
             f"{path} has voxels of {found} mm; expected {low:g} to {high:g} mm. Is its affine in metres or "
             "micrometres? Correct the sform and qform of its header."
         )
+
+
+def check_position(path: Path, form: HeaderForm) -> None:
+    """Raise BadDataError when the header of an image does not say where its voxels are, or says it twice.
+
+    Parameters
+    ----------
+    path
+        The image.
+    form
+        ``agree``: both forms must give one place; ``sform``: that one counts where they differ.
+    """
+    try:
+        position = read_position(path)
+    except HedypetError:
+        return  # left to the step that reads the image
+    if position.sform is None and position.qform is None:
+        raise BadDataError(
+            f"{path} does not say where it lies: both sform_code and qform_code of its header are 0, so its "
+            "position and its left and right would be guessed. Convert it again from DICOM, or set its sform."
+        )
+    if position.sform is None or position.qform is None or form == "sform":
+        return
+    apart = _apart(position.sform, position.qform, position.shape)
+    if apart:
+        raise BadDataError(
+            f"{path}: the sform and the qform of its header put it at different places ({apart}); expected "
+            f"less than {_SAME_PLACE_MM:g} mm and {_SAME_DIRECTION_DEGREES:g} degrees. Correct the wrong "
+            'one, or set [selection] header_form = "sform" in --settings if the sforms are right.'
+        )
+
+
+def _apart(one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, int, int]) -> str:
+    """How far two affines of an image are apart; empty where they are as good as the same."""
+    middle = np.array([*((n - 1) / 2 for n in shape), 1.0])
+    sizes, other_sizes = (np.linalg.norm(a[:3, :3], axis=0) for a in (one, other))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = ((one[:3, :3] / sizes) * (other[:3, :3] / other_sizes)).sum(axis=0)
+    found = {
+        "mm at its centre": (float(np.linalg.norm(((one - other) @ middle)[:3])), _SAME_PLACE_MM),
+        "degrees": (float(np.degrees(np.arccos(np.clip(cosines, -1, 1))).max()), _SAME_DIRECTION_DEGREES),
+        "mm of length": (float((np.abs(sizes - other_sizes) * shape).max()), _SAME_PLACE_MM),
+    }
+    return ", ".join(f"{value:.3g} {what}" for what, (value, most) in found.items() if not value <= most)
 
 
 def check_overlap(image: Path, other: Path) -> None:

@@ -11,7 +11,12 @@ from hedypet_bids.inputs.dataset import Dataset
 from hedypet_bids.inputs.derivatives import with_derivatives
 from hedypet_bids.inputs.participant_metadata import read_participant
 from hedypet_bids.inputs.pet_metadata import read_pet_metadata
-from hedypet_bids.inputs.plausibility import check_overlap, check_voxel_sizes, not_hounsfield
+from hedypet_bids.inputs.plausibility import (
+    check_overlap,
+    check_position,
+    check_voxel_sizes,
+    not_hounsfield,
+)
 from hedypet_bids.inputs.roles import Images, Roles
 from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.model import BrokenScan, InputCheck, Person, PetMetadata, Scan, Subject
@@ -77,6 +82,7 @@ def _roles(
                 with problems.noted():
                     dataset.metadata(pet)
                     check_voxel_sizes(pet.path)
+                    check_position(pet.path, dataset.header_form)
         try:
             problems.raise_any()
             found[name] = dataset.chooser.roles(name, images)
@@ -97,6 +103,11 @@ def _scan(dataset: Dataset, scan: Scan) -> tuple[Scan, Problems]:
         scan = with_derivatives(scan, dataset.derivatives)
     with problems.noted():
         scan = dataset.corrections.applied_to(scan)
+    images = [image.path for image in (*scan.cts, *scan.head_mrs, *scan.body_mrs)]
+    corrections = [scan.aorta_correction] if scan.aorta_correction else []
+    for path in (*images, *scan.ready_segmentations.values(), *corrections):
+        with problems.noted():
+            check_position(path, dataset.header_form)
     metadata: dict[Source, PetMetadata] = {}
     for pet in pets:
         with problems.noted():

@@ -5,7 +5,9 @@ What is not in it does not exist for the group level, :class:`hedypet_bids.Study
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -17,7 +19,8 @@ from pydantic import TypeAdapter
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.atomic import write_text
-from hedypet_bids.names import ScanName
+from hedypet_bids.model import Scan
+from hedypet_bids.names import ScanName, Source
 from hedypet_bids.version import __version__
 
 StepState = Literal["ran", "done", "skipped", "failed", "to run"]
@@ -26,6 +29,8 @@ Kind = tuple[str | int, ...]
 """What an output is: ``("mean", "total", 0)`` are the curves of the task total without erosion."""
 
 FORMAT = 1
+
+_AGAIN = "Run the participant level again on all its scans; finished steps are kept."
 
 
 @dataclass(frozen=True)
@@ -106,12 +111,47 @@ class ScanEntry:
         The file name of its page; empty where there is none.
     dynamic, statics
         File names of its images; empty where there is none.
+    dynamic_s, static_s
+        Start and end of the dynamic series and of the static image that stands for the scan, s from
+        injection; None where there is none.
+    dose_bq
+        Activity injected, Bq; None where it is not known.
     """
 
     name: ScanName
     page: str = ""
     dynamic: str = ""
     statics: tuple[str, ...] = ()
+    dynamic_s: tuple[float, float] | None = None
+    static_s: tuple[float, float] | None = None
+    dose_bq: float | None = None
+
+    @classmethod
+    def of(cls, scan: Scan, page: str = "") -> ScanEntry:
+        """The entry of a scan.
+
+        Parameters
+        ----------
+        scan
+            One that can be used.
+        page
+            The file name of its page; empty where there is none.
+
+        Returns
+        -------
+        ScanEntry
+            What the manifest says of it.
+        """
+        reference = scan.metadata(scan.reference) if scan.reference else None
+        return cls(
+            scan.name,
+            page,
+            scan.dynamic.path.name if scan.dynamic else "",
+            tuple(image.path.name for image in scan.statics),
+            _span_s(scan, scan.dynamic),
+            _span_s(scan, scan.static),
+            reference.dose_bq if reference and math.isfinite(reference.dose_bq) else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -184,7 +224,8 @@ class Manifest:
         pathlib.Path
             The file.
         """
-        content = {"Format": FORMAT, **_plain(asdict(self))}
+        body = _plain(asdict(self))
+        content = {"Format": FORMAT, "Checksum": _checksum(body), **body}
         path = root / names.manifest(self.label)
         write_text(path, json.dumps(content, indent=1) + "\n")
         return path
@@ -208,27 +249,61 @@ class Manifest:
         Raises
         ------
         BadDataError
-            There is none (the output is of an older version, or the run did not come to its end), or it
-            cannot be read.
+            There is none (the output is of an older version, or the run did not come to its end), it is not
+            as hedypet wrote it, or it cannot be read.
+        """
+        found = cls.read_if_there(root, label)
+        if found is None:
+            raise BadDataError(
+                f"sub-{label} has no manifest ({names.manifest(label)}): its last run did not come to its "
+                f"end, or was of an older hedypet. {_AGAIN}"
+            )
+        return found
+
+    @classmethod
+    def read_if_there(cls, root: Path, label: str) -> Manifest | None:
+        """As :meth:`read`, but None where there is no such file.
+
+        Parameters
+        ----------
+        root
+            The output folder.
+        label
+            Participant label without ``sub-``.
+
+        Returns
+        -------
+        Manifest or None
+            What the participant's last runs left.
+
+        Raises
+        ------
+        BadDataError
+            It is not as hedypet wrote it, or cannot be read.
         """
         path = root / names.manifest(label)
         try:
             text = path.read_bytes()
-            made_for = json.loads(text)["Format"]
-            if made_for != FORMAT:
-                raise ValueError(f"format {made_for}")
-            return _adapter().validate_json(text, strict=True)
         except FileNotFoundError:
+            return None
+        except OSError as fault:
+            raise BadDataError(f"The manifest {path} cannot be read: {fault.strerror}.") from fault
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError) as fault:
+            raise BadDataError(f"The manifest {path} is damaged: it is not JSON. {_AGAIN}") from fault
+        made_for = body.pop("Format", None) if isinstance(body, dict) else None
+        if made_for != FORMAT:
             raise BadDataError(
-                f"sub-{label} has no manifest ({path.name}): its last run did not come to its end, or was of "
-                "an older hedypet. Run the participant level again; finished steps are kept."
-            ) from None
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as fault:
-            what = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+                f"The manifest {path} has the format {str(made_for)[:20]}, and this hedypet reads {FORMAT}. "
+                f"{_AGAIN}"
+            )
+        if body.pop("Checksum", None) != _checksum(body) or body.get("label") != label:
             raise BadDataError(
-                f"{path} is not a manifest of this version ({what}). Run the participant level again; "
-                "finished steps are kept."
-            ) from fault
+                f"The manifest {path} is not as hedypet wrote it: it was edited, or copied from another "
+                f"participant. {_AGAIN}"
+            )
+        return _adapter().validate_json(text, strict=True)
 
 
 @dataclass(frozen=True)
@@ -335,6 +410,18 @@ def _joined(
         return rank(first), (former if first in others else place).get(key(item), len(found))
 
     return tuple(sorted(map(shared, found.values()), key=position))
+
+
+def _span_s(scan: Scan, image: Source | None) -> tuple[float, float] | None:
+    if image is None:
+        return None
+    frames = scan.metadata(image).frames
+    return float(frames.start_s[0]), float(frames.end_s[-1])
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    """Of all that a manifest says: what was changed by hand is no list of what hedypet made."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -197,6 +197,40 @@ def read_labels(path: Path) -> tuple[IntArray, Grid]:
     return labels, reader.grid
 
 
+@dataclass(frozen=True)
+class Position:
+    """Where the two forms of a header put its voxels: affines, None where the header does not say.
+
+    Parameters
+    ----------
+    sform, qform
+        Voxel indices to world coordinates, mm, shape (4, 4).
+    shape
+        Voxels along the three axes.
+    """
+
+    sform: NDArray[np.float64] | None
+    qform: NDArray[np.float64] | None
+    shape: tuple[int, int, int]
+
+
+def read_position(path: Path) -> Position:
+    """Both forms of an image's header.
+
+    Raises
+    ------
+    BadDataError
+        As :class:`FrameReader`.
+    """
+    shape = _read_header(path).shape
+    header = _nifti_header(path)
+    try:
+        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    except (HeaderDataError, ValueError) as fault:
+        raise BadDataError(f"{path} cannot be read as NIfTI: {fault}. Restore the file.") from fault
+    return Position(sform, qform, (shape[0], shape[1], shape[2]))
+
+
 def header_extensions(path: Path, *, most_bytes: int) -> list[bytes]:
     """The contents of the extensions in an image's header, of which the first ``most_bytes`` are read.
 
@@ -366,6 +400,12 @@ def _read_header(path: Path) -> _Header:
         raise BadDataError(f"{path} holds {dtype}; expected integers or floats of up to 64 bits.")
     if np.isinf(header["scl_slope"]):
         raise BadDataError(f"{path} has an infinite slope (scl_slope); expected a number. Restore the file.")
+    # nibabel lets 0 pass, and would take the header's own bytes as voxels.
+    if offset < header.single_vox_offset:
+        raise BadDataError(
+            f"{path} has the vox_offset {offset}, within its header; expected at least "
+            f"{header.single_vox_offset}. Restore the file."
+        )
     _check_size(path, shape, dtype, offset)
     # A slope of 0 or NaN means that the values are not scaled.
     return _Header(shape, affine, dtype, offset, 1.0 if slope is None else slope, inter or 0.0)

@@ -12,7 +12,7 @@ from hedypet_bids.errors import BadDataError, HedypetError
 from hedypet_bids.figures.pictures import Picture
 from hedypet_bids.figures.rasters import ABOVE_COLOUR, BELOW_COLOUR
 from hedypet_bids.io.atomic import write_bytes, write_text
-from hedypet_bids.io.manifest import Manifest, ScanOutputs, StepRecord
+from hedypet_bids.io.manifest import Manifest, ScanEntry, ScanOutputs, StepRecord
 from hedypet_bids.io.store import Store
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.model import Scan, Subject
@@ -150,24 +150,27 @@ class _Earlier:
         if entry is not None:
             made = self.manifest.of_scan(entry).files
             files = {kind: self.store.root / path for kind, path in made.items()}
-            row["flags"] = list(flags_of(ScanOutputs(files)))
+            row |= {**_acquisition(entry), "flags": list(flags_of(ScanOutputs(files)))}
         failed = [record for record in self.manifest.failed if record.about == str(name)]
         return {**row, "problems": [f"{record.step} failed: {record.reason}" for record in failed]}
 
 
 def _row_of_this_run(scan: Scan, outputs: ScanOutputs, records: Sequence[StepRecord]) -> dict[str, Any]:
     """A scan in the list: how it was acquired, what is flagged and what failed."""
-    row = _row(scan.name, "", outputs.get("page"))
-    images = [("dynamic", scan.dynamic), ("static", scan.static)]
-    pets = [(kind, scan.metadata(image)) for kind, image in images if image]
-    if pets:
-        row["dose"] = with_unit(pets[0][1].dose_bq / 1e6, "MBq")
     return {
-        **row,
-        "acquired": [f"{kind}: {minutes_of(metadata.frames)}" for kind, metadata in pets],
+        **_row(scan.name, "", outputs.get("page")),
+        **_acquisition(ScanEntry.of(scan)),
         "flags": list(flags_of(outputs)),
         "problems": [f"{r.step} failed: {r.reason}" for r in _failed(records) if r.about == scan.about],
     }
+
+
+def _acquisition(entry: ScanEntry) -> dict[str, Any]:
+    """When a scan was acquired, and the dose; nothing where there was no PET."""
+    spans = {"dynamic": entry.dynamic_s, "static": entry.static_s}
+    acquired = [f"{kind}: {minutes_of(*span)}" for kind, span in spans.items() if span]
+    dose = with_unit(entry.dose_bq / 1e6 if entry.dose_bq else None, "MBq") if acquired else ""
+    return {"acquired": acquired, "dose": dose}
 
 
 def _row(name: ScanName, state: str, page: Path | None = None) -> dict[str, Any]:

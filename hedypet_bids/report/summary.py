@@ -17,7 +17,7 @@ from hedypet_bids.io.manifest import ScanOutputs, StepRecord
 from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.io.store import Store, read_sidecar
 from hedypet_bids.labels import SEGMENTATION_TASKS, VOI_TASKS
-from hedypet_bids.model import FrameTimes, Grid, PetMetadata, Scan
+from hedypet_bids.model import Grid, PetMetadata, Scan
 from hedypet_bids.names import Source
 from hedypet_bids.report.methods import MADE, READY, Performed
 from hedypet_bids.report.past_runs import PastRuns, crash_text
@@ -106,9 +106,9 @@ def flags_of(outputs: ScanOutputs) -> dict[str, str]:
     return found
 
 
-def minutes_of(frames: FrameTimes) -> str:
+def minutes_of(start_s: float, end_s: float) -> str:
     """When frames were acquired."""
-    return f"{frames.start_s[0] / 60:g} to {frames.end_s[-1] / 60:g} min after injection"
+    return f"{start_s / 60:g} to {end_s / 60:g} min after injection"
 
 
 def with_unit(value: float | None, unit: str) -> str:
@@ -205,9 +205,10 @@ def _overview(page: ScanPage) -> Iterator[tuple[str, str]]:
         yield "injected activity", with_unit(metadata.dose_bq / 1e6, "MBq")
     if scan.dynamic:
         frames = page.pets[scan.dynamic].frames
-        yield "dynamic PET", f"{len(frames)} frames, {minutes_of(frames)}"
+        yield "dynamic PET", f"{len(frames)} frames, {minutes_of(frames.start_s[0], frames.end_s[-1])}"
     if page.static:
-        yield "static PET", minutes_of(page.statics[page.static].frames)
+        frames = page.statics[page.static].frames
+        yield "static PET", minutes_of(frames.start_s[0], frames.end_s[-1])
 
 
 def _notes(page: ScanPage) -> Iterator[str]:

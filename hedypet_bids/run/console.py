@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
+from hedypet_bids.io.manifest import StepRecord
 from hedypet_bids.run.job import ParticipantResult
 from hedypet_bids.run.schedule import COUNTED, NOT_CHOSEN, UNNEEDED
 
@@ -73,7 +74,9 @@ class Console:
                 print(f"    {record.title:<{width}}  {record.state:<8} {record.reason}")
                 for missing, reason in record.missing:
                     print(f"    {'':<{width}}  without  {missing}: {reason}")
-            if not result.records and not any(check.state == "problem" for check in result.checks):
+            if result.nothing_selected:
+                print("  nothing is asked for: none of its scans has the labels given")
+            elif not result.records and not any(check.state == "problem" for check in result.checks):
                 print(f"  problem: {result.error}")
 
     def summarise(self, results: Sequence[ParticipantResult], output: Path, code: int) -> None:
@@ -81,6 +84,11 @@ class Console:
         for result in results:
             for line in _left_out(result):
                 self._print(line)
+        unasked = [result for result in results if result.nothing_selected]
+        if unasked:
+            listed = ", ".join(f"sub-{result.label}" for result in unasked)
+            self._print(f"nothing is asked for of {listed}: none of its scans has the labels given")
+            results = [result for result in results if not result.nothing_selected]
         failed = [result for result in results if result.failed]
         finished = len(results) - len(failed)
         where = f"outputs in {output}, reports in {output / 'sub-*.html'}"
@@ -119,9 +127,20 @@ def _left_out(result: ParticipantResult) -> list[str]:
         lines.append(f"sub-{result.label} FAILED: {result.error}")
     skipped = [r for r in result.records if r.state == "skipped"]
     chosen = [r for r in skipped if r.reason.startswith(NOT_CHOSEN)]
-    others = [f"{r.title} ({r.reason})" for r in skipped if r not in chosen]
+    others = dict.fromkeys(f"{r.title} ({r.reason})" for r in skipped if r not in chosen)
     if others:
         lines.append(f"sub-{result.label}: left out: {'; '.join(others)}")
     if chosen:
-        lines.append(f"sub-{result.label}: {NOT_CHOSEN}: {', '.join(r.title for r in chosen)}")
+        lines.append(f"sub-{result.label}: left out by --steps: {', '.join(r.title for r in chosen)}")
+    for reason, parts in _without(result.records).items():
+        lines.append(f"sub-{result.label}: n/a: {', '.join(parts)} ({reason})")
     return lines
+
+
+def _without(records: Sequence[StepRecord]) -> dict[str, list[str]]:
+    """What steps left out although they ran, by the reason."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for part, reason in record.missing if record.state in ("ran", "done") else ():
+            found.setdefault(reason, []).append(f"{part} [{record.about}]" if record.about else part)
+    return found

@@ -20,6 +20,7 @@ from hedypet_bids.io.manifest import Manifest, ScanEntry, StepRecord, merged
 from hedypet_bids.io.tables import write_table
 from hedypet_bids.kernels.kinetics import KineticModel, kinetic_models
 from hedypet_bids.model import InputCheck, Subject
+from hedypet_bids.names import ScanName
 from hedypet_bids.pipeline import process_participant
 from hedypet_bids.run.job import Job, Notify, ParticipantResult, is_other_part, of_both, subject_of
 from hedypet_bids.run.options import WORK_DIR_VARIABLE
@@ -66,6 +67,7 @@ def _run(job: Job, schedule: Schedule, log_folder: Path) -> ParticipantResult:
             subject = subject_of(job)
             if not subject.scans and not subject.broken:
                 return ParticipantResult(job.label, nothing_selected=True)
+            _check_manifest(job, subject)
             _log_notes(subject)
             models = kinetic_models(job.settings)
             _write_plan(log_folder, subject, models, job)
@@ -79,16 +81,20 @@ def _run(job: Job, schedule: Schedule, log_folder: Path) -> ParticipantResult:
             _write_records(log_folder / "steps.tsv", schedule.records)
         _write_manifest(job, schedule, subject)
     broken = "\n".join(f"{scan.name or 'images'}: {scan.reason}" for scan in subject.broken)
-    code = schedule.exit_code or _code_of_broken(subject)
+    code = _code(schedule, subject)
     return ParticipantResult(
         job.label, tuple(schedule.records), code, _errors(schedule, *filter(None, [broken])), subject.checks
     )
 
 
-def _code_of_broken(subject: Subject) -> int:
-    """That of the scans that cannot be used; 1 where others were processed all the same."""
-    codes = [scan.exit_code for scan in subject.broken]
-    return HedypetError.exit_code if subject.scans and codes else next(iter(codes), 0)
+def _code(schedule: Schedule, subject: Subject) -> int:
+    """That of what failed; 1 where other scans were processed all the same."""
+    failed = [record for record in schedule.records if record.state == "failed"]
+    codes = [*(record.exit_code for record in failed), *(scan.exit_code for scan in subject.broken)]
+    touched = {name for record in failed for name in record.scans}
+    whole = any(str(scan.name) not in touched for scan in subject.scans)
+    several = len(subject.scans) + len(subject.broken) > 1
+    return HedypetError.exit_code if codes and several and whole else next(iter(codes), 0)
 
 
 def _write_manifest(
@@ -111,26 +117,41 @@ def _write_manifest(
     manifest = Manifest(
         label=job.label,
         run=job.run_id,
-        scans=tuple(
-            ScanEntry(
-                scan.name,
-                pages.get(str(scan.name), ""),
-                scan.dynamic.path.name if scan.dynamic else "",
-                tuple(image.path.name for image in scan.statics),
-            )
-            for scan in scans
-        ),
+        scans=tuple(ScanEntry.of(scan, pages.get(str(scan.name), "")) for scan in scans),
         steps=(*failed, *schedule.records),
         outputs=outputs,
     )
-    try:
-        old = Manifest.read(job.store.root, job.label)
-    except BadDataError:
-        old = None
+    old = _former(job)
     if old is not None and is_other_part(job, old.run):
         manifest = replace(manifest, steps=of_both(old.steps, manifest.steps))
     in_dataset = subject.all_scans if subject else ()
     merged(manifest, old, in_dataset=in_dataset, root=job.store.root).write(job.store.root)
+    _remove_pages(job, old, in_dataset)
+
+
+def _former(job: Job) -> Manifest | None:
+    """What earlier runs left; None where nothing is, or where it cannot be told."""
+    with suppress(BadDataError):
+        return Manifest.read_if_there(job.store.root, job.label)
+    return None
+
+
+def _check_manifest(job: Job, subject: Subject) -> None:
+    """Raise BadDataError where what earlier runs left of other scans cannot be told, and would be lost."""
+    try:
+        Manifest.read_if_there(job.store.root, job.label)
+    except BadDataError as fault:
+        asked = {*(scan.name for scan in subject.scans), *(scan.name for scan in subject.broken)}
+        if others := [name.title for name in subject.all_scans if name not in asked]:
+            raise BadDataError(f"{fault} This run leaves out {names.listed(others)}.") from fault
+        _log.warning("sub-%s: %s It is written anew.", job.label, fault)
+
+
+def _remove_pages(job: Job, old: Manifest | None, in_dataset: Sequence[ScanName]) -> None:
+    """Remove the pages of scans that the dataset no longer has: they would look as if they were current."""
+    for scan in old.scans if old and in_dataset else ():
+        if scan.page and scan.name not in in_dataset:
+            job.store.path(scan.page).unlink(missing_ok=True)
 
 
 def _check_still_there(log_folder: Path) -> None:
@@ -156,7 +177,7 @@ def _plan(job: Job, schedule: Schedule) -> ParticipantResult:
         return ParticipantResult(job.label, (), error.exit_code, str(error), checks)
     process_participant(subject, kinetic_models(job.settings), schedule.add)
     records = schedule.run() if subject.scans else ()
-    code = schedule.exit_code or _code_of_broken(subject)
+    code = _code(schedule, subject)
     reasons = "\n\n".join(scan.reason for scan in subject.broken)
     nothing = not subject.scans and not subject.broken
     return ParticipantResult(job.label, tuple(records), code, reasons, subject.checks, nothing)

@@ -241,8 +241,8 @@ class Schedule:
                 if owner is not step:
                     raise BadDataError(
                         f"{path} would be written for {owner.about or 'one scan'} and for "
-                        f"{step.about or 'another'}. Tell their images apart by an entity of their names "
-                        "(ses-, trc-, rec- or run-)."
+                        f"{step.about or 'another'}. Tell their images apart by ses-, rec- or run- in their "
+                        "names (BIDS has no trc- in those of anatomy), or choose one with --bids-filter-file."
                     )
 
 

@@ -16,6 +16,7 @@ from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.lean_mass import (
     FatRange,
+    NormalisationConstant,
     fat_between_hip_and_skull,
     normalisation_constants,
 )
@@ -25,6 +26,9 @@ from hedypet_bids.names import Source
 from hedypet_bids.steps.segment import Segmentation, labels_of
 from hedypet_bids.steps.static import Static
 from hedypet_bids.steps.step import CannotRun, Plan, Skip, Step
+
+# Whether it can be computed is seen only on the CT.
+_FROM_FAT = "sul_decazes"
 
 
 @dataclass(eq=False)
@@ -58,6 +62,9 @@ class Normalise(Step):
                 "Participant": dataclasses.asdict(self.scan.person),
                 "InjectedActivityBq": self.static.metadata(pet).dose_bq,
             },
+            missing={
+                c.name: c.reason for c in self._constants(pet, None) if c.reason and c.name != _FROM_FAT
+            },
         )
 
     def run(self, plan: Plan, writer: Writer) -> None:
@@ -66,14 +73,7 @@ class Normalise(Step):
         assert pet is not None
         metadata = self.static.metadata(pet)
         fat = self._fat()
-        constants = normalisation_constants(
-            dose_bq=metadata.dose_bq,
-            weight_kg=person.weight_kg,
-            height_m=person.height_m,
-            sex=person.sex,
-            fat=fat,
-            dose_reason=metadata.dose_reason,
-        )
+        constants = self._constants(pet, fat)
         writer.table(
             names.constants(pet),
             pd.DataFrame(
@@ -91,6 +91,17 @@ class Normalise(Step):
             InjectedActivityBq=metadata.dose_bq,
             DoseNotes=list(metadata.notes),
             FatVolumeMl=fat.volume_ml if fat else None,
+        )
+
+    def _constants(self, pet: Source, fat: FatRange | None) -> tuple[NormalisationConstant, ...]:
+        metadata, person = self.static.metadata(pet), self.scan.person
+        return normalisation_constants(
+            dose_bq=metadata.dose_bq,
+            weight_kg=person.weight_kg,
+            height_m=person.height_m,
+            sex=person.sex,
+            fat=fat,
+            dose_reason=metadata.dose_reason,
         )
 
     def _fat(self) -> FatRange | None:

@@ -157,7 +157,7 @@ def test_labels_are_looked_up_by_name(table: str, name: str, index: int) -> None
 
 
 def test_unknown_names_are_key_errors() -> None:
-    with pytest.raises(KeyError, match="tail.*total"):
+    with pytest.raises(KeyError, match=r"tail.*total"):
         label_table("total").index_of("tail")
     with pytest.raises(KeyError, match="atlas"):
         task("atlas")

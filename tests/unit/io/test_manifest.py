@@ -234,3 +234,34 @@ def test_a_folder_in_its_place(tmp_path: Path) -> None:
     (tmp_path / names.manifest("1")).mkdir(parents=True)
     with pytest.raises(BadDataError):
         Manifest.read(tmp_path, "1")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body.update(label="2"),
+        lambda body: body.pop("scans"),
+        lambda body: body.pop("outputs"),
+        lambda body: body["scans"].pop(),
+        lambda body: body["scans"].append(body["scans"][0]),
+        lambda body: body["steps"][0].update(state="skipped"),
+        lambda body: body.pop("Checksum"),
+    ],
+    ids=["label", "no scans", "no outputs", "a scan less", "a scan twice", "another state", "no checksum"],
+)
+def test_what_was_edited_is_not_taken(tmp_path: Path, change: Any) -> None:
+    path = of_scans(tmp_path, A, B).write(tmp_path)
+    body = json.loads(path.read_text())
+    change(body)
+    path.write_text(json.dumps(body))
+    with pytest.raises(BadDataError, match=path.name):
+        Manifest.read(tmp_path, "1")
+
+
+def test_that_of_another_participant_is_not_taken(tmp_path: Path) -> None:
+    made = of_scans(tmp_path, A).write(tmp_path)
+    (tmp_path / "sub-2").mkdir()
+    made.rename(tmp_path / "sub-2" / "sub-2_manifest.json")
+    with pytest.raises(BadDataError, match="sub-2_manifest"):
+        Manifest.read(tmp_path, "2")
+    assert Manifest.read_if_there(tmp_path, "1") is None
