@@ -15,7 +15,7 @@ from hedypet_bids.tools import network_memory
 from hedypet_bids.tools.totalsegmentator import TotalSegmentator, models_of_task
 
 # Measured (docs/engine.md): interpreter, libraries and compiled kernels, and bytes a voxel on top.
-BASE_MB = 600.0
+BASE_MB = 650.0
 BYTES_PER_DYNAMIC_VOXEL = 20.0
 BYTES_PER_VOXEL = 14.0
 
