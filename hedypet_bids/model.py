@@ -96,6 +96,12 @@ class FrameTimes:
         return self.start_s + self.duration_s
 
     @property
+    def gap_s(self) -> NDArray[np.float64]:
+        """Time between each frame and the next, s, shape (n_frames - 1,); rounding may make it negative."""
+        gap: NDArray[np.float64] = self.start_s[1:] - self.end_s[:-1]
+        return gap
+
+    @property
     def mid_s(self) -> NDArray[np.float64]:
         """Middle of each frame, s, shape (n_frames,)."""
         return self.start_s + self.duration_s / 2
@@ -267,6 +273,8 @@ class PetMetadata:
         Those of the notes that a person should look at.
     tracer
         As the sidecar writes it; empty when it does not say.
+    injection_clock_s
+        Time of day of the injection, s after midnight; NaN without a TimeZero.
     """
 
     frames: FrameTimes
@@ -283,6 +291,7 @@ class PetMetadata:
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     tracer: str = ""
+    injection_clock_s: float = float("nan")
 
     @property
     def scale(self) -> NDArray[np.float64]:

@@ -61,5 +61,10 @@ def wait_long(marker: str, _notify: object) -> str:
 
 
 def fail_or_take_time(name: str, _notify: object) -> str:
-    time.sleep(0.0 if name == "bad" else 2.0)
-    return name
+    """Fails once another has begun, which then takes its time; named by paths in a folder that all share."""
+    path = Path(name)
+    path.touch()
+    while path.name == "bad" and not path.with_name("slow").exists():
+        time.sleep(0.01)
+    time.sleep(0.0 if path.name == "bad" else 2.0)
+    return path.name

@@ -72,6 +72,16 @@ _SHOWN_CHARACTERS = 80
 _SAME_TIME_S = 1.0
 _SAME_FACTOR = 0.01
 _SAME_START_S = 60.0
+SAME_INJECTION_S = 60.0
+_DAY_S = 86400.0
+# Watches and scanners differ by a minute or two; more is another injection, or times from another zero.
+_OTHER_TIME_S = 300.0
+# As BIDS and as dcm2niix call them.
+_DECAY_FACTORS = ("DecayCorrectionFactor", "DecayFactor")
+# Blood that came before is no longer negligible.
+_MISSED_S = 5.0
+# Longer frames at the start do not show the bolus.
+_BOLUS_S = 60.0
 
 
 def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) -> PetMetadata:
@@ -111,7 +121,13 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
     dose_bq, dose_reason = _dose(sidecar)
     notes += _conversions(reference_s, units_factor, units)
     notes += _other_notes(sidecar)
-    problems = [*_stated_factors(sidecar, frames, half_life_s, reference_s), *filter(None, [dose_reason])]
+    injection_clock_s = (clock_s(sidecar.get("TimeZero")) + injection_s) % _DAY_S
+    problems = [
+        *_stated_factors(sidecar, frames, half_life_s, reference_s, where),
+        *_clock_problems(sidecar, frames, injection_s, injection_clock_s, where),
+        *_series_problems(frames),
+        *filter(None, [dose_reason]),
+    ]
     return PetMetadata(
         frames=frames,
         units=units,
@@ -127,6 +143,7 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
         notes=(*notes, *problems),
         problems=tuple(problems),
         tracer=str(sidecar.get("TracerName") or "").strip(),
+        injection_clock_s=injection_clock_s,
     )
 
 
@@ -323,39 +340,133 @@ def _conversions(reference_s: float, units_factor: float, units: str) -> Iterato
 
 
 def _stated_factors(
-    sidecar: Mapping[str, Any], frames: FrameTimes, half_life_s: float, reference_s: float
+    sidecar: Mapping[str, Any], frames: FrameTimes, half_life_s: float, reference_s: float, where: str
 ) -> Iterator[str]:
-    """What is wrong when the scanner's own decay factors disagree with the times in the sidecar."""
-    stated = sidecar.get("DecayCorrectionFactor")
-    if math.isnan(half_life_s) or math.isnan(reference_s) or not isinstance(stated, list):
-        return
-    factors = np.array([as_number(value) for value in stated])
-    if factors.shape != (len(frames),) or np.isnan(factors).any():
+    """What is wrong when the scanner's own decay factors disagree with the times in the sidecar.
+
+    Raises
+    ------
+    BadDataError
+        They fit frames that are all later: the times are counted from another moment than the sidecar says.
+    """
+    if math.isnan(half_life_s) or math.isnan(reference_s):
         return
     expected = decay_correction(frames, half_life_s=half_life_s) * 2.0 ** (-reference_s / half_life_s)
-    wrong = np.abs(factors / expected - 1.0) > _SAME_FACTOR
-    if wrong.any():
+    for key in _DECAY_FACTORS:
+        stated = sidecar.get(key)
+        factors = np.array([as_number(value) for value in stated] if isinstance(stated, list) else [])
+        if factors.shape != (len(frames),) or np.isnan(factors).any():
+            continue
+        wrong = np.abs(factors / expected - 1.0) > _SAME_FACTOR
+        if not wrong.any():
+            continue
         frame = int(np.argmax(wrong))
-        yield (
-            f"DecayCorrectionFactor of frame {frame} is {factors[frame]:g}; ImageDecayCorrectionTime and "
-            f"the frame times give {expected[frame]:g}: "
-            f"{_what_to_check(factors * 2.0 ** (reference_s / half_life_s), frames, half_life_s)}"
+        text = (
+            f"{key} of frame {frame} is {factors[frame]:g}; ImageDecayCorrectionTime and the frame times "
+            f"give {expected[frame]:g}"
         )
+        later_s = _later_s(factors * 2.0 ** (reference_s / half_life_s), frames, half_life_s)
+        if later_s > _SAME_START_S:
+            raise BadDataError(
+                f"{where}: {text}. It fits frames that start {later_s:.0f} s later. Are FrameTimesStart and "
+                "ScanStart counted from the scan instead of TimeZero? Correct them in the sidecar or with "
+                "--corrections."
+            )
+        yield f"{text}: check them"
 
 
-def _what_to_check(factors: NDArray[np.float64], frames: FrameTimes, half_life_s: float) -> str:
-    """The delay that the factors would fit: times are often counted from the scan, not the injection."""
+def _later_s(factors: NDArray[np.float64], frames: FrameTimes, half_life_s: float) -> float:
+    """How much later all frames would be that the factors fit, s; NaN where they fit no such frames."""
     rate = math.log(2.0) / half_life_s
     with np.errstate(invalid="ignore", divide="ignore"):
         decay = rate * frames.duration_s
         start_s = np.log(factors * -np.expm1(-decay) / decay) / rate
     later_s = start_s - frames.start_s
-    if np.isfinite(later_s).all() and np.ptp(later_s) <= _SAME_START_S and later_s[0] > _SAME_START_S:
-        return (
-            f"they fit frames that start {later_s.mean():.0f} s later. Are FrameTimesStart and ScanStart "
-            "counted from the scan instead of TimeZero? Correct them in the sidecar or with --corrections"
+    coherent = np.isfinite(later_s).all() and np.ptp(later_s) <= _SAME_START_S
+    return float(later_s.mean()) if coherent else math.nan
+
+
+def clock_s(text: object) -> float:
+    """A time of day, ``10:50:00`` or DICOM's ``105000.00``, in s after midnight; NaN for what is none."""
+    found = re.fullmatch(r"(\d\d):?(\d\d):?(\d\d(?:\.\d+)?)", str(text).strip())
+    if found is None:
+        return math.nan
+    hours, minutes, seconds = (float(part) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds if hours < 24 and minutes < 60 and seconds < 60 else math.nan
+
+
+def apart_s(one_s: float, other_s: float) -> float:
+    """How much later the second of two times of day is, s, across midnight as well: -12 to 12 h."""
+    return (other_s - one_s + _DAY_S / 2) % _DAY_S - _DAY_S / 2
+
+
+def at_clock(time_s: float) -> str:
+    """A time of day for people."""
+    whole = round(time_s) % round(_DAY_S)
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def _clock_problems(
+    sidecar: Mapping[str, Any], frames: FrameTimes, injection_s: float, injection_clock_s: float, where: str
+) -> Iterator[str]:
+    """What is wrong when times of day in the sidecar disagree with its times in seconds.
+
+    Raises
+    ------
+    BadDataError
+        The injection, or an image whose times begin with 0, was at another time.
+    """
+    if math.isnan(injection_clock_s):
+        if "TimeZero" in sidecar:
+            yield f"TimeZero must be a time of day, hh:mm:ss; found {_shown(sidecar, 'TimeZero')}"
+        return
+    later_s = apart_s(injection_clock_s, clock_s(sidecar.get("RadiopharmaceuticalStartTime")))
+    if abs(later_s) > _SAME_START_S:
+        text = (
+            f"RadiopharmaceuticalStartTime is {_shown(sidecar, 'RadiopharmaceuticalStartTime')}, but "
+            f"TimeZero and InjectionStart put the injection at {at_clock(injection_clock_s)}"
         )
-    return "check them"
+        if abs(later_s) > _OTHER_TIME_S:
+            raise BadDataError(
+                f"{where}: {text}. Dose and image cannot be related: correct InjectionStart (seconds from "
+                "TimeZero) in the sidecar or with --corrections."
+            )
+        yield f"{text}: check them"
+    first_s = injection_clock_s + float(frames.start_s[0])
+    if abs(apart_s(first_s, clock_s(sidecar.get("AcquisitionTime")))) > _OTHER_TIME_S:
+        text = (
+            f"AcquisitionTime is {_shown(sidecar, 'AcquisitionTime')}, but TimeZero and FrameTimesStart put "
+            f"the first frame at {at_clock(first_s)}"
+        )
+        # A static image that claims to begin with the clock; the time of a series may be that of any frame.
+        if len(frames) == 1 and abs(frames.start_s[0] + injection_s) <= _SAME_TIME_S:
+            raise BadDataError(
+                f"{where}: {text}. Are FrameTimesStart and ScanStart counted from the scan instead of "
+                "TimeZero? Correct them in the sidecar or with --corrections."
+            )
+        yield f"{text}: check them"
+
+
+def _series_problems(frames: FrameTimes) -> Iterator[str]:
+    """What a dynamic series did not see: blood before it, the bolus, what happened between its frames."""
+    if len(frames) == 1:
+        return
+    missed_s, first_s = float(frames.start_s[0]), float(frames.duration_s[0])
+    if missed_s > _MISSED_S:
+        yield (
+            f"the first {missed_s:g} s after injection were not seen; the blood of that time is missing in "
+            "the input functions, so Ki is too high"
+        )
+    gaps = np.flatnonzero(frames.gap_s > _SAME_TIME_S)
+    if gaps.size:
+        longest = int(np.argmax(frames.gap_s))
+        several = f"are {gaps.size} gaps between frames, the longest" if gaps.size > 1 else "is a gap"
+        yield (
+            f"there {several} of {frames.gap_s[longest]:g} s after frame {longest}; input functions are "
+            "interpolated over it"
+        )
+    if first_s > _BOLUS_S and missed_s < _BOLUS_S:
+        yield f"the first frame lasts {first_s:g} s, in which the bolus comes and goes"
 
 
 def _other_notes(sidecar: Mapping[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from hedypet_bids.errors import BadDataError, HedypetError, Problems
@@ -10,7 +11,7 @@ from hedypet_bids.inputs.checks import input_checks
 from hedypet_bids.inputs.dataset import Dataset
 from hedypet_bids.inputs.derivatives import with_derivatives
 from hedypet_bids.inputs.participant_metadata import read_participant
-from hedypet_bids.inputs.pet_metadata import read_pet_metadata
+from hedypet_bids.inputs.pet_metadata import SAME_INJECTION_S, apart_s, at_clock, read_pet_metadata
 from hedypet_bids.inputs.plausibility import (
     check_overlap,
     check_position,
@@ -113,8 +114,22 @@ def _scan(dataset: Dataset, scan: Scan) -> tuple[Scan, Problems]:
         with problems.noted():
             metadata[pet] = pet_metadata(dataset, pet)
     with problems.noted():
+        _check_one_injection(metadata)
+    with problems.noted():
         scan = dataclasses.replace(scan, person=_person(dataset, scan))
     return dataclasses.replace(scan, pet={pet.path: found for pet, found in metadata.items()}), problems
+
+
+def _check_one_injection(metadata: Mapping[Source, PetMetadata]) -> None:
+    """Raise BadDataError where images of one scan put its injection at different times of day."""
+    for (pet, found), (other, others) in itertools.combinations(metadata.items(), 2):
+        at_s, other_s = found.injection_clock_s, others.injection_clock_s
+        if abs(apart_s(at_s, other_s)) > SAME_INJECTION_S:
+            raise BadDataError(
+                f"TimeZero and InjectionStart put the injection at {at_clock(at_s)} for {pet.path}, and at "
+                f"{at_clock(other_s)} for {other.path}. One scan has one injection: correct the sidecar "
+                "whose times are counted from another moment, or name the images as two runs."
+            )
 
 
 def pet_metadata(dataset: Dataset, pet: Source) -> PetMetadata:

@@ -88,7 +88,7 @@ def why_no_kinetics(model: KineticModel, scan: Scan, blood: ExtractInputFunction
         return "no dynamic PET was found"
     metadata = scan.metadata(scan.dynamic)
     tracer = metadata.tracer or scan.name.tracer
-    reason = why_not(model, tracer, float(metadata.frames.start_s[0]), settings)
+    reason = why_not(model, tracer, metadata.frames, settings)
     return reason or ("" if blood.tables else "there is no input function")
 
 

@@ -136,9 +136,71 @@ FRAME_TIMES = [
     Case(
         "a static image that counts from its own start",
         sidecar(STATIC, FrameTimesStart=[0.0], DecayCorrectionFactor=[1.46]),
-        0,
+        65,
         ("DecayCorrectionFactor of frame 0 is 1.46", "counted from the scan instead of TimeZero"),
-        READ_STATIC,
+    ),
+    Case(
+        "a static image that counts from its own start, in dcm2niix's words",
+        sidecar(STATIC, FrameTimesStart=[0.0], DecayFactor=[1.45951]),
+        65,
+        ("DecayFactor of frame 0 is 1.4595", "counted from the scan instead of TimeZero"),
+    ),
+    Case(
+        "a static image acquired later than it says",
+        sidecar(STATIC, FrameTimesStart=[0.0], TimeZero="10:00:00", AcquisitionTime="10:50:00.000000"),
+        65,
+        ("AcquisitionTime is '10:50:00.000000'", "10:00:00", "counted from the scan instead of TimeZero"),
+    ),
+    Case(
+        "two times of one injection",
+        both(sidecar(STATIC, TimeZero="10:50:00"), sidecar(DYNAMIC, TimeZero="10:00:00")),
+        65,
+        ("10:50:00", "10:00:00", "one injection", "acstatPSF", "acdynPSF"),
+    ),
+    Case(
+        "an injection an hour before TimeZero",
+        sidecar(STATIC, TimeZero="10:00:00", RadiopharmaceuticalStartTime="090000.00"),
+        65,
+        ("RadiopharmaceuticalStartTime is '090000.00'", "10:00:00", "InjectionStart"),
+    ),
+    Case(
+        "a watch that is two minutes slow",
+        both(
+            sidecar(STATIC, TimeZero="00:00:30", RadiopharmaceuticalStartTime="23:58:30"),
+            sidecar(DYNAMIC, TimeZero="00:00:30"),
+        ),
+        0,
+        ("RadiopharmaceuticalStartTime is '23:58:30'", "check them"),
+    ),
+    Case(
+        "no time of day",
+        sidecar(STATIC, TimeZero="25:99:99"),
+        0,
+        ("TimeZero must be a time of day", "25:99:99"),
+    ),
+    Case(
+        "a series that begins late",
+        sidecar(DYNAMIC, FrameTimesStart=lambda t: [at + 12.0 for at in t]),
+        0,
+        ("the first 12 s after injection were not seen",),
+    ),
+    Case(
+        "a series with a gap",
+        sidecar(
+            DYNAMIC, FrameTimesStart=lambda t: [at + (1200.0 if n >= 40 else 0.0) for n, at in enumerate(t)]
+        ),
+        0,
+        ("gap of 1200 s after frame 39", "Simpson's rule cannot"),
+    ),
+    Case(
+        "a long first frame",
+        sidecar(
+            DYNAMIC,
+            FrameTimesStart=lambda t: [0.0, *(at + 300.0 for at in t[1:])],
+            FrameDuration=first(302.0),
+        ),
+        0,
+        ("the first frame lasts 302 s", "misses the bolus"),
     ),
 ]
 
@@ -364,6 +426,23 @@ HEADERS = [
     Case("voxels of an unknown type", header(STATIC, datatype=9999), 65, ("acstatPSF", "9999")),
     Case("voxels far behind the end", header(STATIC, vox_offset=1e30), 65, ("acstatPSF",)),
     Case("voxels at NaN", header(STATIC, vox_offset=np.nan), 65, ("acstatPSF",)),
+    Case("voxels at 0", header(STATIC, vox_offset=0), 65, ("acstatPSF", "vox_offset 0")),
+    Case(
+        "no position",
+        header(STATIC, sform_code=0, qform_code=0),
+        65,
+        ("acstatPSF", "sform_code and qform_code", "guessed"),
+    ),
+    Case("no position of the CT", header(CT, sform_code=0, qform_code=0), 65, ("br38f", "guessed")),
+    Case(
+        "no position of a segmentation",
+        header(f"{READY}total_dseg", sform_code=0, qform_code=0),
+        65,
+        ("total_dseg", "guessed"),
+    ),
+    Case(
+        "two positions", header(STATIC, qform_code=1, qoffset_z=500.0), 65, ("acstatPSF", "header_form", "mm")
+    ),
     Case("voxels in the header", header(STATIC, vox_offset=64), 65, ("acstatPSF", "offset")),
     Case("an infinite slope", header(STATIC, scl_slope=np.inf), 65, ("acstatPSF", "slope")),
     Case("a header with its image elsewhere", header(STATIC, magic=b"ni1"), 65, ("acstatPSF", "single-file")),

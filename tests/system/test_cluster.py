@@ -337,7 +337,7 @@ def test_levels_are_groups_of_steps(single: Path, tmp_path: Path) -> None:
         assert "--steps leaves it out" in re.search(f"{left_out} .*", plan)[0]  # type: ignore[index]
     plan = hedypet(*arguments, "--level", "resampling").stdout
     assert "to run" in re.search(r"normalise .*", plan)[0]  # type: ignore[index]
-    assert "--steps leaves it out" in re.search(r"static means .*", plan)[0]  # type: ignore[index]
+    assert "--steps leaves it out" in re.search(r"^ +means .*", plan, re.M)[0]  # type: ignore[index]
     both = hedypet(*arguments, "--level", "full", "--steps", "tacs")
     assert both.returncode == 2 and "not allowed with" in both.stderr
     assert hedypet(*arguments, "--level", "full").stdout == hedypet(*arguments).stdout
@@ -617,12 +617,12 @@ def test_a_scheduler_that_goes_away_is_named(cluster: Cluster, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_what_runs_is_finished_after_the_first_failure() -> None:
+def test_what_runs_is_finished_after_the_first_failure(tmp_path: Path) -> None:
     """Two worker processes: the one that has not failed is let end, and nothing else begins."""
     found = list(
         run_all(
             fail_or_take_time,
-            ["bad", "slow", "next", "last"],
+            [str(tmp_path / name) for name in ("bad", "slow", "next", "last")],
             workers=Workers(2),
             notify=_silent,
             lost=_lost,

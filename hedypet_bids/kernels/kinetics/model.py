@@ -168,6 +168,24 @@ class KineticModel(ABC):
             A value for each of ``parameters``, with ``<name>_se`` where there is a standard error.
         """
 
+    def why_not_with(self, frames: FrameTimes, settings: Settings) -> str:
+        """Why it cannot be fitted to a series with these frames; empty, as by default, when it can.
+
+        Parameters
+        ----------
+        frames
+            When the frames are, s from injection.
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        str
+            A clause that can follow a colon.
+        """
+        del frames, settings
+        return ""
+
     @abstractmethod
     def methods(self, settings: Settings) -> str:
         """How regions are fitted, for the methods text.
@@ -366,16 +384,17 @@ def kinetic_models(settings: Settings) -> tuple[KineticModel, ...]:
     return tuple(known[name] for name in settings.kinetics.models)
 
 
-def why_not(model: KineticModel, tracer: str, start_s: float, settings: Settings) -> str:
+def why_not(model: KineticModel, tracer: str, frames: FrameTimes, settings: Settings) -> str:
     """Why a model does not apply to a scan; empty when it does.
 
     Parameters
     ----------
     tracer
         As the sidecar or the file name has it; empty when neither says.
-    start_s
-        Start of the dynamic PET after injection, s.
+    frames
+        Those of the dynamic PET, s from injection.
     """
+    start_s = float(frames.start_s[0])
     known = settings.kinetics.tracers
     if model.trapped and tracer and not any(name.lower() in tracer.lower() for name in known):
         return (
@@ -387,4 +406,4 @@ def why_not(model: KineticModel, tracer: str, start_s: float, settings: Settings
             f"the dynamic PET starts {start_s / 60:.1f} min after injection, so the integral of the input "
             "function is unknown"
         )
-    return ""
+    return model.why_not_with(frames, settings)

@@ -23,6 +23,10 @@ from hedypet_bids.model import FloatArray, FrameTimes
 from hedypet_bids.names import enumerated
 from hedypet_bids.settings import Rule, Settings, plain
 
+# With frames of 60 s at the start Ki is 1.7 % too high, with 300 s 5.9 %.
+_LONGEST_FIRST_S = 60.0
+# Longer gaps than this many of the longest frame are more than a pause.
+_MOST_LONGEST_FRAMES = 2.0
 # A spread of values below this part of their size is rounding, not information.
 _ROUNDING = 1e-10
 
@@ -157,8 +161,9 @@ def integrate(cp: FloatArray, frames: FrameTimes, *, rule: Rule) -> NDArray[np.f
     rule
         ``"simpson"``: cumulative Simpson over points at the frame mids, 0 at the first
         mid; with two frames the trapezoid. ``"frames"``: finished frames count with
-        their whole area, gaps and the running frame follow the line between mids,
-        starting at 0 at injection (at the scan start if that is earlier).
+        their whole area, the running frame follows the line between mids, gaps do
+        the same with the logarithm of blood where it falls, starting at 0 at injection
+        (at the scan start if that is earlier).
 
     Returns
     -------
@@ -311,11 +316,20 @@ def _integrate_frames(cp: NDArray[np.float64], frames: FrameTimes) -> NDArray[np
     cp_before = np.concatenate([np.zeros((*cp.shape[:-1], 1)), cp[..., :-1]], axis=-1)
     slope = (cp - cp_before) / (mid - mid_before)
 
+    def in_gaps() -> NDArray[np.float64]:
+        """Along the line between mids, on a logarithmic scale where blood falls, as it falls by rates."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = np.log(cp / cp_before) / (mid - mid_before)
+            at_end = cp_before * np.exp(rate * (end_before - mid_before))
+            curved = at_end * np.expm1(rate * (start - end_before)) / rate
+        falls = (start > end_before) & (cp < cp_before) & (cp > 0)
+        return np.where(falls, curved, on_the_line(end_before, start))
+
     def on_the_line(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
         middle: NDArray[np.float64] = (high - low) * (cp_before + slope * ((low + high) / 2 - mid_before))
         return middle
 
-    gaps = np.cumsum(on_the_line(end_before, start), axis=-1)
+    gaps = np.cumsum(in_gaps(), axis=-1)
     areas = np.cumsum(cp_before * np.concatenate([[0.0], (end - start)[:-1]]), axis=-1)
     return np.asarray(areas + gaps + on_the_line(start, mid), dtype=np.float64)
 
@@ -428,6 +442,24 @@ class Patlak(KineticModel):
     def sidecar(self, settings: Settings) -> Mapping[str, Any]:
         """The rule."""
         return {"IntegrationRule": settings.kinetics.patlak.rule}
+
+    def why_not_with(self, frames: FrameTimes, settings: Settings) -> str:
+        """Simpson's rule takes the curve between the middles of frames for smooth."""
+        if settings.kinetics.patlak.rule != "simpson":
+            return ""
+        first_s, gap_s = float(frames.duration_s[0]), float(frames.gap_s.max(initial=0.0))
+        use = 'set [kinetics.patlak] rule = "frames"'
+        if first_s > _LONGEST_FIRST_S and len(frames) > 1:
+            return (
+                f"the first frame lasts {first_s:g} s, and with more than {_LONGEST_FIRST_S:g} s Simpson's "
+                f"rule misses the bolus; {use}"
+            )
+        if gap_s > _MOST_LONGEST_FRAMES * frames.duration_s.max():
+            return (
+                f"there is a gap of {gap_s / 60:.1f} min between frames, over which Simpson's rule cannot "
+                f"integrate the input function; {use}"
+            )
+        return ""
 
     def fit(
         self,
