@@ -18,7 +18,7 @@ from running import hedypet, only
 from small_dataset import FULL, dataset
 
 from hedypet_bids import names
-from hedypet_bids.errors import MissingInputError, MissingProgramError, NothingSelectedError
+from hedypet_bids.errors import BadDataError, MissingInputError, MissingProgramError, NothingSelectedError
 from hedypet_bids.inputs.dataset import Dataset, Request
 from hedypet_bids.inputs.index import images_of
 from hedypet_bids.inputs.pet_metadata import read_pet_metadata
@@ -328,7 +328,8 @@ def test_the_static_mean_has_a_name_of_its_own(tmp_path: Path, name: str, mean: 
 def test_patlak_is_left_out_where_its_model_does_not_apply(
     bids: Path, tmp_path: Path, entries: dict[str, Any], why: str
 ) -> None:
-    change(bids / f"{PET}acdynPSF_pet.json", **entries)
+    for image in ("acdynPSF", *(["acstatPSF"] if "InjectionStart" in entries else [])):
+        change(bids / f"{PET}{image}_pet.json", **entries)
     told = plan(bids, tmp_path / "none", "--participant-label", "001", "--no-totalsegmentator")
     assert re.search(why, told), told
     assert re.search(why.replace("kinetics Patlak +", "maps Patlak +"), told), told
