@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from hedypet_bids.errors import HedypetError
-from hedypet_bids.inputs.plausibility import not_hounsfield
+from hedypet_bids.inputs.plausibility import not_hounsfield, padding_of
 from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.model import InputCheck, InputState, Scan
 from hedypet_bids.names import Source
@@ -70,9 +70,10 @@ def _of_ct(scan: Scan) -> Iterator[Finding]:
     if scan.ct is not None and found[1] == "ok":
         # What cannot be read is told as what breaks the scan.
         with suppress(HedypetError):
-            wrong = not_hounsfield(scan.ct.path)
-            if wrong:
+            if wrong := not_hounsfield(scan.ct.path):
                 yield "CT", "problem", wrong
+            if padded := padding_of(scan.ct.path):
+                yield "CT", "converted", padded
 
 
 def _of_image(kind: str, source: Source | None) -> Finding:

@@ -18,7 +18,7 @@ from hedypet_bids.inputs.corrections import Corrections
 from hedypet_bids.inputs.derivatives import ready_derivatives
 from hedypet_bids.inputs.index import images_of
 from hedypet_bids.inputs.roles import ROLES, Chooser
-from hedypet_bids.inputs.text_files import participant_rows, read_json, read_tsv, sidecars_of
+from hedypet_bids.inputs.text_files import is_there, participant_rows, read_json, read_tsv, sidecars_of
 from hedypet_bids.model import Scan
 from hedypet_bids.names import ScanName, Source
 from hedypet_bids.settings import HeaderForm, Selection
@@ -110,7 +110,7 @@ class Dataset:
     def session_rows(self, label: str) -> Mapping[str, Mapping[str, str]]:
         """The rows of ``sub-<L>_sessions.tsv`` by session label; empty without the file."""
         path = self.root / f"sub-{label}" / f"sub-{label}_sessions.tsv"
-        rows = read_tsv(path) if path.is_file() else iter(())
+        rows = read_tsv(path) if is_there(path) else iter(())
         return {row.get("session_id", "").removeprefix("ses-"): row for row in rows}
 
     def session_columns(self, label: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hedypet_bids.kernels.lean_mass import HEIGHT_RANGE_M, WEIGHT_RANGE_KG
 from hedypet_bids.model import Person, Sex
 
 # BIDS prescribes no names for weight and height; DICOM's come with sidecars made by dcm2niix.
@@ -64,6 +65,10 @@ class _Cell:
     note: str = ""
 
 
+BMI_RANGE = (10.0, 80.0)
+"""Body mass index, kg/m2, of people; beyond it height and weight are swapped or in other units."""
+
+
 def read_participant(
     label: str,
     row: Mapping[str, Any],
@@ -94,11 +99,18 @@ def read_participant(
         _Place("the PET sidecar", sidecar or {}),
     )
     notes: list[str] = []
+    sex = _answer("sex", _cells(places, _SEX_NAMES, _sex), notes)
+    weight_kg = _answer("weight", _cells(places, _WEIGHT_NAMES, _weight), notes)
+    height_m = _answer("height", _cells(places, _HEIGHT_NAMES, _height), notes)
+    odd = _odd_build(weight_kg, height_m)
+    if odd:
+        notes.append(odd)
+        weight_kg = height_m = None
     return Person(
         label=label,
-        sex=_answer("sex", _cells(places, _SEX_NAMES, _sex), notes),
-        weight_kg=_answer("weight", _cells(places, _WEIGHT_NAMES, _weight), notes),
-        height_m=_answer("height", _cells(places, _HEIGHT_NAMES, _height), notes),
+        sex=sex,
+        weight_kg=weight_kg,
+        height_m=height_m,
         age=_answer("age", _cells(places, _AGE_NAMES, _age), notes),
         demographic_group=_answer("demographic group", _cells(places, _GROUP_NAMES, _text), notes),
         notes=tuple(notes),
@@ -114,6 +126,25 @@ def as_number(value: object) -> float:
     except (ValueError, OverflowError):
         return math.nan
     return found if math.isfinite(found) else math.nan
+
+
+def _odd_build(weight_kg: float | None, height_m: float | None) -> str:
+    """Why height and weight, each possible alone, are not those of one person; empty where they may be."""
+    if not (_within(weight_kg, WEIGHT_RANGE_KG) and _within(height_m, HEIGHT_RANGE_M)):
+        return ""
+    assert weight_kg is not None
+    assert height_m is not None
+    bmi = weight_kg / height_m**2
+    if _within(bmi, BMI_RANGE):
+        return ""
+    return (
+        f"a weight of {weight_kg:g} kg and a height of {height_m:g} m make a BMI of {bmi:.0f}; expected "
+        f"{BMI_RANGE[0]:g} to {BMI_RANGE[1]:g}, so neither is used. Are they swapped, in inches or in pounds?"
+    )
+
+
+def _within(value: float | None, limits: tuple[float, float]) -> bool:
+    return value is not None and limits[0] <= value <= limits[1]
 
 
 _Parser = Callable[[str, str, Any], tuple[Any, str]]

@@ -6,6 +6,7 @@ relative to the start of the injection.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -59,6 +60,9 @@ _DOSE_BQ = {
     "\u00b5Ci": 3.7e4,
     "\u03bcCi": 3.7e4,
 }
+_HALF_LIFE = "RadionuclideHalfLife"
+# DICOM's total dose may be corrected for the rest in the syringe, or for decay until the scan.
+_SAME_DOSE = 0.2
 # From a mouse's dose to several times the largest clinical one (Rb-82, O-15 water: 2 GBq).
 DOSE_RANGE_BQ = (1e5, 1e10)
 
@@ -108,7 +112,7 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
     notes: list[str] = []
     units, units_factor = _units(sidecar, where)
     nuclide = _radionuclide(sidecar.get("TracerRadionuclide"))
-    half_life_s = HALF_LIFE_S.get(nuclide, math.nan)
+    half_life_s = _half_life(sidecar, nuclide, where)
     _check_time("FrameTimesStart", float(frames.start_s[0]), nuclide, half_life_s, where)
     _check_time("FrameTimesStart + FrameDuration", float(frames.end_s[-1]), nuclide, half_life_s, where)
     scan_start_s = _scan_start(sidecar, frames, injection_s, where, notes)
@@ -142,7 +146,7 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
         scan_start_s=scan_start_s,
         notes=(*notes, *problems),
         problems=tuple(problems),
-        tracer=str(sidecar.get("TracerName") or "").strip(),
+        tracer=_tracer(sidecar),
         injection_clock_s=injection_clock_s,
     )
 
@@ -173,7 +177,11 @@ def _required_number(sidecar: Mapping[str, Any], key: str, where: str) -> float:
 
 
 def _shown(sidecar: Mapping[str, Any], key: str) -> str:
-    text = repr(sidecar[key]) if key in sidecar else "nothing"
+    if key not in sidecar:
+        near = difflib.get_close_matches(key.lower(), [other.lower() for other in sidecar], n=1, cutoff=0.9)
+        others = [other for other in sidecar if other.lower() in near]
+        return f"nothing (but {others[0]!r}, which BIDS does not know)" if others else "nothing"
+    text = repr(sidecar[key])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
@@ -243,6 +251,30 @@ def _radionuclide(text: object) -> str:
     return _ELEMENTS.get(symbol.lower(), symbol.capitalize()) + (found[2] or found[3])
 
 
+def _tracer(sidecar: Mapping[str, Any]) -> str:
+    text = str(sidecar.get("TracerName") or "").strip()
+    return "" if text.lower() in ("n/a", "na", "unknown", "none") else text
+
+
+def _half_life(sidecar: Mapping[str, Any], nuclide: str, where: str) -> float:
+    """Half-life in s: the table's, for a nuclide that it does not list the sidecar's; NaN without either.
+
+    Raises
+    ------
+    BadDataError
+        The sidecar's is not that of its nuclide.
+    """
+    known, stated = HALF_LIFE_S.get(nuclide, math.nan), as_number(sidecar.get(_HALF_LIFE))
+    if math.isnan(known):
+        return stated if stated > 0 else math.nan
+    if abs(stated / known - 1.0) > _SAME_FACTOR:
+        raise BadDataError(
+            f"{where}: {_HALF_LIFE} is {stated:g} s, but that of {nuclide} is {known:g} s. Correct it or "
+            "TracerRadionuclide in the sidecar or with --corrections."
+        )
+    return known
+
+
 def _scan_start(
     sidecar: Mapping[str, Any], frames: FrameTimes, injection_s: float, where: str, notes: list[str]
 ) -> float:
@@ -264,7 +296,7 @@ def _decay_corrected(sidecar: Mapping[str, Any], where: str) -> bool:
     corrected = sidecar.get("ImageDecayCorrected")
     if not isinstance(corrected, bool):
         raise BadDataError(
-            f"{where}: ImageDecayCorrected must be true or false; "
+            f"{where}: ImageDecayCorrected must be true or false (without quotes); "
             f"found {_shown(sidecar, 'ImageDecayCorrected')}. Add it to the sidecar."
         )
     return corrected
@@ -298,7 +330,8 @@ def _decay_factors(
     if math.isnan(half_life_s):
         raise BadDataError(
             f"{where}: decay must be corrected to the time of injection, which needs a TracerRadionuclide "
-            f"among {', '.join(HALF_LIFE_S)}; found {_shown(sidecar, 'TracerRadionuclide')}."
+            f"among {', '.join(HALF_LIFE_S)}, or its {_HALF_LIFE}; found "
+            f"{_shown(sidecar, 'TracerRadionuclide')}."
         )
     if math.isnan(reference_s):
         return decay_correction(frames, half_life_s=half_life_s)
@@ -324,6 +357,13 @@ def _dose(sidecar: Mapping[str, Any]) -> tuple[float, str]:
         return math.nan, (
             f"the injected activity is unknown: {amount:g} {units} is not between {low / 1e6:g} and "
             f"{high / 1e6:g} MBq; check InjectedRadioactivityUnits"
+        )
+    total_bq = as_number(sidecar.get("RadionuclideTotalDose"))
+    # Some converters give it in MBq.
+    if total_bq > 0 and all(abs(dose_bq / total - 1.0) > _SAME_DOSE for total in (total_bq, total_bq * 1e6)):
+        return math.nan, (
+            f"the injected activity is unknown: InjectedRadioactivity is {amount:g} {units}, but "
+            f"RadionuclideTotalDose is {total_bq:g} Bq; correct the one that is wrong"
         )
     return dose_bq, ""
 

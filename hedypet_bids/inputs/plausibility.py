@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, HedypetError
 from hedypet_bids.io.nifti_read import FrameReader, read_position
+from hedypet_bids.kernels.hounsfield import padding
 from hedypet_bids.model import Grid
 from hedypet_bids.settings import HeaderForm
 
@@ -98,27 +101,47 @@ def check_overlap(image: Path, other: Path) -> None:
         )
 
 
+def padding_of(path: Path) -> str:
+    """What the first slices of a CT hold as padding, in words; empty where they hold none."""
+    values = _first_slices(path)
+    found = np.unique(values[padding(values)])
+    if not found.size:
+        return ""
+    shown = names.listed(f"{value:g}" for value in found[:3])
+    return f"{path.name} holds {shown} where nothing was measured (padding); it counts as air"
+
+
 def not_hounsfield(path: Path) -> str:
     """Why the first slices of a CT cannot be in Hounsfield units; empty when they can, or cannot be read.
 
     Air is around every patient, so some voxels are near -1000 HU, and no metal is beyond 12 bits by much.
     """
-    reader = FrameReader(path)
-    pieces = reader.chunks(n_voxels=min(_LOOKED_AT_VOXELS, reader.grid.n_voxels))
-    try:
-        _, _, values = next(pieces)
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    except HedypetError:
+    values = _first_slices(path)
+    padded = padding(values)
+    measured = values[~padded & ~np.isnan(values)]
+    if not measured.size:
         return ""
-    finally:
-        pieces.close()
-    if low <= _AIR_HU and high <= _HIGHEST_HU:
+    low, high = float(measured.min()), float(measured.max())
+    if (low <= _AIR_HU or padded.any()) and high <= _HIGHEST_HU:
         return ""
     return (
         f"{path} starts with values from {low:g} to {high:g}; in Hounsfield units there would be air (below "
         f"{_AIR_HU:g}) and nothing above {_HIGHEST_HU:g}. Rescale the CT with its DICOM's RescaleSlope and "
         "RescaleIntercept."
     )
+
+
+def _first_slices(path: Path) -> NDArray[Any]:
+    """The voxels that come first in an image; none where they cannot be read."""
+    reader = FrameReader(path)
+    pieces = reader.chunks(n_voxels=min(_LOOKED_AT_VOXELS, reader.grid.n_voxels))
+    try:
+        values: NDArray[Any] = next(pieces)[2].copy()
+    except HedypetError:
+        return np.empty(0)
+    finally:
+        pieces.close()
+    return values
 
 
 def _box_mm(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

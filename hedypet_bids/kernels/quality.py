@@ -125,6 +125,27 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
         "distance of the spleen to the left of the liver",
         "check the affine of the CT and the side of the labels (or situs inversus)",
     ),
+    "sides_swapped": NormalRange(
+        0.0,
+        0.0,
+        "pairs",
+        "pairs of left and right regions of which the left one lies to the right",
+        "check the affine of the CT, and whether the labels were mirrored or renumbered",
+    ),
+    "heart_left_of_midline_mm": NormalRange(
+        0.0,
+        100.0,
+        "mm",
+        "distance of the heart to the left of the middle between left and right regions",
+        "check the affine of the CT and the side of the labels (or situs inversus)",
+    ),
+    "prostate_of_a_woman_ml": NormalRange(
+        0.0,
+        1.0,
+        "mL",
+        "volume labelled as prostate in a woman",
+        "check the sex in participants.tsv, that the segmentation is this person's, and its label table",
+    ),
     "organs_cut": NormalRange(
         0.0,
         20.0,

@@ -14,6 +14,7 @@ from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.nifti_read import read_labels, read_volume
 from hedypet_bids.io.store import Writer
+from hedypet_bids.kernels.hounsfield import without_padding
 from hedypet_bids.kernels.registration.rigid import RigidRegistration, crop_to_head, register_rigid
 from hedypet_bids.labels import label_table
 from hedypet_bids.model import FloatArray, Grid, Matrix, Scan
@@ -116,6 +117,8 @@ class Register(Step):
     def _rigid(self, moving: Source, fixed: Source) -> tuple[Matrix, dict[str, Any]]:
         settings = self.context.settings.register
         ct, grid = read_volume(fixed.path)
+        if fixed.suffix == names.CT_SUFFIX:
+            ct, _ = without_padding(ct, self.context.settings.resample.ct_outside_hu)
         if self.body_part == "head":
             ct, grid = self._cropped(ct, grid)
         image, image_grid = read_volume(moving.path)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hedypet_bids import names
 from hedypet_bids.io.nifti_read import read_labels, read_volume
 from hedypet_bids.io.store import Writer
+from hedypet_bids.kernels.hounsfield import without_padding
 from hedypet_bids.kernels.resampling.resample import (
     clip_negative,
     head_grid,
@@ -147,8 +148,11 @@ class Resample(Step):
         grid = placed(grid, transform)
         is_ct = image.suffix in (names.CT_SUFFIX, names.TOPOGRAM_SUFFIX)
         outside = settings.ct_outside_hu if is_ct else 0.0
+        findings: dict[str, Any] = {}
         if image.suffix == names.TOPOGRAM_SUFFIX:
             target = topogram_grid(grid, target)
+        if image.suffix == names.CT_SUFFIX:
+            data, findings["PaddingVoxels"] = without_padding(data, outside)
         planes = resample_slabs(
             data,
             grid,
@@ -157,7 +161,6 @@ class Resample(Step):
             outside=outside,
             threads=self.context.threads,
         )
-        findings: dict[str, Any] = {}
         if image.suffix == names.PET_SUFFIX:
             planes = self._activity(image, planes, findings, clip=all((row >= 0).all() for row in data.T))
         writer.image(

@@ -20,6 +20,7 @@ from hedypet_bids.inputs.label_schemes import in_task_numbers, names_of_labels, 
 from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_volume
 from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.store import Writer
+from hedypet_bids.kernels.hounsfield import without_padding
 from hedypet_bids.kernels.quality import QualityCheck, quality_check
 from hedypet_bids.kernels.resampling.resample import resample_labels
 from hedypet_bids.kernels.segmentation_checks import segmentation_checks
@@ -34,6 +35,7 @@ PARCELS, CORTEX = task("synthsegparc"), task("synthseg")
 
 # FreeSurfer's numbers: parcels are 1000 + k on the left and 2000 + k on the right (aparc).
 _LEFT_PARCELS, _RIGHT_PARCELS = range(1001, 1036), range(2001, 2036)
+_AIR_HU = -1000.0
 _ESTIMATED_HU = "Hounsfield units (air about -1000, water 0)"
 
 
@@ -139,7 +141,7 @@ class Segmentation(Step):
             return []
         is_ct = image.suffix == names.CT_SUFFIX
         hu = read_volume(image.path, int16=True)[0] if is_ct else None
-        return segmentation_checks(labels, grid, self.task.table, hu)
+        return segmentation_checks(labels, grid, self.task.table, hu, sex=self.scan.person.sex)
 
     @property
     def _ready(self) -> Path | None:
@@ -174,6 +176,7 @@ class SegmentCt(Segmentation):
         with _work_folder(self.context, self.scan.label) as folder:
             copy, result = folder / "ct.nii", folder / "segmentation.nii.gz"
             hu, grid = read_volume(image.path, int16=True)
+            hu, _ = without_padding(hu, _AIR_HU)
             check_ct(hu, image.path)
             write_nifti(copy, hu, grid)
             with gpu.reserved(tool.device, folder.parent) as reserved:

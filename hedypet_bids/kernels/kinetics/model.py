@@ -7,6 +7,7 @@ knows a model by name.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -384,6 +385,12 @@ def kinetic_models(settings: Settings) -> tuple[KineticModel, ...]:
     return tuple(known[name] for name in settings.kinetics.models)
 
 
+def _plain(tracer: str) -> str:
+    """The name of a tracer as those who spell it differently agree: ``Deoxy-D-glucose`` is deoxyglucose."""
+    letters = re.sub("[^a-z0-9]", "", tracer.lower()).replace("desoxy", "deoxy")
+    return re.sub("deoxyd?glucose|deoxyglukose", "deoxyglucose", letters)
+
+
 def why_not(model: KineticModel, tracer: str, frames: FrameTimes, settings: Settings) -> str:
     """Why a model does not apply to a scan; empty when it does.
 
@@ -396,7 +403,7 @@ def why_not(model: KineticModel, tracer: str, frames: FrameTimes, settings: Sett
     """
     start_s = float(frames.start_s[0])
     known = settings.kinetics.tracers
-    if model.trapped and tracer and not any(name.lower() in tracer.lower() for name in known):
+    if model.trapped and tracer and not any(_plain(name) in _plain(tracer) for name in known):
         return (
             f"{model.title} needs a tracer that is trapped, and {tracer} is none of {', '.join(known)}; name "
             "it in [kinetics] tracers of --settings if it is"
