@@ -107,13 +107,17 @@ class Chooser:
             Several could play the same role; or an image has another number of frames than its
             reconstruction label says.
         """
-        pets = [pet for pet in images.pets if ScanName.of(pet) == scan and self._is_wanted(pet)]
+        notes: list[str] = []
+        own = [pet for pet in images.pets if ScanName.of(pet) == scan]
+        pets = [pet for pet in own if self._is_wanted(pet)]
+        if own and not pets:
+            labels = names.listed(self.reconstructions)
+            notes.append(f"none of its PET images is asked for: none has rec-{labels} (--rec-label)")
         frames = {pet: FrameReader(pet.path).n_frames for pet in pets}
         self._check_frames(frames)
         dynamics = [pet for pet in pets if frames[pet] > 1]
         statics = [pet for pet in pets if frames[pet] == 1]
         static = self._one("static", statics, "reconstruction", self.selection.static_rec)
-        notes: list[str] = []
         cts = _nearest("CT", self._passing("ct", images.cts), scan, images, notes)
         topograms = _nearest("topogram", images.topograms, scan, images, notes)
         plain = _nearest("T1w", self._passing("head_mr", images.plain_mrs), scan, images, notes)

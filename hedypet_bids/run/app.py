@@ -23,6 +23,7 @@ from hedypet_bids.errors import (
     StoppedBySignal,
 )
 from hedypet_bids.group.splits import read_splits
+from hedypet_bids.inputs.asked import check_asked
 from hedypet_bids.inputs.dataset import Dataset, Request, read_filters
 from hedypet_bids.io import work_dir
 from hedypet_bids.io.atomic import write_text
@@ -78,6 +79,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     """
     request = _request(options)
     dataset = Dataset(options.bids_dir, request)
+    check_asked(dataset, settings.selection, options.derivatives)
     corrections = {"corrections": dataset.corrections.root} if dataset.corrections.root else {}
     links = {"raw": dataset.root, **dataset.derivatives, **corrections}
     store = Store(options.output_dir.resolve(), links, checksums=options.checksums)
