@@ -40,6 +40,8 @@ _ENTITY_ORDER = (
 
 _TRACER = re.compile(r"_trc-[^_]+")
 
+DESCRIPTION = "dataset_description.json"
+
 BIDSIGNORE = (
     "*.html",
     "logs",

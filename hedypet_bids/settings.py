@@ -438,7 +438,7 @@ class Settings:
             allowed; a line for each.
         """
         try:
-            given = tomllib.loads(path.read_text("utf-8"))
+            given = tomllib.loads(path.read_text("utf-8-sig"))
         except FileNotFoundError:
             raise MissingInputError(f"The settings file {path} does not exist.") from None
         except OSError as fault:

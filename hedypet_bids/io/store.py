@@ -95,15 +95,63 @@ class Store:
             "DatasetLinks": {name: root.as_uri() for name, root in self.links.items()},
         }
         wanted = {
-            "dataset_description.json": json.dumps(description, indent=2) + "\n",
+            names.DESCRIPTION: json.dumps(description, indent=2) + "\n",
             ".bidsignore": "".join(f"{line}\n" for line in names.BIDSIGNORE),
-            "README": "Quantitative readouts of total-body FDG PET, written by hedypet "
-            f"{__version__}. sub-*.html are the reports, readouts/ the group tables.\n",
+            "README": f"{_README} {__version__}. sub-*.html are the reports, readouts/ the group tables.\n",
         }
         for name, text in wanted.items():
             path = self.path(name)
-            if _text_of(path) != text:
+            found = _text_of(path)
+            if found != text and (name == names.DESCRIPTION or not path.exists() or _is_ours(name, found)):
                 write_text(path, text)
+
+    def check_ours(self) -> None:
+        """Raise OutputError where the output folder is an input, or holds what hedypet did not write."""
+        for name, root in self.links.items():
+            inside = self.root.relative_to(root).parts if self.root.is_relative_to(root) else None
+            # The derivatives folder of the raw dataset is the usual place; what is linked in it is an input.
+            if inside is not None and not (name == "raw" and inside[:1] == ("derivatives",)):
+                raise OutputError(
+                    f"The output folder {self.root} lies in the input {root}. Choose another one; is the "
+                    "order bids_dir output_dir right?"
+                )
+        try:
+            held = sorted(path.name for path in self.root.iterdir() if not path.name.startswith("."))
+        except FileNotFoundError:
+            return
+        except OSError as fault:
+            raise OutputError(f"The output folder {self.root} cannot be used: {fault.strerror}.") from fault
+        if names.DESCRIPTION in held:
+            if not _generated_by_us(self.path(names.DESCRIPTION)):
+                raise OutputError(
+                    f"The output folder {self.root} is a dataset that hedypet did not write (GeneratedBy in "
+                    f"its {names.DESCRIPTION}). Choose an empty folder; is the order bids_dir output_dir "
+                    "right?"
+                )
+        elif others := [name for name in held if name != "logs"]:
+            raise OutputError(
+                f"The output folder {self.root} holds {names.listed(others[:3])}, which hedypet did not "
+                "write; expected an empty folder or an output of hedypet. Choose another one."
+            )
+
+
+_PROGRAM = "hedypet"
+_README = "Quantitative readouts of total-body FDG PET, written by hedypet"
+
+
+def _is_ours(name: str, text: str | None) -> bool:
+    """Whether a README or .bidsignore is one that hedypet wrote, maybe of another version."""
+    if name == "README":
+        return (text or "").startswith(_README)
+    return {*(text or "").splitlines()} <= {*names.BIDSIGNORE}
+
+
+def _generated_by_us(description: Path) -> bool:
+    try:
+        content = json.loads(description.read_bytes())
+        return any(program["Name"] == _PROGRAM for program in content["GeneratedBy"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -365,7 +413,7 @@ def _text_of(path: Path) -> str | None:
 
 def _generated_by() -> dict[str, Any]:
     """Name, version and, from the environment that the image sets, the container."""
-    entry: dict[str, Any] = {"Name": "hedypet", "Version": __version__, "CodeURL": SOURCE_URL}
+    entry: dict[str, Any] = {"Name": _PROGRAM, "Version": __version__, "CodeURL": SOURCE_URL}
     tag = os.environ.get("HEDYPET_CONTAINER_TAG")
     if tag:
         entry["Container"] = {"Type": os.environ.get("HEDYPET_CONTAINER_TYPE", "docker"), "Tag": tag}

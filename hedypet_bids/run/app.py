@@ -83,6 +83,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     corrections = {"corrections": dataset.corrections.root} if dataset.corrections.root else {}
     links = {"raw": dataset.root, **dataset.derivatives, **corrections}
     store = Store(options.output_dir.resolve(), links, checksums=options.checksums)
+    store.check_ours()
     answer = "" if options.skip_bids_validation else _validate(dataset, store, keep=not options.dry_run)
     nprocs = options.nprocs or available_cpus()
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
@@ -269,6 +270,7 @@ def process_group_level(options: Options, settings: Settings) -> GroupTables:
         raise MissingInputError(
             f"{output} holds no output of the participant level. Run hedypet with 'participant' first."
         )
+    Store(output, {}).check_ours()
     splits = read_splits(options.splits_file, [output, options.bids_dir], options.split)
     with exclusive(output / names.readout("", ".lock"), wait=True, holder="the group tables"):
         # Imported here: it takes a second, which the participant level does not need in this process.
