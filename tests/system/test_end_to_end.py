@@ -151,7 +151,11 @@ def test_quality_checks_are_what_the_images_say(phantom_run: Run) -> None:
     content = json.loads(only(phantom_run.output / "sub-002", "*_rec-acstatPSF_qc.json").read_text())
     seen = [check["name"] for check in content["Checks"]]
     assert seen[0] == "activity_fraction" and len(seen) == len(set(seen))
+    sex = truth(phantom_run.bids, "002")["participant"]["sex"]
     assert set(seen[1:]) == {
+        *(["total_prostate_of_a_woman_ml"] if sex == "F" else []),
+        "total_sides_swapped",
+        "total_heart_left_of_midline_mm",
         "static_negative_fraction",
         "static_not_finite_voxels",
         "total_brain_volume_ml",
