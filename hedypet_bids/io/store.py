@@ -128,7 +128,7 @@ class Store:
                     f"its {names.DESCRIPTION}). Choose an empty folder; is the order bids_dir output_dir "
                     "right?"
                 )
-        elif others := [name for name in held if name != "logs"]:
+        elif others := [name for name in held if not _is_left_over(self.path(name))]:
             raise OutputError(
                 f"The output folder {self.root} holds {names.listed(others[:3])}, which hedypet did not "
                 "write; expected an empty folder or an output of hedypet. Choose another one."
@@ -144,6 +144,14 @@ def _is_ours(name: str, text: str | None) -> bool:
     if name == "README":
         return (text or "").startswith(_README)
     return {*(text or "").splitlines()} <= {*names.BIDSIGNORE}
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether hedypet may have left it in a folder whose description was removed in a run, or never written."""
+    if path.name.startswith("sub-") and path.suffix != ".html":
+        label = path.name.removeprefix("sub-")
+        return (path / "log").is_dir() or (path.parent / names.manifest(label)).is_file()
+    return path.suffix == ".html" or path.name in ("logs", "readouts", "README")
 
 
 def _generated_by_us(description: Path) -> bool:
