@@ -147,7 +147,7 @@ def _is_ours(name: str, text: str | None) -> bool:
 
 
 def _is_left_over(path: Path) -> bool:
-    """Whether hedypet may have left it in a folder whose description was removed in a run, or never written."""
+    """Whether hedypet may have left it in a folder whose description was removed, or never written."""
     if path.name.startswith("sub-") and path.suffix != ".html":
         label = path.name.removeprefix("sub-")
         return (path / "log").is_dir() or (path.parent / names.manifest(label)).is_file()
