@@ -261,7 +261,7 @@ def test_gaps_are_said_and_the_page_opens(break_it, said: str, output: Path, tmp
 
 def test_a_folder_that_is_no_output_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 66
-    assert "no output of hedypet" in capsys.readouterr().err
+    assert "dataset_description.json" in capsys.readouterr().err
 
 
 def test_an_installation_without_the_explorer_says_how_to_get_it(
