@@ -26,10 +26,10 @@ demo: $(INSTALLED) ## write a phantom dataset and run both levels on it
 	@echo "Tables:  $(DEMO)/derivatives/readouts/"
 
 test: $(INSTALLED) ## run every test
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --timeout 900 --durations 20
 
 quick: $(INSTALLED) ## run the tests that take seconds
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile --timeout 300 -m "not slow"
 
 lint: $(INSTALLED) ## ruff and the layers of the design
 	$(BIN)/ruff check .

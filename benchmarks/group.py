@@ -8,6 +8,7 @@ small participants, for many of them on a small disk; by default they have hedyP
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import resource
 import subprocess
@@ -15,17 +16,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from hedypet_bids.io.manifest import Kind, Manifest, Output, ScanEntry, StepRecord
+from hedypet_bids.io.store import STAMP_KEY
 from hedypet_bids.labels import ALL_TASKS, VOI_TASKS, Task
-from hedypet_bids.names import recording, sidecar_of
+from hedypet_bids.names import ScanName, entities_of, recording, sidecar_of
+from hedypet_bids.settings import digest
 from hedypet_bids.version import __version__
 
-PLACE = "ses-a/pet"
 TEMPLATES = 8
 WINDOWS = (2, 3, 4, 5, 6, 7, 8)
 _GROUP = "import sys; from hedypet_bids.cli.main import main; sys.exit(main())"
@@ -90,20 +93,90 @@ def _rss_mb(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
-def write_outputs(output: Path, n: int, n_frames: int, tasks: Iterable[Task]) -> None:
+def write_outputs(
+    output: Path, n: int, n_frames: int, tasks: Iterable[Task], sessions: Sequence[str] = ("a",)
+) -> None:
     """Outputs of ``n`` participants; the numbers repeat after a few of them."""
     output.mkdir(exist_ok=True)
     (output / "dataset_description.json").write_text("{}")
-    tasks = list(tasks)
-    templates = [_tables(np.random.default_rng(seed), n_frames, tasks) for seed in range(min(n, TEMPLATES))]
+    tasks, n_templates = list(tasks), min(n * len(sessions), TEMPLATES)
+    templates = [_tables(np.random.default_rng(seed), n_frames, tasks) for seed in range(n_templates)]
     for i in range(n):
         label = f"{i:05d}"
-        folder = output / f"sub-{label}" / PLACE
-        folder.mkdir(parents=True)
-        for name, text in templates[i % len(templates)].items():
-            path = folder / f"sub-{label}_ses-a_{name}.tsv"
-            path.write_text(text)
-            sidecar_of(path).write_text(json.dumps(_sidecar(i)))
+        for at, session in enumerate(sessions):
+            folder = output / f"sub-{label}" / f"ses-{session}" / "pet"
+            folder.mkdir(parents=True)
+            for name, text in templates[(i + at) % n_templates].items():
+                path = folder / f"sub-{label}_ses-{session}_{name}.tsv"
+                path.write_text(text)
+                sidecar_of(path).write_text(json.dumps(_sidecar(i)))
+        finish(output, label)
+
+
+def finish(output: Path, label: str, steps: Sequence[StepRecord] = ()) -> None:
+    """Record in the sidecars what was written, and list it in a manifest, as a run does in its end.
+
+    A table without a sidecar is left out.
+    """
+    folder = output / f"sub-{label}"
+    sessions = sorted(path.name.removeprefix("ses-") for path in folder.glob("ses-*"))
+    scans, outputs = [], []
+    for session in sessions:
+        found = _recorded(folder / f"ses-{session}")
+        stem = f"sub-{label}_ses-{session}"
+        page = f"sub-{label}.html" if len(sessions) == 1 else f"{stem}.html"
+        has_dynamic = any(kind[0] == "mean" for kind in found)
+        scans.append(
+            ScanEntry(
+                ScanName(session),
+                page if (output / page).is_file() else "",
+                f"{stem}_rec-dyn_pet.nii.gz" if has_dynamic else "",
+                (f"{stem}_rec-stat_pet.nii.gz",),
+            )
+        )
+        outputs += [
+            Output(kind, path.relative_to(output).as_posix(), (f"ses-{session}",), "benchmark")
+            for kind, path in found.items()
+        ]
+    Manifest(label, "benchmark", tuple(scans), tuple(steps), tuple(outputs)).write(output)
+
+
+def _recorded(folder: Path) -> dict[Kind, Path]:
+    """The tables and checks of a session by what they are, each recorded in its sidecar."""
+    found: dict[Kind, Path] = {}
+    for path in sorted([*folder.rglob("*.tsv"), *folder.rglob("*_qc.json")]):
+        if not sidecar_of(path).is_file():
+            continue
+        sidecar = json.loads(sidecar_of(path).read_text())
+        own = {key: value for key, value in sidecar.items() if key != STAMP_KEY}
+        state = path.stat()
+        written = {
+            "Size": state.st_size,
+            "ModifiedNs": state.st_mtime_ns,
+            "SHA256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        stamp = {
+            **sidecar.get(STAMP_KEY, {}),
+            "Written": {"Content": digest(own)} if path == sidecar_of(path) else {path.name: written},
+        }
+        sidecar_of(path).write_text(json.dumps({**own, STAMP_KEY: stamp}))
+        found[_kind(path)] = path
+    return found
+
+
+def _kind(path: Path) -> Kind:
+    """What one of the made-up files is."""
+    entities, suffix = entities_of(path.name), path.name.split(".")[0].rpartition("_")[2]
+    description = entities.get("desc", "")
+    key = (entities.get("seg", ""), int("".join(c for c in description if c.isdigit()) or 0))
+    if suffix == "tacs":
+        return ("std" if description.startswith("std") else "mean", *key)
+    if suffix == "kinpar":
+        return ("kinetics", entities["model"], *key)
+    if suffix == "morph" and entities["rec"] == "stat":
+        image = f"sub-{entities['sub']}_ses-{entities['ses']}_rec-stat_pet.nii.gz"
+        return ("means", image, *key)
+    return {"morph": ("volumes", *key), "norm": ("constants",), "qc": ("quality",)}[suffix]
 
 
 def _sidecar(i: int) -> dict[str, object]:
@@ -141,10 +214,14 @@ def _tables(random: np.random.Generator, n_frames: int, tasks: Iterable[Task]) -
             tables[f"{dynamic}{desc}_morph"] = {**head, **counts}
             for statistic in ("", "std"):
                 curves = dict(zip(task.table.names, random.random((n, n_frames)) * 1e4, strict=True))
-                what = desc.replace("desc-", f"desc-{statistic}") or (
+                described = desc.replace("desc-", f"desc-{statistic}") or (
                     f"_desc-{statistic}" if statistic else ""
                 )
-                tables[f"{dynamic}{what}_tacs"] = {"frame_start": start, "frame_end": start + 60, **curves}
+                tables[f"{dynamic}{described}_tacs"] = {
+                    "frame_start": start,
+                    "frame_end": start + 60,
+                    **curves,
+                }
             if task not in VOI_TASKS:
                 tables[f"{dynamic}{desc}_model-Patlak_kinpar"] = _kinetics(random, task)
     return {

@@ -25,16 +25,17 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import child, print_machine
 from benchmarks.series import FULL_SIZE
-from hedypet_bids import pipeline
 from hedypet_bids.inputs.dataset import Dataset, Request
 from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.store import Store
 from hedypet_bids.model import Grid
 from hedypet_bids.phantom import truth_folder, write_phantom
-from hedypet_bids.report.participant import write_report
+from hedypet_bids.report.participant import write_scan_page
+from hedypet_bids.report.summary import ScanPage
 from hedypet_bids.run.job import Job
 from hedypet_bids.run.participant import process
 from hedypet_bids.settings import Settings
+from hedypet_bids.steps import report as report_step
 
 LABEL, GIVEN = "001", "given.pickle"
 MOST_S, MOST_MB, LARGEST_MB = 60.0, 2000.0, 15.0
@@ -71,9 +72,14 @@ def _prepare(folder: Path) -> None:
     write_phantom(bids, participants=1, seed=1, size="tiny")
     dataset = Dataset(bids, Request())
     store = Store(output, {"raw": bids, **dataset.derivatives})
-    given: list[tuple[object, ...]] = []
+    given: list[ScanPage] = []
+
+    def keep(page: ScanPage) -> None:
+        given.append(page)
+        write_scan_page(page)
+
     # What the participant level hands over to the page.
-    pipeline.write_report = lambda *arguments: given.append(arguments)
+    report_step.write_scan_page = keep
     result = process(Job(LABEL, bids, store, Settings(), "benchmark"), lambda *_: None)
     if result.failed:
         raise SystemExit(f"The phantom was not processed: {result.error}")
@@ -119,8 +125,7 @@ def _axes(data: NDArray[np.generic], zoom: NDArray[np.float64]) -> Iterator[tupl
 
 
 def _build(folder: Path) -> None:
-    subject, records, findings = pickle.loads((folder / GIVEN).read_bytes())
-    write_report(subject, records, findings)
+    write_scan_page(pickle.loads((folder / GIVEN).read_bytes()))
 
 
 if __name__ == "__main__":

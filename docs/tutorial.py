@@ -20,8 +20,22 @@ from hedypet_bids import Study
 
 output_dir, figure_dir = map(Path, sys.argv[1:3])
 study = Study(output_dir)
-subject = study.participants[0]
-print("participants:", *study.participants)
+print(study.scans[["Subject", "Session", "Tracer", "Run"]].to_string(index=False))
+
+# %% [markdown]
+# A participant may have several scans. Here the first one of all is chosen; where there is only one,
+# `session`, `tracer` and `run` can be left out everywhere below.
+
+# %%
+scan = study.scans.iloc[0]
+subject = scan["Subject"]
+of_scan = {"session": scan["Session"], "tracer": scan["Tracer"], "run": scan["Run"]}
+rows_of_scan = {
+    "subjects": [subject],
+    "sessions": [scan["Session"]],
+    "tracers": [scan["Tracer"]],
+    "runs": [scan["Run"]],
+}
 
 # %% [markdown]
 # ## Images
@@ -29,10 +43,10 @@ print("participants:", *study.participants)
 # PET), `bodydyn` (the dynamic PET) and `head`. In one space everything has the same grid.
 
 # %%
-in_ct = study.segmentation(subject, "total")
-ct = study.image(subject, "ct", space="bodystat", rec="br38f")
-pet = study.image(subject, "pet", space="bodystat")
-organs = study.segmentation(subject, "total", space="bodystat")
+in_ct = study.segmentation(subject, "total", **of_scan)
+ct = study.image(subject, "ct", space="bodystat", rec="br38f", **of_scan)
+pet = study.image(subject, "pet", space="bodystat", rec="acstatPSF", **of_scan)
+organs = study.segmentation(subject, "total", space="bodystat", **of_scan)
 print("grid of the CT:", in_ct.shape, "grid of the static PET:", organs.shape)
 assert ct.shape == organs.shape == pet.shape
 
@@ -41,7 +55,9 @@ assert ct.shape == organs.shape == pet.shape
 # Only the rows asked for are read, so this does not slow down with the size of the study.
 
 # %%
-means = study.readout("means", subjects=[subject], tasks=["ts_total"], normalise="SUV")
+means = study.readout(
+    "means", **rows_of_scan, reconstructions=["acstatPSF"], tasks=["ts_total"], normalise="SUV"
+)
 whole = means[(means["Erosion Iterations"] == 0) & (means["Voxel Count"] > 0)]
 top = whole.nlargest(10, "SUV Mean [g/mL]")
 print(top[["Label Name", "SUV Mean [g/mL]", "Volume [mL]"]].to_string(index=False))
@@ -53,10 +69,10 @@ assert np.isclose(pet.get_fdata()[voxels].mean(), first["PET Mean [Bq/mL]"], rto
 
 # %% [markdown]
 # ## A time-activity curve
-# `study.tacs` is a participant's own table; `study.readout("tacs")` has the curves of all.
+# `study.tacs` is a scan's own table; `study.readout("tacs")` has the curves of all.
 
 # %%
-curves = study.tacs(subject, "total", erosion=1)
+curves = study.tacs(subject, "total", erosion=1, **of_scan)
 minutes = (curves["frame_start"] + curves["frame_end"]) / 2 / 60
 figure, axes = plt.subplots()
 for region in ("liver", "kidney_left", "brain"):
@@ -69,10 +85,10 @@ figure.savefig(figure_dir / "curves.png")
 # ## A Patlak plot
 # The activity of the tissue over that of the blood, against the blood's integral over its activity.
 # At the end it is a line; its slope is Ki, its intercept V0. The integral here is the trapezoidal
-# rule; the pipeline's own rule is `[patlak] rule` of the settings, so the numbers differ slightly.
+# rule; the pipeline's own rule is `[kinetics.patlak] rule` of the settings, so the numbers differ slightly.
 
 # %%
-blood = study.readout("input_function_tacs", subjects=[subject], tasks=["aortavois_ml-1_width-3"])
+blood = study.readout("input_function_tacs", **rows_of_scan, tasks=["aortavois_ml-1_width-3"])
 blood = blood[blood["Label Name"] == "aorta_descending_upper"].sort_values("Frame Index")
 plasma = blood["PET Mean [Bq/mL]"].to_numpy()
 middle_min = blood["Frame Time Middle [s]"].to_numpy() / 60
@@ -82,7 +98,7 @@ with np.errstate(divide="ignore", invalid="ignore"):
 
 last = 4
 slope, intercept = np.polyfit(x[-last:], y[-last:], 1)
-kinetics = study.readout("patlak_ki", subjects=[subject], tasks=["ts_total"], labels=["brain"])
+kinetics = study.readout("patlak_ki", **rows_of_scan, tasks=["ts_total"], labels=["brain"])
 fit = kinetics[
     (kinetics["Input Function Identifier"] == "aortavois_ml-1_width-3_aorta_descending_upper")
     & (kinetics["Regression Frames"] == last)

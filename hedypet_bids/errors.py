@@ -21,7 +21,8 @@ expected, what was found, where, and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -97,8 +98,14 @@ class StoppedBySignal(BaseException):
     exit_code = 75
 
 
+def error_of(exit_code: int) -> type[HedypetError]:
+    """The kind of error that ends the program with an exit code."""
+    kinds: list[type[HedypetError]] = [HedypetError, *HedypetError.__subclasses__()]
+    return next((kind for kind in kinds if kind.exit_code == exit_code), HedypetError)
+
+
 class Problems:
-    """Gathers errors that do not depend on each other, so that all of them are told at once."""
+    """Gathers errors that do not depend on each other, so that all are reported together."""
 
     def __init__(self) -> None:
         self._found: list[HedypetError] = []
@@ -117,3 +124,13 @@ class Problems:
             raise self._found[0]
         if self._found:
             raise type(self._found[0])("\n\n".join(str(error) for error in self._found))
+
+
+_NAME = 80  # more letters are no name, and comparing millions takes seconds
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'frames'?)`` for the known word nearest to one that is not; empty if none is near."""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word[:_NAME].lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""

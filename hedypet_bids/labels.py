@@ -32,7 +32,7 @@ class LabelTable:
         try:
             return self.indices[self.names.index(name)]
         except ValueError:
-            raise KeyError(f"{name!r} is no region of the {self.task} label table") from None
+            raise KeyError(f"{name!r} is not a region of the {self.task} label table") from None
 
     def indices_of(self, *names: str) -> tuple[int, ...]:
         """Label indices of several region names."""
@@ -117,4 +117,4 @@ def task(name: str) -> Task:
     for candidate in ALL_TASKS:
         if candidate.name == name:
             return candidate
-    raise KeyError(f"{name!r} is no segmentation task; known: {', '.join(t.name for t in ALL_TASKS)}")
+    raise KeyError(f"{name!r} is not a segmentation task; known: {', '.join(t.name for t in ALL_TASKS)}")

@@ -7,13 +7,17 @@ they are read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.names import ScanName, ScanSpace, Source, Space
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
@@ -38,6 +42,11 @@ class FrameTimes:
     BadDataError
         Lengths differ, a duration is not positive, or frames are unsorted or
         overlap. The message names the first frame at fault (counted from 0).
+
+    Examples
+    --------
+    >>> FrameTimes([0.0, 60.0], [60.0, 120.0]).mid_s.tolist()
+    [30.0, 120.0]
     """
 
     start_s: NDArray[np.float64]
@@ -87,6 +96,12 @@ class FrameTimes:
         return self.start_s + self.duration_s
 
     @property
+    def gap_s(self) -> NDArray[np.float64]:
+        """Time between each frame and the next, s, shape (n_frames - 1,); rounding may make it negative."""
+        gap: NDArray[np.float64] = self.start_s[1:] - self.end_s[:-1]
+        return gap
+
+    @property
     def mid_s(self) -> NDArray[np.float64]:
         """Middle of each frame, s, shape (n_frames,)."""
         return self.start_s + self.duration_s / 2
@@ -94,13 +109,26 @@ class FrameTimes:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A voxel grid in the world: shape (i, j, k) and 4x4 affine to RAS+ mm.
+    """A voxel grid in the world.
+
+    Parameters
+    ----------
+    shape
+        Number of voxels along i, j and k.
+    affine
+        4x4, from voxel indices to RAS+ mm.
 
     Raises
     ------
     BadDataError
         The shape is not three positive numbers, or the affine is not a finite,
         invertible 4x4 matrix.
+
+    Examples
+    --------
+    >>> grid = Grid((2, 3, 4), np.diag([1.65, 1.65, 3.0, 1.0]))
+    >>> grid.n_voxels, grid.voxel_sizes_mm.tolist()
+    (24, [1.65, 1.65, 3.0])
     """
 
     shape: tuple[int, int, int]
@@ -136,7 +164,20 @@ class Grid:
         return int(np.prod(self.shape, dtype=np.int64))
 
     def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both grids put every voxel at the same place, within tolerance_mm."""
+        """Whether both grids put every voxel at the same place.
+
+        Parameters
+        ----------
+        other
+            The grid to compare with.
+        tolerance_mm
+            Largest distance of the corners, mm; 0.001 by default.
+
+        Returns
+        -------
+        bool
+            False also where the shapes differ.
+        """
         if self.shape != other.shape:
             return False
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape], indexing="ij")).reshape(3, -1)
@@ -152,10 +193,19 @@ class InputFunction:
     ----------
     name
         Identifier as in the tables, ``<voi task>_<segment>``.
+    frames
+        When the frames are, s from injection.
     mean, std
         Bq/mL per frame, shape (n_frames,); NaN where there is no voxel.
     n_voxels
         Voxels in the volume of interest.
+
+    Examples
+    --------
+    >>> frames = FrameTimes([0.0, 60.0], [60.0, 60.0])
+    >>> blood = InputFunction("aorta", frames, np.array([9e4, 5e4]), np.array([800.0, 300.0]), 27)
+    >>> len(blood.mean) == len(blood.frames)
+    True
     """
 
     name: str
@@ -163,3 +213,295 @@ class InputFunction:
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     n_voxels: int
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who was scanned; None for what no source says.
+
+    Parameters
+    ----------
+    label
+        Participant label without ``sub-``.
+    sex
+        ``F`` or ``M``.
+    weight_kg, height_m
+        Body weight, kg, and height, m.
+    age
+        Years.
+    demographic_group
+        As the dataset writes it, for example ``F18-34``.
+    notes
+        Assumptions and contradictions, for the log and the report.
+    """
+
+    label: str
+    sex: Sex | None = None
+    weight_kg: float | None = None
+    height_m: float | None = None
+    age: float | None = None
+    demographic_group: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PetMetadata:
+    """Timing, units, dose and decay state of a PET image.
+
+    Parameters
+    ----------
+    frames
+        Frame times in s from the start of the injection.
+    units, units_factor
+        The sidecar's ``Units``, and what the stored values are multiplied by to be Bq/mL.
+    dose_bq, dose_reason
+        Activity at injection, Bq; NaN with a reason when it is unknown.
+    radionuclide, half_life_s
+        As ``F18``; empty and NaN when the sidecar does not say or the nuclide is not listed.
+    decay_corrected
+        Whether the stored image is decay-corrected.
+    decay_reference_s
+        The time that it is corrected to, s from injection; NaN when it is not corrected.
+    decay_factor
+        Per frame, what the stored values are multiplied by to be decay-corrected to the
+        injection, shape (n_frames,).
+    scan_start_s
+        Start of the scan, s from injection.
+    notes
+        Assumptions and oddities, for the log and the report.
+    problems
+        Those of the notes that a person should look at.
+    tracer
+        As the sidecar writes it; empty when it does not say.
+    injection_clock_s
+        Time of day of the injection, s after midnight; NaN without a TimeZero.
+    """
+
+    frames: FrameTimes
+    units: str
+    units_factor: float
+    dose_bq: float
+    dose_reason: str
+    radionuclide: str
+    half_life_s: float
+    decay_corrected: bool
+    decay_reference_s: float
+    decay_factor: NDArray[np.float64]
+    scan_start_s: float
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    tracer: str = ""
+    injection_clock_s: float = float("nan")
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """Per frame, stored value to Bq/mL decay-corrected to injection, shape (n_frames,)."""
+        return self.units_factor * self.decay_factor
+
+    @property
+    def timing_and_scale(self) -> dict[str, Any]:
+        """What of it the measured activity depends on, for the record of what a result was made from."""
+        return {
+            "FrameStart": self.frames.start_s.tolist(),
+            "FrameDuration": self.frames.duration_s.tolist(),
+            "ScaleToBqMl": self.scale.tolist(),
+        }
+
+
+InputState = Literal["ok", "converted", "problem", "none"]
+
+
+@dataclass(frozen=True)
+class InputCheck:
+    """One thing that was looked for; ``converted``: not used as written, ``problem``: needs a person."""
+
+    kind: str
+    state: InputState
+    text: str
+    scan: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A PET acquisition with the images that belong to it; None or empty where there is none.
+
+    A participant without PET has one scan, which holds the CT and MR.
+
+    Parameters
+    ----------
+    label
+        Participant label without ``sub-``.
+    name
+        What tells it from the other scans of the participant.
+    alone
+        Whether the dataset has no other scan of the participant.
+    told_apart_by
+        Entities (short keys) in which the scans of the participant differ, as this one has them.
+    fixed_told_apart_by
+        The same for the images (CT or PET) that the scans' MR images are moved to.
+    dynamic
+        The dynamic series.
+    statics
+        Every static reconstruction, the one that stands for the scan first.
+    ct, other_cts
+        The CT that is segmented, and its other reconstructions.
+    anatomy
+        The image whose voxels the segmentations of the body label: the CT or, of a PET/MR scanner, the
+        image that ready segmentations are named after.
+    topogram
+        The topogram.
+    head_mr, body_mr
+        The MR images of the head and of the body that are registered.
+    head_mr_group, body_mr_group
+        Those that move with them.
+    ready_segmentations
+        Files by task name.
+    aorta_correction
+        A mask in the place of the segmented aorta.
+    given_transforms
+        Files by body part, ``head`` and ``body``.
+    person
+        Who was scanned, with the weight of that day where the dataset says it.
+    pet
+        Timing, units, dose and decay state by the path of the image.
+    notes
+        What was assumed about which images belong together.
+
+    Examples
+    --------
+    >>> Scan("001", ScanName("quadra", "18FFDG"), alone=False).stem
+    'sub-001_ses-quadra_trc-18FFDG'
+    """
+
+    label: str
+    name: ScanName
+    alone: bool = True
+    told_apart_by: Mapping[str, str] = field(default_factory=dict)
+    fixed_told_apart_by: Mapping[str, str] = field(default_factory=dict)
+    dynamic: Source | None = None
+    statics: tuple[Source, ...] = ()
+    ct: Source | None = None
+    other_cts: tuple[Source, ...] = ()
+    anatomy: Source | None = None
+    topogram: Source | None = None
+    head_mr: Source | None = None
+    head_mr_group: tuple[Source, ...] = ()
+    body_mr: Source | None = None
+    body_mr_group: tuple[Source, ...] = ()
+    ready_segmentations: Mapping[str, Path] = field(default_factory=dict)
+    aorta_correction: Path | None = None
+    given_transforms: Mapping[str, Path] = field(default_factory=dict)
+    person: Person = field(default_factory=lambda: Person(""))
+    pet: Mapping[Path, PetMetadata] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def about(self) -> str:
+        """The scan in messages and records; empty where the participant has no other."""
+        return "" if self.alone else self.name.title
+
+    @property
+    def stem(self) -> str:
+        """What its page and pictures are called."""
+        return names.page_stem(self.label, None if self.alone else self.name)
+
+    @property
+    def static(self) -> Source | None:
+        """The static reconstruction that stands for the scan."""
+        return self.statics[0] if self.statics else None
+
+    @property
+    def cts(self) -> tuple[Source, ...]:
+        """Every CT reconstruction, the segmented one first."""
+        return ((self.ct,) if self.ct else ()) + self.other_cts
+
+    @property
+    def head_mrs(self) -> tuple[Source, ...]:
+        """Every MR image that moves with the head registration."""
+        return ((self.head_mr,) if self.head_mr else ()) + self.head_mr_group
+
+    @property
+    def body_mrs(self) -> tuple[Source, ...]:
+        """Every MR image that moves with the body registration."""
+        return ((self.body_mr,) if self.body_mr else ()) + self.body_mr_group
+
+    @property
+    def reference(self) -> Source | None:
+        """The PET image that stands for the scan: the static one, else the dynamic one."""
+        return self.static or self.dynamic
+
+    @property
+    def fixed(self) -> Source | None:
+        """What MR images are moved to: the CT or, without one, the PET."""
+        return self.ct or self.reference
+
+    def space(self, kind: Space) -> ScanSpace:
+        """One of the spaces of this scan, for names.
+
+        Parameters
+        ----------
+        kind
+            ``bodystat``, ``bodydyn`` or ``head``.
+
+        Returns
+        -------
+        ScanSpace
+            The space, with what tells the scan from others of the participant.
+        """
+        return ScanSpace(kind, self.told_apart_by)
+
+    def metadata(self, image: Source) -> PetMetadata:
+        """Timing, units, dose and decay state of a PET image.
+
+        Parameters
+        ----------
+        image
+            The dynamic or a static image of this scan.
+
+        Returns
+        -------
+        PetMetadata
+            As the sidecar says it, after corrections.
+        """
+        return self.pet[image.path]
+
+
+@dataclass(frozen=True)
+class BrokenScan:
+    """A scan whose images or sidecars cannot be used, with the reason and its exit code."""
+
+    name: ScanName
+    reason: str
+    exit_code: int
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A participant: everything that a run needs to know of it, read once and sent as it is.
+
+    Parameters
+    ----------
+    label
+        Participant label without ``sub-``.
+    scans
+        Those asked for that can be used.
+    all_scans
+        Every scan that the dataset has of the participant, whatever was asked for.
+    broken
+        Those asked for that cannot be used.
+    checks
+        What was looked for and found, for the plan.
+
+    Examples
+    --------
+    >>> first, second = ScanName("test"), ScanName("retest")
+    >>> subject = Subject("001", scans=(Scan("001", first, alone=False),), all_scans=(first, second))
+    >>> [scan.about for scan in subject.scans]
+    ['ses-test']
+    """
+
+    label: str
+    scans: tuple[Scan, ...]
+    all_scans: tuple[ScanName, ...] = ()
+    broken: tuple[BrokenScan, ...] = ()
+    checks: tuple[InputCheck, ...] = ()

@@ -40,6 +40,8 @@ _ENTITY_ORDER = (
 
 _TRACER = re.compile(r"_trc-[^_]+")
 
+DESCRIPTION = "dataset_description.json"
+
 BIDSIGNORE = (
     "*.html",
     "logs",
@@ -55,13 +57,30 @@ BIDSIGNORE = (
     "*_morph.*",
     "*_norm.*",
     "*_qc.*",
+    "*_manifest.json",
+    "*_inputfunction.*",
+    "*_timeseries.*",
 )
 """What the draft parts of BIDS (BEP023, CT) put into an output that the validator does not know."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """An input image: where it is and what its name says."""
+    """An input image: where it is and what its name says.
+
+    Parameters
+    ----------
+    path
+        The image.
+    root
+        The dataset that it lies in.
+    entities
+        What its name says, by pybids' long keys: ``{"subject": "001", "session": "quadra"}``.
+    suffix
+        ``pet``, ``ct``, ``T1w`` or ``Xray``.
+    datatype
+        The folder that it lies in: ``pet``, ``ct`` or ``anat``.
+    """
 
     path: Path
     root: Path
@@ -87,10 +106,104 @@ class Source:
         return self.path.with_name(self.path.name.split(".")[0] + ".json")
 
 
+@dataclass(frozen=True, order=True)
+class ScanName:
+    """Which PET acquisition of a participant.
+
+    Parameters
+    ----------
+    session, tracer, run
+        As the file names have them, without ``ses-``, ``trc-`` and ``run-``; empty where they do not say.
+
+    Examples
+    --------
+    >>> str(ScanName("quadra", "18FFDG"))
+    'ses-quadra_trc-18FFDG'
+    """
+
+    session: str = ""
+    tracer: str = ""
+    run: str = ""
+
+    @classmethod
+    def of(cls, pet: Source) -> ScanName:
+        """The acquisition that a PET image belongs to.
+
+        Parameters
+        ----------
+        pet
+            A dynamic or static image.
+
+        Returns
+        -------
+        ScanName
+            What the image's name says.
+        """
+        return cls(*(pet.entities.get(key, "") for key in ("session", "tracer", "run")))
+
+    @property
+    def entities(self) -> dict[str, str]:
+        """What the file names say, by short key, in their order: ``{"ses": "quadra", "trc": "18FFDG"}``."""
+        found = {"ses": self.session, "trc": self.tracer, "run": self.run}
+        return {key: value for key, value in found.items() if value}
+
+    @property
+    def title(self) -> str:
+        """What it is called among others, of which one may have no entities."""
+        return str(self) or "scan"
+
+    def could_name(self, file_name: str) -> bool:
+        """Whether no entity of a file's name says that it is of another scan.
+
+        Parameters
+        ----------
+        file_name
+            A BIDS name.
+
+        Returns
+        -------
+        bool
+            True also where the name says nothing about the scan.
+        """
+        told = entities_of(file_name)
+        return all(told.get(key, value) == value for key, value in self.entities.items())
+
+    def __str__(self) -> str:
+        return "_".join(f"{key}-{value}" for key, value in self.entities.items())
+
+
+@dataclass(frozen=True)
+class ScanSpace:
+    """One of the spaces of a scan.
+
+    Parameters
+    ----------
+    kind
+        Which of them.
+    told_apart_by
+        Entities (short keys) in which the scan differs from others of its participant. Where the name of an
+        image does not hold them, the label of the space does, so that no two scans share a file.
+    """
+
+    kind: Space
+    told_apart_by: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def entities(self, source: Source, datatype: str) -> dict[str, str]:
+        """The ``space-`` and ``res-`` of an image that comes from ``source``."""
+        held = {key: value for key, value in entities_of(source.path.name).items() if _holds(datatype, key)}
+        more = [f"{key}{value}" for key, value in self.told_apart_by.items() if held.get(key) != value]
+        label = {"space": "".join([self.kind, *more])}
+        return {**label, "res": HEAD_RESOLUTION} if self.kind == "head" else label
+
+
+def _holds(datatype: str, key: str) -> bool:
+    """Whether names in a folder have an entity: BIDS knows no tracer of an anatomical file."""
+    return datatype != "anat" or key != "trc"
+
+
 def _name(source: Source, datatype: str, suffix: str, extension: str, entities: Mapping[str, str]) -> str:
     parts = [f"{key}-{entities[key]}" for key in _ENTITY_ORDER if entities.get(key)]
-    # Labels of a PET image: BIDS knows no tracer of an anatomical file.
-    stem = _TRACER.sub("", source.stem) if datatype == "anat" else source.stem
+    stem = source.stem if _holds(datatype, "trc") else _TRACER.sub("", source.stem)
     file_name = "_".join([stem, *parts, suffix]) + extension
     return str(source.folder / datatype / file_name)
 
@@ -101,14 +214,14 @@ def sidecar_of(name: str | Path) -> Path:
     return path.with_name(path.name.split(".")[0] + ".json")
 
 
-def segmentation(source: Source, task: str, space: Space | None = None) -> str:
+def segmentation(source: Source, task: str, space: ScanSpace | None = None) -> str:
     """A label image, in the source's own grid or in one of the spaces."""
-    return _name(source, "anat", "dseg", ".nii.gz", {"seg": task, **_space(space)})
+    return _name(source, "anat", "dseg", ".nii.gz", {"seg": task, **_space(source, "anat", space)})
 
 
-def label_table_file(source: Source, task: str, space: Space | None = None) -> str:
+def label_table_file(source: Source, task: str, space: ScanSpace | None = None) -> str:
     """The label table (index, name) beside a label image."""
-    return _name(source, "anat", "dseg", ".tsv", {"seg": task, **_space(space)})
+    return _name(source, "anat", "dseg", ".tsv", {"seg": task, **_space(source, "anat", space)})
 
 
 def synthseg_volumes(t1w: Source) -> str:
@@ -116,19 +229,36 @@ def synthseg_volumes(t1w: Source) -> str:
     return _name(t1w, "anat", "morph", ".tsv", {"desc": "synthsegvolumes"})
 
 
-def image_in_space(source: Source, space: Space) -> str:
+def image_in_space(source: Source, space: ScanSpace) -> str:
     """An image resampled into one of the spaces, in the datatype folder of its source."""
-    return _name(source, source.datatype, source.suffix, ".nii.gz", _space(space))
+    entities = _space(source, source.datatype, space)
+    return _name(source, source.datatype, source.suffix, ".nii.gz", entities)
 
 
-def transform(moving: Source, kind: Literal["T1w", "DIXON"], fixed: Source) -> str:
+def fixed_label(fixed: Source, moving: Source, told_apart_by: Mapping[str, str]) -> str:
+    """What ``to-`` says of the image that an MR image is moved to: ``CT``, or ``CTretest`` of several.
+
+    Where they differ in more than the session, each label follows its key, as in ``CTses1run1``, which is not
+    ``CT11``.
+
+    Parameters
+    ----------
+    told_apart_by
+        Entities (short keys) in which the fixed image differs from others that the MR image is moved to.
+    """
+    held = entities_of(moving.path.name)
+    more = {key: value for key, value in told_apart_by.items() if held.get(key) != value}
+    parts = more.values() if more.keys() == {"ses"} else (f"{key}{value}" for key, value in more.items())
+    return "".join(["CT" if fixed.suffix == CT_SUFFIX else "PET", *parts])
+
+
+def transform(moving: Source, kind: Literal["T1w", "DIXON"], to: str) -> str:
     """The rigid transform of an MR image to the CT (or PET), 4x4 text, world mm, moving to fixed."""
-    to = "CT" if fixed.suffix == CT_SUFFIX else "PET"
     return _name(moving, "anat", "xfm", ".txt", {"from": kind, "to": to, "mode": "image"})
 
 
 def constants(pet: Source) -> str:
-    """SUV and SUL constants of a participant, named after its static (or only) PET image."""
+    """SUV and SUL constants of a scan, named after its static (or only) PET image."""
     return _name(pet, "pet", "norm", ".tsv", {})
 
 
@@ -162,45 +292,66 @@ def curves(dynamic: Source, task: str, erosion: int, statistic: Literal["mean", 
     return _name(dynamic, "pet", "tacs", ".tsv", {"seg": task, "desc": description})
 
 
-def volumes(pet: Source, task: str, erosion: int) -> str:
+def volumes(pet: Source, task: str, erosion: int, space: ScanSpace | None = None) -> str:
     """Voxel counts and volumes (and for a static image the means) of every region of a task."""
-    return _name(pet, "pet", "morph", ".tsv", {"seg": task, "desc": f"eroded{erosion}" if erosion else ""})
-
-
-def kinetics(dynamic: Source, task: str, erosion: int) -> str:
-    """Patlak fits of every region x input function x window of a task."""
     desc = f"eroded{erosion}" if erosion else ""
-    return _name(dynamic, "pet", "kinpar", ".tsv", {"seg": task, "desc": desc, "model": "Patlak"})
+    return _name(pet, "pet", "morph", ".tsv", {"seg": task, "desc": desc, **_space(pet, "pet", space)})
 
 
-def parametric_map(dynamic: Source, measure: Literal["Ki", "V0"]) -> str:
-    """A voxel map of the Patlak slope or intercept."""
-    return _name(dynamic, "pet", "mimap", ".nii.gz", {"model": "Patlak", "meas": measure})
+def kinetics(dynamic: Source, task: str, erosion: int, model: str) -> str:
+    """Fits of a kinetic model to every region of a task."""
+    desc = f"eroded{erosion}" if erosion else ""
+    return _name(dynamic, "pet", "kinpar", ".tsv", {"seg": task, "desc": desc, "model": model})
 
 
-def frame_quality(dynamic: Source) -> str:
+def parametric_map(dynamic: Source, model: str, measure: str) -> str:
+    """A voxel map of a parameter of a kinetic model."""
+    return _name(dynamic, "pet", "mimap", ".nii.gz", {"model": model, "meas": measure})
+
+
+def frame_quality_table(dynamic: Source) -> str:
     """Motion and odd voxels of the late frames of a dynamic image."""
     return _name(dynamic, "pet", "qc", ".tsv", {"desc": "frames"})
 
 
 def quality(pet: Source) -> str:
-    """The quality checks of a participant, named after its dynamic (or only) PET image."""
+    """The quality checks of a scan, named after its dynamic (or only) PET image."""
     return _name(pet, "pet", "qc", ".json", {})
 
 
-def report(label: str) -> str:
-    """The page of one participant."""
-    return f"sub-{label}.html"
+def page_stem(label: str, scan: ScanName | None = None) -> str:
+    """What the page and pictures of a scan are called; without a scan those of the participant."""
+    return f"sub-{label}" if scan is None else f"sub-{label}_{scan.title}"
 
 
-def figure(label: str, name: str) -> str:
-    """A picture of a participant's page."""
-    return f"sub-{label}/figures/sub-{label}_desc-{name}.svg"
+def report(stem: str) -> str:
+    """The page of a scan or of a participant, see :func:`page_stem`."""
+    return f"{stem}.html"
+
+
+def figure(label: str, stem: str, name: str) -> str:
+    """A picture of a page."""
+    return f"sub-{label}/figures/{stem}_desc-{name}.svg"
+
+
+def manifest(label: str) -> str:
+    """The list of a participant's current outputs."""
+    return f"sub-{label}/sub-{label}_manifest.json"
 
 
 def log_folder(label: str, run: str) -> str:
     """Where one run keeps its log, settings and crash files of a participant."""
     return f"sub-{label}/log/{run}"
+
+
+def crash_file(step: str) -> str:
+    """What a step that crashed leaves in the log folder."""
+    return f"crash-{re.sub('[^A-Za-z0-9+_-]+', '-', step).strip('-')}.txt"
+
+
+def below(root: Path, path: Path) -> str:
+    """A path as it is written in lists of an output folder: below it where it is in it."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def lock(label: str) -> str:
@@ -213,14 +364,23 @@ def readout(table: str, extension: str) -> str:
     return f"readouts/{table}{extension}"
 
 
+SCAN_COLUMNS = ("Subject", "Session", "Tracer", "Run")
+"""The columns of group tables that say which scan a row is of."""
+
+NORMALISATIONS: Mapping[str, str] = {
+    "SUV": "SUV Denominator [Bq/mL]",
+    "SUL Decazes": "SUL Decazes Denominator [Bq/mL]",
+    "SUL Janma": "SUL Janma Denominator [Bq/mL]",
+    "SUL James": "SUL James Denominator [Bq/mL]",
+}
+"""For each normalisation of activity the column of ``metadata`` with what it is divided by, Bq/g."""
+
 GROUP_REPORT = "group.html"
 VALIDATOR_LOG = "logs/bids-validator.json"
 
 
-def _space(space: Space | None) -> dict[str, str]:
-    if space is None:
-        return {}
-    return {"space": space, "res": HEAD_RESOLUTION} if space == "head" else {"space": space}
+def _space(source: Source, datatype: str, space: ScanSpace | None) -> dict[str, str]:
+    return space.entities(source, datatype) if space else {}
 
 
 def recording(voi_task: str, segment: str) -> str:
@@ -244,6 +404,12 @@ def entities_of(name: str) -> dict[str, str]:
 def participant_label(text: str) -> str:
     """A label as the user may write it (``sub-01`` or ``01``) without its prefix."""
     return text.removeprefix("sub-")
+
+
+def enumerated(items: Iterable[object]) -> str:
+    """Items as an enumeration for sentences: ``a, b and c``."""
+    *before, last = map(str, items)
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def listed(items: Iterable[object]) -> str:

@@ -38,6 +38,8 @@ _FORMULA = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SYMBOL = re.compile(r"\$`([^`\n]+)`\$")
 # A link to a file by its relative path; pictures and addresses are left alone.
 _LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+# ``:meth:`` before code, and the numbers of references.
+_ROLE = re.compile(r":(?:attr|class|func|meth|mod):(?=<code>)| \[1\]_|\.\. \[1\] ")
 _CELL = re.compile(r"^# %%", re.MULTILINE)
 
 
@@ -72,6 +74,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: Any, files: Files) ->
     )
     # A line that begins with <math> would be taken for a block.
     return _SYMBOL.sub(lambda found: f"<span>{_mathml(found[1], 'inline')}</span>", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Remove reStructuredText marks, which docstrings have and Markdown does not know."""
+    return _ROLE.sub("", html)
 
 
 def _link(found: re.Match[str], folder: str) -> str:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from html import escape
-from inspect import cleandoc
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from unittest.mock import patch
 
+import griffe
 import tomli_w
-from docs_outputs import FILES, TABLE_KINDS, OutputFile
 
 from hedypet_bids.cli.boutiques import descriptor
-from hedypet_bids.group.dictionary import COLUMNS, TABLES
+from hedypet_bids.group.dictionary import TABLES, column_of
 from hedypet_bids.kernels.quality import NORMAL_RANGES
 from hedypet_bids.labels import ALL_TASKS
-from hedypet_bids.report.references import REFERENCES
-from hedypet_bids.settings import Settings, plain
-from hedypet_bids.tools.totalsegmentator import LICENSED_TASKS, MODELS, TASKS, models_of
+from hedypet_bids.report.references import known_references
+from hedypet_bids.settings import Settings, allowed, plain
+from hedypet_bids.tools.totalsegmentator import LICENSED_TASKS, MODELS, TASK_NAMES, models_of_task
 from hedypet_bids.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,32 +129,36 @@ def settings_file() -> str:
     return f"```toml\n{Settings().to_toml()}```"
 
 
-def settings_meanings() -> str:
-    """What each section of the settings is about."""
-    rows = [(f"`[{name}]`", _code(_about(section)[0])) for name, section in _settings_sections()]
-    return table(("section", "what it sets"), rows)
-
-
 def settings_parameters() -> str:
-    """Every parameter of the settings with its default and what it means, a table a section."""
+    """Every parameter of the settings: default, what is allowed, what it means; a table a section."""
     lines = []
-    for name, section in _settings_sections():
-        meanings = _about(section)[1]
-        defaults: Mapping[str, object] = tomllib.loads(Settings().to_toml())[name]
-        rows = [(f"`{key}`", f"`{_toml(value)}`", _code(meanings[key])) for key, value in defaults.items()]
-        lines += [f"#### [{name}]\n", table(("parameter", "default", "meaning"), rows), ""]
+    for name, values in _sections(plain(Settings()), ""):
+        about, meanings = _described(name)
+        rows = [
+            (f"`{key}`", f"`{_toml(value)}`", allowed()[f"{name}.{key}"], _code(meanings[key]))
+            for key, value in values.items()
+            if not isinstance(value, dict)
+        ]
+        lines += [f"#### [{name}]\n", _code(about) + "\n"]
+        lines += [table(("parameter", "default", "allowed", "meaning"), rows), ""]
     return "\n".join(lines)
 
 
-def _settings_sections() -> list[tuple[str, object]]:
-    return [(name, getattr(Settings(), name)) for name in plain(Settings())]
+def _sections(outer: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every section with its name in the file, sections of sections after the one that holds them."""
+    for name, values in outer.items():
+        if isinstance(values, dict):
+            yield f"{prefix}{name}", values
+            yield from _sections(values, f"{prefix}{name}.")
 
 
-def _about(section: object) -> tuple[str, dict[str, str]]:
+def _described(name: str) -> tuple[str, Mapping[str, str]]:
     """The docstring of a section: what it is about, and the meaning of each of its parameters."""
-    text, _, listed = cleandoc(type(section).__doc__ or "").partition("\n\nAttributes\n----------\n")
-    entries = re.findall(r"^(\w+)\n((?: +.+\n?)+)", listed, re.MULTILINE)
-    return " ".join(text.split()), {name: " ".join(meaning.split()) for name, meaning in entries}
+    section: Any = Settings()
+    for part in name.split("."):
+        section = getattr(section, part)
+    text, attributes = griffe.Docstring(type(section).__doc__ or "").parse("numpy")
+    return text.value, {entry.name: " ".join(entry.description.split()) for entry in attributes.value}
 
 
 def _toml(value: object) -> str:
@@ -170,11 +172,13 @@ def models() -> str:
     """TotalSegmentator's models, what they are for, and their licence."""
     rows = []
     for model in MODELS:
-        uses = [f"`{task}`" for task in TASKS if model in models_of(task)]
+        uses = [f"`{task}`" for task in TASK_NAMES if model in models_of_task(task)]
         uses += [
-            f"`{t}` with `--totalseg-fast`" for t in ("total", "body") if model in models_of(t, fast=True)
+            f"`{t}` with `--totalseg-fast`"
+            for t in ("total", "body")
+            if model in models_of_task(t, fast=True)
         ]
-        licensed = any(model in models_of(task) for task in LICENSED_TASKS)
+        licensed = any(model in models_of_task(task) for task in LICENSED_TASKS)
         licence = "licence number needed" if licensed else "Apache-2.0"
         rows.append(
             (str(model.number), ", ".join(uses) or "`--totalseg-roi-subset`", licence, f"`{model.folder}`")
@@ -225,33 +229,14 @@ def normal_ranges() -> str:
     return table(("check", "what it is", "normal", "when outside"), rows)
 
 
-def _files(section: str) -> str:
-    rows = [
-        (f"`{file.pattern}`{_sidecar(file)}", file.holds, _code(file.when) or "always")
-        for file in FILES[section]
-    ]
-    return table(("file", "what it holds", "there when"), rows)
-
-
-def _sidecar(file: OutputFile) -> str:
-    return " + `.json`" if file.sidecar else ""
-
-
-def participant_columns() -> str:
-    """The columns of every table of a participant."""
-    lines = []
-    for kind in TABLE_KINDS.values():
-        rows = [(f"`{c.name}`", c.meaning, c.units) for c in kind.columns]
-        lines += [f"### {kind.title}\n", table(("column", "meaning", "unit"), rows), ""]
-    return "\n".join(lines)
-
-
 def readout_columns() -> str:
     """The columns of every readout table, from the data dictionary."""
     lines = []
     for name, columns in TABLES.items():
+        found = {column: column_of(name, column) for column in columns}
         rows = [
-            (f"`{c}`", COLUMNS[c].description + _levels(COLUMNS[c].levels), COLUMNS[c].units) for c in columns
+            (f"`{c}`", column.description + _levels(column.levels), column.units)
+            for c, column in found.items()
         ]
         lines += [f"### readouts/{name}\n", table(("column", "meaning", "unit"), rows), ""]
     return "\n".join(lines)
@@ -263,7 +248,7 @@ def _levels(levels: Mapping[str, str] | None) -> str:
 
 def references() -> str:
     """The papers that the methods come from."""
-    return "\n".join(f"- {reference.text()}" for reference in REFERENCES.values())
+    return "\n".join(f"- {reference.text()}" for reference in known_references().values())
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -286,17 +271,14 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "other programs": other_programs,
     "exit codes": exit_codes,
     "settings file": settings_file,
-    "settings sections": settings_meanings,
     "settings parameters": settings_parameters,
     "models": models,
     "tasks": tasks,
     "regions": regions,
     "normal ranges": normal_ranges,
-    "participant columns": participant_columns,
     "readout columns": readout_columns,
     "references": references,
     "contributing": lambda: _without_title(ROOT / "CONTRIBUTING.md"),
-    **{f"files {section}": partial(_files, section) for section in FILES},
 }
 """Name in ``<!-- generated: NAME -->`` -> what makes the text."""
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from hedypet_bids.model import FrameTimes
+
 # Where the patient lies in the world.
 OFFSET_MM = np.array([7.3, -112.9, 841.7])
 
@@ -223,3 +225,13 @@ def dice(found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[int, float]
         if a.any() or b.any():
             out[s] = float(2 * (a & b).sum() / (a.sum() + b.sum()))
     return out
+
+
+HEDYPET_DURATIONS = [2] * 20 + [5] * 10 + [10] * 15 + [60] * 6 + [120] * 10 + [300] * 8
+"""Of the frames of hedyPET, s."""
+
+
+def frames_of(durations: list[float], first_s: float = 0.0) -> FrameTimes:
+    """Frames without gaps of these durations, s."""
+    d = np.array(durations, dtype=float)
+    return FrameTimes(first_s + np.concatenate([[0], np.cumsum(d)[:-1]]), d)

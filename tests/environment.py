@@ -21,15 +21,15 @@ SOMEBODY = 12345
 # Runs a shell command once, when a step has written its first file but not yet that file's sidecar.
 DISTURBED = """
 import subprocess, sys
-from hedypet_bids.io import store
+from pathlib import Path
 from hedypet_bids.cli.main import main
-finish, (step, command), disturbed = store.Writer._finish, sys.argv[1:3], []
-def disturb(self, path, *rest):
-    if self.stamp.step == step and not disturbed:
-        disturbed.append(step)
-        subprocess.run(command, shell=True, check=True)
-    finish(self, path, *rest)
-store.Writer._finish = disturb
+step, command, disturbed = f'"Step": "{sys.argv[1]}"', sys.argv[2], []
+def watch(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith(".json") and not disturbed:
+        if step in Path(arguments[0]).read_text():
+            disturbed.append(step)
+            subprocess.run(command, shell=True, check=True)
+sys.addaudithook(watch)
 sys.exit(main(sys.argv[3:]))
 """
 

@@ -26,7 +26,7 @@ TEXT
 readonly USAGE_ERROR=2 NOTHING_SELECTED=18 MISSING_INPUT=66 OUTPUT_ERROR=73
 
 # All but segment: a CPU task must not begin hours of segmentation that failed on a GPU.
-readonly OTHER_STEPS=(register resample normalise means aorta tacs patlak quality report)
+readonly OTHER_STEPS=(register static resample normalise aorta tacs input_functions kinetics maps means quality report)
 
 fail() { # CODE MESSAGE
   echo "submit.sh: $2" >&2

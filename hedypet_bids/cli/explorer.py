@@ -13,7 +13,7 @@ from typing import NoReturn
 from hedypet_bids.errors import HedypetError, MissingInputError, MissingProgramError
 from hedypet_bids.version import __version__
 
-PACKAGES = ("streamlit", "plotly", "duckdb")
+PACKAGES = ("streamlit", "plotly")
 INSTALL = "pip install -c constraints.txt '.[explorer]'"
 _APP = Path(__file__).parents[1] / "explorer" / "app.py"
 
@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="localhost",
         help="to listen on (default: %(default)s, which no other machine can reach)",
     )
-    parser.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
+    parser.add_argument(
+        "--no-browser", action="store_true", help="print the address without opening a browser"
+    )
     parser.add_argument("--version", action="version", version=f"hedypet-explorer {__version__}")
     given = parser.parse_args(argv)
     try:
@@ -59,8 +61,8 @@ def _check(output: Path) -> None:
     """Raise a HedypetError when there is nothing to show, or nothing to show it with."""
     if not (output / "dataset_description.json").is_file():
         raise MissingInputError(
-            f"{output} holds no dataset_description.json, so it is no output of hedypet. Give the output_dir "
-            "of the participant level."
+            f"{output} holds no dataset_description.json, so it is not an output of hedypet. Give the "
+            "output_dir of the participant level."
         )
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:

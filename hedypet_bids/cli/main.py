@@ -7,28 +7,32 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hedypet_bids.cli.boutiques import PrintDescriptor
+from hedypet_bids.cli.scheduler_options import TLS_OPTIONS, scheduler_address
 from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
 from hedypet_bids.io import work_dir
-from hedypet_bids.run.options import LEVELS_OF_PROCESSING, STEP_NAMES, Options
+from hedypet_bids.run.options import DERIVATIVES, LEVELS_OF_PROCESSING, STEP_NAMES, Options, check_output
 from hedypet_bids.version import __version__
+
+if TYPE_CHECKING:
+    from hedypet_bids.settings import Settings
 
 LEVELS = ("participant", "group")
 _INTERRUPTED = 130  # as shells report an end by Ctrl-C
-DERIVATIVES = ("totalsegmentator", "synthseg", "aorta", "xfm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run hedypet for a command line; returns the exit status."""
     try:
         options = parse(argv)
+        settings = settings_of(options)  # before anything is written
         work_dir.prepare(options.work_dir)
         # Imported here: the study's modules take seconds, which --help and --version do not have.
         from hedypet_bids.run.app import run
 
-        return run(options)
+        return run(options, settings)
     except HedypetError as error:
         print(f"hedypet: {error}", file=sys.stderr)
         return error.exit_code
@@ -54,7 +58,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         raise UnknownLevelError(
             f"Unknown analysis level {given.analysis_level!r}; expected one of {', '.join(LEVELS)}."
         )
-    _check_output(given.bids_dir, given.output_dir)
+    check_output(given.bids_dir, given.output_dir)
     return Options(
         bids_dir=given.bids_dir,
         output_dir=given.output_dir,
@@ -75,6 +79,9 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         stop_on_first_crash=given.stop_on_first_crash,
         clean_workdir=given.clean_workdir,
         dask_scheduler=given.dask_scheduler,
+        tls_ca_file=given.tls_ca_file,
+        tls_cert=given.tls_cert,
+        tls_key=given.tls_key,
         low_mem=given.low_mem,
         device=given.device,
         use_totalsegmentator=not given.no_totalsegmentator,
@@ -95,13 +102,32 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     )
 
 
+def settings_of(options: Options) -> Settings:
+    """The study's settings: defaults, what the file changes, what the command line changes.
+
+    Raises
+    ------
+    MissingInputError
+        There is no settings file.
+    UsageError
+        A name or value is not allowed; a line for each.
+    """
+    from hedypet_bids.kernels.kinetics import kinetic_models
+    from hedypet_bids.settings import Settings
+
+    settings = Settings.from_toml(options.settings_file) if options.settings_file else Settings()
+    settings = settings.with_values(options.values)
+    kinetic_models(settings)
+    return settings
+
+
 def _steps(given: argparse.Namespace) -> tuple[str, ...]:
     if given.reports_only:
         return ("report",)
     return LEVELS_OF_PROCESSING[given.level] if given.level else tuple(given.steps)
 
 
-# Flags that set a parameter of the study: flag -> section and parameter.
+# Flags that set a parameter of the study: flag -> sections and parameter.
 _SETTING_FLAGS = {
     "static_rec": ("selection", "static_rec"),
     "dynamic_rec": ("selection", "dynamic_rec"),
@@ -109,22 +135,42 @@ _SETTING_FLAGS = {
     "static_window": ("static", "window_min"),
     "aorta_method": ("aorta", "method"),
     "register": ("register", "method"),
-    "patlak_rule": ("patlak", "rule"),
-    "patlak_start": ("patlak", "start_min"),
-    "patlak_map_fwhm": ("patlak", "map_fwhm_mm"),
+    "model": ("kinetics", "models"),
+    "integration_rule": ("kinetics", "patlak", "rule"),
+    "window_start": ("kinetics", "patlak", "start_min"),
+    "map_fwhm": ("kinetics", "map_fwhm_mm"),
     "write_suv": ("normalise", "write_suv"),
     "totalseg_fast": ("segment", "totalseg_fast"),
     "totalseg_roi_subset": ("segment", "totalseg_roi_subset"),
 }
 
 
-def _setting_values(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    values: dict[str, dict[str, Any]] = {}
-    for flag, (section, parameter) in _SETTING_FLAGS.items():
+_RENAMED = {
+    "--patlak-rule": "--integration-rule",
+    "--patlak-start": "--window-start",
+    "--patlak-map-fwhm": "--map-fwhm",
+}
+
+
+def _setting_values(given: argparse.Namespace) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for flag, (*sections, parameter) in _SETTING_FLAGS.items():
         value = getattr(given, flag)
         if value is not None:
-            values.setdefault(section, {})[parameter] = tuple(value) if isinstance(value, list) else value
+            section = values
+            for name in sections:
+                section = section.setdefault(name, {})
+            section[parameter] = tuple(value) if isinstance(value, list) else value
     return values
+
+
+class _Renamed(argparse.Action):
+    """A former option, which names the one that took its place."""
+
+    def __call__(self, _parser: object, _given: object, _values: object, flag: str | None = None) -> NoReturn:
+        """Refuse the option."""
+        new = _RENAMED[(flag or "").replace("_", "-")]
+        raise UsageError(f"{flag} is now {new}. Use {new} with the same values.")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -142,7 +188,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bids_dir", type=Path, help="the BIDS dataset (the folder with sub-*)")
     parser.add_argument("output_dir", type=Path, help="where the derivatives go")
     parser.add_argument(
-        "analysis_level", metavar="{participant,group}", help="one participant after another, or the tables"
+        "analysis_level",
+        metavar="{participant,group}",
+        help="participant: process each participant; group: combine them into tables",
     )
     parser.add_argument("--version", action="version", version=f"hedypet {__version__}")
     _add(
@@ -211,7 +259,7 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         "--bids-database-dir",
         type=Path,
         metavar="DIR",
-        help="keep the index of each participant here; it is made anew when files come or go",
+        help="keep the index of each participant here; it is rebuilt when files come or go",
     )
     _add(group, "--skip-bids-validation", action="store_true", help="do not run the BIDS validator first")
 
@@ -242,14 +290,21 @@ def _add_study(group: argparse._ArgumentGroup) -> None:
     )
     _add(
         group,
-        "--patlak-rule",
+        "--model",
+        nargs="+",
+        metavar="NAME",
+        help="kinetic models to fit (default: Patlak)",
+    )
+    _add(
+        group,
+        "--integration-rule",
         choices=("simpson", "frames"),
         help="integration of the input function: as in the published hedyPET tables (default), or exactly "
         "over the frames",
     )
     _add(
         group,
-        "--patlak-start",
+        "--window-start",
         nargs="+",
         type=float,
         metavar="MIN",
@@ -257,11 +312,13 @@ def _add_study(group: argparse._ArgumentGroup) -> None:
     )
     _add(
         group,
-        "--patlak-map-fwhm",
+        "--map-fwhm",
         type=float,
         metavar="MM",
         help="smooth the Ki and V0 maps (default: not at all)",
     )
+    for renamed in _RENAMED:
+        _add(group, renamed, action=_Renamed, nargs="*", help=argparse.SUPPRESS)
     _add(group, "--write-suv", action="store_true", default=None, help="also write the static PET in SUV")
 
 
@@ -294,7 +351,7 @@ def _add_segmentation(group: argparse._ArgumentGroup) -> None:
         "--totalseg-fast",
         action="store_true",
         default=None,
-        help="the quicker networks (3 mm; body 6 mm)",
+        help="use the faster networks (3 mm; body 6 mm)",
     )
     _add(
         group,
@@ -339,10 +396,19 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     _add(
         group,
         "--dask-scheduler",
+        type=scheduler_address,
         metavar="ADDRESS",
         help="send the participants to the hedypet-worker processes of this Dask scheduler, such as "
-        "tcp://node1:8786; with --device gpu those with a GPU segment",
+        "tls://node1:8786; with --device gpu those with a GPU segment",
     )
+    for flag, text in TLS_OPTIONS.items():
+        _add(group, flag, type=Path, metavar="FILE", help=text)
+    _add_extent(group)
+    _add(group, "-v", "--verbose", action="count", default=0, help="log more; twice for debugging")
+
+
+def _add_extent(group: argparse._ArgumentGroup) -> None:
+    """Which part of the work is done, and when it stops."""
     which = group.add_mutually_exclusive_group()
     _add(
         which,
@@ -360,7 +426,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         help="how far to go: minimal (segmentation, registration), resampling (also images in every space "
         "and SUV constants) or full (default)",
     )
-    _add(which, "--reports-only", action="store_true", help="make the reports anew: --steps report")
+    _add(which, "--reports-only", action="store_true", help="write the reports again: --steps report")
     _add(
         group,
         "--checksums",
@@ -378,7 +444,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         group,
         "--clean-workdir",
         action="store_true",
-        help="empty the work folder in the end; not for one that runs share",
+        help="empty the work folder at the end; not for one that runs share",
     )
     _add(
         group,
@@ -386,7 +452,6 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="print what was found and which steps would run, and stop",
     )
-    _add(group, "-v", "--verbose", action="count", default=0, help="log more; twice for debugging")
 
 
 def _add(group: argparse._ActionsContainer, *flags: str, **options: object) -> None:
@@ -406,10 +471,9 @@ def _device(text: str) -> str:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1; found {text}")
-    return value
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1; found {text!r}")
+    return int(text)
 
 
 def _named_paths(items: Sequence[str]) -> dict[str, Path]:
@@ -426,13 +490,3 @@ def _named_paths(items: Sequence[str]) -> dict[str, Path]:
             )
         named[name] = Path(path)
     return named
-
-
-def _check_output(bids_dir: Path, output_dir: Path) -> None:
-    raw, output = bids_dir.resolve(), output_dir.resolve()
-    inside = output == raw or (raw in output.parents and output.relative_to(raw).parts[0] != "derivatives")
-    if inside:
-        raise UsageError(
-            f"The output folder {output_dir} lies inside the raw dataset {bids_dir}. "
-            f"Choose a folder outside it, or {bids_dir / 'derivatives' / 'hedypet'}."
-        )

@@ -11,6 +11,7 @@ from hedypet_bids.errors import HedypetError, ReadWriteError, UsageError
 from hedypet_bids.phantom.dataset import truth_folder, write_phantom
 from hedypet_bids.phantom.grids import SIZES
 from hedypet_bids.phantom.kinetics import hedypet_frames, merged_frames
+from hedypet_bids.phantom.tracers import FDG, TRACERS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +39,10 @@ def _write(options: argparse.Namespace) -> Path:
             seed=options.seed,
             size=options.size,
             frames=frames,
+            sessions=options.sessions,
+            tracers=options.tracers,
+            runs=options.runs,
+            extra_statics=options.extra_statics,
         )
     except OSError as fault:
         raise ReadWriteError(f"Writing {fault.filename or options.out} failed: {fault.strerror}.") from fault
@@ -46,7 +51,7 @@ def _write(options: argparse.Namespace) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hedypet-phantom",
-        description="Write a raw BIDS dataset of whole-body FDG PET/CT/MR phantoms whose true curves, "
+        description="Write a raw BIDS dataset of whole-body PET/CT/MR phantoms whose true curves, "
         "volumes and transforms are known. The truth goes to OUT_truth.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="new or empty folder for the dataset")
@@ -63,6 +68,35 @@ def _parser() -> argparse.ArgumentParser:
         "--frames",
         type=int,
         metavar="N",
-        help="join neighbouring frames of the dynamic PET into N (default: hedyPET's 69)",
+        help="join neighbouring frames of the first tracer's dynamic PET into N (default: hedyPET's 69); "
+        "further tracers have half as many",
+    )
+    parser.add_argument(
+        "--sessions",
+        type=int,
+        default=1,
+        metavar="N",
+        help="PET/CT sessions of each participant, each with its own CT, pose, weight and dose; 0: no "
+        "sessions in the file names (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tracers",
+        nargs="+",
+        choices=tuple(TRACERS),
+        default=[FDG.label],
+        metavar="TRACER",
+        help=f"injected one after the other in each session: {', '.join(TRACERS)} (default: {FDG.label})",
+    )
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="injections of each tracer in a session (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--extra-statics",
+        action="store_true",
+        help="also write the static reconstructions acstatOSEM and acstatOSEMhead (head only, small voxels)",
     )
     return parser

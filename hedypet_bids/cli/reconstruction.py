@@ -18,7 +18,7 @@ from hedypet_bids.reconstruction.description import (
     shipped_descriptions,
 )
 from hedypet_bids.reconstruction.parameters import read_parameters, write_parameters
-from hedypet_bids.reconstruction.sidecar import differences, read_sidecar
+from hedypet_bids.reconstruction.sidecar import differences, read_pet_sidecar
 
 _DIFFERENT = 1
 _REC_LABEL = re.compile(r"_rec-([A-Za-z0-9]+)_")
@@ -49,7 +49,7 @@ def _write(paths: Sequence[Path], output_dir: Path) -> int:
 
 
 def _check(path: Path, description_path: Path | None) -> int:
-    sidecar = read_sidecar(path)
+    sidecar = read_pet_sidecar(path)
     description = read_description(description_path) if description_path else _description_of(path)
     found = differences(description, sidecar)
     for difference in found:
@@ -79,7 +79,7 @@ def _parse(path: Path) -> int:
     for note in parsed.notes:
         sys.stderr.write(f"{path.name}: {note}\n")
     for key, value in parsed.others.items():
-        sys.stderr.write(f"{path.name}: {key} := {value} is no part of a description\n")
+        sys.stderr.write(f"{path.name}: {key} := {value} does not belong in a description\n")
     return 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, TryAgainError, UsageError
 from hedypet_bids.tools import totalsegmentator
-from hedypet_bids.tools.totalsegmentator import MODELS, TASKS, Model, models_of
+from hedypet_bids.tools.totalsegmentator import MODELS, TASK_NAMES, Model, models_of_task
 
 _OPEN = "Apache-2.0"
 _LICENSED = "licence number needed (free for non-commercial use)"
@@ -27,16 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.command == "fetch":
             fetch(folder, models, totalsegmentator.find_licence(given.totalseg_license))
         elif given.command == "check":
-            check(folder, models)
+            check_models(folder, models)
         else:
-            show(folder)
+            show_state(folder)
     except HedypetError as error:
         print(f"hedypet-weights: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def show(folder: Path) -> None:
+def show_state(folder: Path) -> None:
     """Print every model with its tasks, licence, and size on disk."""
     faults = totalsegmentator.faults_of_weights(folder, MODELS)
     print(f"Weights in {folder}")
@@ -46,7 +46,7 @@ def show(folder: Path) -> None:
         print(f"{model.number}  {model.folder:50}  {_use_of(model):32}  {_licence_of(model)}: {state}")
 
 
-def check(folder: Path, models: Sequence[Model]) -> None:
+def check_models(folder: Path, models: Sequence[Model]) -> None:
     """Read every file of the models; raise BadDataError or MissingInputError when one is not right."""
     faults = totalsegmentator.faults_of_weights(folder, models, read=True)
     for model in models:
@@ -57,7 +57,7 @@ def check(folder: Path, models: Sequence[Model]) -> None:
     advice = f"Fetch them with '{totalsegmentator.FETCH_COMMAND} {numbers}'."
     if all(reason == "missing" for reason in faults.values()):
         raise MissingInputError(f"{len(faults)} of {len(models)} models are not in {folder}. {advice}")
-    raise BadDataError(f"{len(faults)} of {len(models)} models in {folder} are not whole. {advice}")
+    raise BadDataError(f"{len(faults)} of {len(models)} models in {folder} are incomplete. {advice}")
 
 
 def fetch(folder: Path, models: Sequence[Model], licence: str) -> None:
@@ -71,15 +71,15 @@ def fetch(folder: Path, models: Sequence[Model], licence: str) -> None:
         The download failed.
     """
     faults = totalsegmentator.faults_of_weights(folder, models, read=True)
-    if any(model in models_of("tissue") for model in faults) and not licence:
+    if any(model in models_of_task("tissue") for model in faults) and not licence:
         raise UsageError(
-            "The tissue model is only handed out for a licence number: give --totalseg-license or set "
+            "The tissue model is only available with a licence number: give --totalseg-license or set "
             f"{totalsegmentator.LICENCE_VARIABLE}. Name the other models to fetch these alone."
         )
     for model, reason in faults.items():
         print(f"{model.number}  {model.folder}: {reason}; fetching", flush=True)
         _download(folder, model, licence)
-    check(folder, models)
+    check_models(folder, models)
 
 
 def _download(folder: Path, model: Model, licence: str) -> None:
@@ -102,7 +102,7 @@ def _download(folder: Path, model: Model, licence: str) -> None:
 def _chosen(numbers: Sequence[int]) -> list[Model]:
     """The models asked for; by default those of the three tasks at full resolution."""
     if not numbers:
-        return [model for task in TASKS for model in models_of(task)]
+        return [model for task in TASK_NAMES for model in models_of_task(task)]
     by_number = {model.number: model for model in MODELS}
     unknown = [number for number in numbers if number not in by_number]
     if unknown:
@@ -111,13 +111,15 @@ def _chosen(numbers: Sequence[int]) -> list[Model]:
 
 
 def _use_of(model: Model) -> str:
-    uses = [task for task in TASKS if model in models_of(task)]
-    uses += [f"{task} --totalseg-fast" for task in ("total", "body") if model in models_of(task, fast=True)]
+    uses = [task for task in TASK_NAMES if model in models_of_task(task)]
+    uses += [
+        f"{task} --totalseg-fast" for task in ("total", "body") if model in models_of_task(task, fast=True)
+    ]
     return ", ".join(uses) or "--totalseg-roi-subset"
 
 
 def _licence_of(model: Model) -> str:
-    return _LICENSED if model in models_of("tissue") else _OPEN
+    return _LICENSED if model in models_of_task("tissue") else _OPEN
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,10 +11,12 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from hedypet_bids.errors import OutputError, TryAgainError
+from hedypet_bids.cli.scheduler_options import TLS_OPTIONS, scheduler_address
+from hedypet_bids.errors import OutputError, TryAgainError, UsageError
 from hedypet_bids.io import work_dir
-from hedypet_bids.run.cluster import GPU_RESOURCE, WORKER_SETTINGS, available_cpus
+from hedypet_bids.run.cluster import GPU_RESOURCE, WORKER_SETTINGS, Certificates, available_cpus
 from hedypet_bids.run.options import THREADS_VARIABLE, WORK_DIR_VARIABLE
 from hedypet_bids.tools.gpu import visible_gpus
 from hedypet_bids.version import __version__
@@ -23,7 +25,14 @@ from hedypet_bids.version import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Work until the scheduler closes or a signal comes; returns the exit status."""
     parser = argparse.ArgumentParser(prog="hedypet-worker", description=__doc__)
-    parser.add_argument("scheduler", metavar="ADDRESS", help="of the scheduler, such as tcp://node1:8786")
+    parser.add_argument(
+        "scheduler",
+        type=scheduler_address,
+        metavar="ADDRESS",
+        help="of the scheduler, such as tls://node1:8786",
+    )
+    for flag, text in TLS_OPTIONS.items():
+        parser.add_argument(flag, type=Path, metavar="FILE", help=text)
     parser.add_argument(
         "--nthreads", type=partial(_number, least=1), default=1, help="participants at a time (default: 1)"
     )
@@ -31,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--gpus",
         type=partial(_number, least=0),
         metavar="N",
-        help="GPUs that it offers to segmentations (default: those it sees)",
+        help="number of GPUs offered to segmentations (default: all it sees)",
     )
     parser.add_argument(
         "--memory-limit", type=_memory, metavar="SIZE", help="such as 16GB (default: of the machine)"
@@ -51,7 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         prefix="hedypet-dask-", dir=folder, ignore_cleanup_errors=True
     ) as temporary:
         try:
-            asyncio.run(_work(given.scheduler, given.nthreads, gpus, given.memory_limit, temporary))
+            security = Certificates(given.tls_ca_file, given.tls_cert, given.tls_key).security("worker")
+            asyncio.run(_work(given.scheduler, security, given.nthreads, gpus, given.memory_limit, temporary))
+        except UsageError as error:
+            print(f"hedypet-worker: {error}", file=sys.stderr)
+            return error.exit_code
         except (OSError, TimeoutError, ValueError) as fault:
             print(
                 f"hedypet-worker: there is no scheduler at {given.scheduler}: {fault}. Start one with "
@@ -77,15 +90,20 @@ def _memory(text: str) -> int:
         raise argparse.ArgumentTypeError(f"expected a size such as 16GB, found {text!r}") from fault
 
 
-async def _work(scheduler: str, nthreads: int, gpus: int, memory: int | None, folder: str) -> None:
+async def _work(
+    scheduler: str, security: Any, nthreads: int, gpus: int, memory: int | None, folder: str
+) -> None:
     # Imported here: --help and --version do not need it.
     import dask
-    from distributed import Nanny
     from distributed.system import MEMORY_LIMIT
 
+    from hedypet_bids.run.dask_nodes import PrivateWorker, TellingNanny
+
     with dask.config.set(WORKER_SETTINGS):
-        async with Nanny(
+        async with TellingNanny(
             scheduler,
+            security=security,
+            worker_class=PrivateWorker,
             nthreads=nthreads,
             # Dask's own choice is a share of the machine by threads.
             memory_limit=MEMORY_LIMIT if memory is None else memory,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +14,53 @@ import streamlit as st
 
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.explorer.bands import BANDS, Band
-from hedypet_bids.explorer.figures import Axis, curves_figure, points_figure, value_axis, windows_figure
-from hedypet_bids.explorer.tables import NORMALISATIONS, Tables
+from hedypet_bids.explorer.figures import (
+    Axis,
+    counted,
+    curves_figure,
+    points_figure,
+    sessions_figure,
+    value_axis,
+    windows_figure,
+)
+from hedypet_bids.explorer.tables import SCAN_AXES, UPTAKES, Tables
 from hedypet_bids.explorer.viewer import HEIGHT_PX, find_images, projections, read_slices, viewer_html
-from hedypet_bids.group.dictionary import COLUMNS
 from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS
-from hedypet_bids.settings import PatlakSettings
+from hedypet_bids.names import SCAN_COLUMNS
+from hedypet_bids.settings import Settings
+from hedypet_bids.study import Study
 from hedypet_bids.version import __version__
 
 FIRST_REGIONS = ("brain", "liver", "heart", "aorta")
-COLOURS_BY = {"region": "region", "sex": "sex", "age group": "age group", "split": "split"}
-EVERYONE = "every participant"
+COLOURS_BY = ("region", "sex", "age group", "split")
 KI_AXIS = Axis("Ki", "mL/min/mL")
 _CURVE_TABLES = {"regions": "tacs", "input functions": "input_function_tacs"}
 
 
+# Columns that tell scans apart, with the arguments of Study.readout that choose by them. (No string below it:
+# Streamlit would write that on the page.)
+_ARGUMENTS = dict(zip(SCAN_AXES, ("sessions", "tracers", "runs", "reconstructions"), strict=True))
+
+
 @dataclass(frozen=True)
 class Chosen:
-    """Regions that the user chose."""
+    """Regions and scans that the user chose."""
 
-    task: str
-    labels: tuple[str, ...]
-    erosions: tuple[int, ...]
+    task: str = ""
+    labels: tuple[str, ...] = ()
+    erosions: tuple[int, ...] = ()
+    scans: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    varies: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def filters(self) -> dict[str, Sequence[object]]:
+        """Values to keep, by argument of ``Study.readout``."""
+        return {
+            "tasks": [self.task],
+            "labels": self.labels,
+            "erosions": self.erosions,
+            **{_ARGUMENTS[axis]: values for axis, values in self.scans},
+        }
 
 
 @st.cache_resource(show_spinner=False)
@@ -51,37 +76,50 @@ def regions_of(root: str, changed: float, table: str) -> pd.DataFrame:
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def curve_rows(root: str, changed: float, table: str, chosen: Chosen, normalisation: str) -> pd.DataFrame:
+def usual_reconstructions(root: str, changed: float, table: str) -> list[str]:
+    """Reconstructions of the images that stand for the scans."""
+    found: list[str] = tables_of(root, changed).usual_reconstructions(table)
+    return found
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def curve_rows(root: str, changed: float, table: str, chosen: Chosen, uptake: str) -> pd.DataFrame:
     """Curves of the chosen regions."""
-    tables = tables_of(root, changed)
-    return tables.curves(table, chosen.task, chosen.labels, chosen.erosions, normalisation)
+    return tables_of(root, changed).curves(table, chosen.filters, uptake)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def mean_rows(root: str, changed: float, chosen: Chosen, normalisation: str) -> pd.DataFrame:
+def mean_rows(root: str, changed: float, chosen: Chosen, uptake: str) -> pd.DataFrame:
     """Static means of the chosen regions."""
-    return tables_of(root, changed).means(chosen.task, chosen.labels, chosen.erosions, normalisation)
+    return tables_of(root, changed).means(chosen.filters, uptake)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def ki_rows(
-    root: str, changed: float, chosen: Chosen, input_function: str, windows: tuple[int, ...]
-) -> pd.DataFrame:
+def fits_of(root: str, changed: float) -> pd.DataFrame:
+    """The input functions and windows of the Patlak fits."""
+    return tables_of(root, changed).fits()
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def ki_rows(root: str, changed: float, chosen: Chosen, input_function: str) -> pd.DataFrame:
     """Ki of the chosen regions."""
-    tables = tables_of(root, changed)
-    return tables.patlak(chosen.task, chosen.labels, chosen.erosions, input_function, windows)
+    return tables_of(root, changed).patlak(chosen.filters, input_function)
 
 
 @st.cache_data(show_spinner="reading the images", max_entries=4)
-def slices_page(folder: str, changed: float, suv_constant: float) -> str:  # noqa: ARG001 - as above
-    """The slice viewer of a participant."""
-    return viewer_html(read_slices(find_images(Path(folder)), suv_constant), Path(folder).name)
+def slices_page(images: dict[str, Path], changed: float, suv_constant: float, title: str) -> str:  # noqa: ARG001 - as above
+    """The slice viewer of a scan."""
+    return viewer_html(read_slices(images, suv_constant), title)
 
 
 @st.cache_data(show_spinner="reading the images", max_entries=16)
-def projection_pictures(folder: str, changed: float, suv_constant: float) -> list[tuple[str, np.ndarray]]:  # noqa: ARG001
-    """Maximum intensity projections of a participant."""
-    return projections(find_images(Path(folder)), suv_constant)
+def projection_pictures(
+    images: dict[str, Path],
+    changed: float,  # noqa: ARG001
+    suv_constant: float,
+) -> list[tuple[str, np.ndarray]]:
+    """Maximum intensity projections of a scan."""
+    return projections(images, suv_constant)
 
 
 def main(root: Path) -> None:
@@ -102,18 +140,20 @@ def main(root: Path) -> None:
     with curves:
         show_curves(root, changed, tables, people)
     with means:
-        show_means(root, changed, people)
+        show_means(root, changed, tables, people)
     with patlak:
         show_patlak(root, changed, tables, people)
     with participants:
-        show_participants(root, people)
+        show_participants(tables.study, people)
 
 
 def show_about(root: Path, tables: Tables, people: pd.DataFrame) -> None:
     """What there is, and where it comes from."""
-    n = len(people)
+    n, n_scans = people["Subject"].nunique(), len(people)
+    scans = f", {n_scans} scans" if n_scans > n else ""
+    people = people.drop_duplicates("Subject")
     st.markdown(
-        f"{n} participant{'s' if n != 1 else ''} in `{root}`, read by hedypet {__version__}. "
+        f"{n} participant{'s' if n != 1 else ''}{scans} in `{root}`, read by hedypet {__version__}. "
         "Everything stays on this computer. The tables are `readouts/*.parquet`; their columns are "
         "described in `readouts/*.json`."
     )
@@ -155,54 +195,54 @@ def show_curves(root: Path, changed: float, tables: Tables, people: pd.DataFrame
     with left:
         what = st.radio("Curves of", there, horizontal=True, key="curves what")
         table = _CURVE_TABLES[what]
-        chosen = choose_regions("curves", regions_of(str(root), changed, table))
-        normalisation = st.selectbox("Normalisation", NORMALISATIONS, key="curves normalisation")
-        colour_by = st.selectbox("Colour by", [*COLOURS_BY, EVERYONE], key="curves colour")
-        band = choose_band("curves", enabled=colour_by != EVERYONE)
+        chosen = choose("curves", root, changed, tables, table)
+        uptake = st.selectbox("Normalisation", UPTAKES, key="curves normalisation")
+        column = choose_colour("curves", chosen, every=True)
+        band = choose_band("curves", enabled=column != "scan")
         by_frame = (
             st.radio("Time in", ["minutes", "frame index"], horizontal=True, key="curves time") != "minutes"
         )
         log = st.toggle("Logarithmic uptake axis", key="curves log")
         early = st.toggle("First three minutes", key="curves early", disabled=by_frame)
-    rows = with_people(curve_rows(str(root), changed, table, chosen, normalisation), people)
+    rows = with_people(curve_rows(str(root), changed, table, chosen, uptake), people)
     with right:
         if nothing_in(rows):
             return
-        column = "Subject" if colour_by == EVERYONE else COLOURS_BY[colour_by]
         figure, shown, notes = curves_figure(
             rows,
             colour_by=column,
             band=band,
-            axis=value_axis(normalisation),
+            axis=value_axis(uptake),
             by_frame=by_frame,
             log=log,
             early=early,
         )
         for note in dict.fromkeys(notes):
             st.warning(note)
-        if column != "Subject":
-            st.caption(said_of(band))
+        if column != "scan":
+            st.caption(said_of(band, rows, column))
         show(figure, "curves")
         download(shown, "curves")
 
 
 @st.fragment
-def show_means(root: Path, changed: float, people: pd.DataFrame) -> None:
-    """Static means of the regions, a point a participant."""
+def show_means(root: Path, changed: float, tables: Tables, people: pd.DataFrame) -> None:
+    """Static means of the regions, a point a scan."""
     regions = regions_of(str(root), changed, "means")
     if regions.empty:
         st.info("There are no organ means: no participant has static PET, or the group level was not run.")
         return
     left, right = st.columns([1, 3])
     with left:
-        chosen = choose_regions("means", regions)
-        normalisation = st.selectbox("Normalisation", NORMALISATIONS, key="means normalisation")
-        colour_by = st.selectbox("Colour by", [*COLOURS_BY], key="means colour")
-    rows = with_people(mean_rows(str(root), changed, chosen, normalisation), people)
+        chosen = choose("means", root, changed, tables, "means")
+        uptake = st.selectbox("Normalisation", UPTAKES, key="means normalisation")
+        over_sessions = choose_across("means", chosen)
+        column = "region" if over_sessions else choose_colour("means", chosen)
+    rows = with_people(mean_rows(str(root), changed, chosen, uptake), people)
     with right:
         if nothing_in(rows):
             return
-        show(points_figure(rows, colour_by=COLOURS_BY[colour_by], axis=value_axis(normalisation)), "means")
+        show(scans_figure(rows, column, value_axis(uptake), over_sessions=over_sessions), "means")
         download(rows, "means")
 
 
@@ -215,12 +255,17 @@ def show_patlak(root: Path, changed: float, tables: Tables, people: pd.DataFrame
             "There is no Patlak Ki: no participant has an input function, or the group level was not run."
         )
         return
-    settings = PatlakSettings()
-    functions, windows = tables.input_functions(), tables.windows()
-    usual = INPUT_FUNCTION_IDENTIFIERS.get(settings.map_input_function, "")
+    settings = Settings().kinetics
+    fits = fits_of(str(root), changed)
+    functions = sorted(fits["Input Function Identifier"].unique())
+    windows = sorted(int(window) for window in fits["Regression Frames"].unique())
+    usual, usual_window = (
+        INPUT_FUNCTION_IDENTIFIERS.get(settings.map_input_function, ""),
+        settings.patlak.map_last_frames,
+    )
     left, right = st.columns([1, 3])
     with left:
-        chosen = choose_regions("patlak", regions)
+        chosen = choose("patlak", root, changed, tables, "patlak_ki")
         function = st.selectbox(
             "Input function",
             functions,
@@ -230,34 +275,38 @@ def show_patlak(root: Path, changed: float, tables: Tables, people: pd.DataFrame
         window = st.select_slider(
             "Last frames in the fit",
             windows,
-            value=settings.map_last_frames if settings.map_last_frames in windows else windows[-1],
+            value=usual_window if usual_window in windows else windows[-1],
             key="patlak window",
         )
-        colour_by = st.selectbox("Colour by", [*COLOURS_BY], key="patlak colour")
+        over_sessions = choose_across("patlak", chosen)
+        column = choose_colour("patlak", chosen)
         band = choose_band("patlak", enabled=True)
-    column = COLOURS_BY[colour_by]
-    rows = with_people(ki_rows(str(root), changed, chosen, function, tuple(windows)), people)
+    rows = with_people(ki_rows(str(root), changed, chosen, function), people)
     with right:
         if nothing_in(rows):
             return
         of_window = rows[rows["Regression Frames"] == window]
-        show(points_figure(of_window, colour_by=column, axis=KI_AXIS), "patlak")
+        show(scans_figure(of_window, column, KI_AXIS, over_sessions=over_sessions), "patlak")
         download(of_window, "patlak")
         st.subheader("Ki against the frames of the fit")
-        st.caption(said_of(band))
+        st.caption(said_of(band, rows, column))
         figure, shown = windows_figure(rows, colour_by=column, band=band, axis=KI_AXIS)
         show(figure, "patlak windows")
         download(shown, "patlak windows")
 
 
 @st.fragment
-def show_participants(root: Path, people: pd.DataFrame) -> None:
-    """One participant: facts, report, projections and slices."""
+def show_participants(study: Study, people: pd.DataFrame) -> None:
+    """One scan of a participant: what is known of it, report, projections and slices."""
     if people.empty:
-        st.info("There is no participant in this output.")
+        st.info("This output has no participants.")
         return
-    subject = st.selectbox("Participant", list(people["Subject"]), key="participant")
-    row = people.set_index("Subject").loc[subject]
+    subject = st.selectbox("Participant", list(people["Subject"].unique()), key="participant")
+    scans = people[people["Subject"] == subject].set_index("scan")
+    scan = scans.index[0]
+    if len(scans) > 1:
+        scan = st.selectbox("Scan", list(scans.index), key=f"scan {subject}")
+    row = scans.loc[scan]
     facts = {
         name: row[name]
         for name in ("Sex", "Age [years]", "Weight [kg]", "Height [m]", "Injected Activity [MBq]", "Missing")
@@ -268,21 +317,25 @@ def show_participants(root: Path, people: pd.DataFrame) -> None:
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in facts.items()
         )
-        or "Nothing is known of this participant."
+        or "Nothing is known about this participant."
     )
-    show_report(root / f"{subject}.html")
+    try:
+        outputs = study.outputs(subject, session=row["Session"], tracer=row["Tracer"], run=row["Run"])
+    except HedypetError as error:
+        st.warning(str(error))
+        return
+    show_report(outputs.get("page"))
     constant = row["SUV Denominator [Bq/mL]"]
     constant = float(constant) if pd.notna(constant) else float("nan")
-    folder = root / subject
-    images = find_images(folder)
+    images = find_images(outputs)
     if not images:
-        st.info("This participant has no image in the static PET's space.")
+        st.info("This scan has no image in the static PET's space.")
         return
-    changed = max(path.stat().st_mtime for path in images.values())
     try:
-        pictures = projection_pictures(str(folder), changed, constant)
-        page = slices_page(str(folder), changed, constant)
-    except HedypetError as error:
+        changed = max(path.stat().st_mtime for path in images.values())
+        pictures = projection_pictures(images, changed, constant)
+        page = slices_page(images, changed, constant, scan)
+    except (HedypetError, OSError) as error:
         st.warning(str(error))
         return
     left, right = st.columns([1, 2])
@@ -294,10 +347,10 @@ def show_participants(root: Path, people: pd.DataFrame) -> None:
         st.iframe(page, height=HEIGHT_PX)
 
 
-def show_report(page: Path) -> None:
-    """The participant's report: browsers follow no link from here to a file, so it is handed over."""
-    if not page.is_file():
-        st.info(f"There is no report {page.name}.")
+def show_report(page: Path | None) -> None:
+    """The report of a scan: browsers follow no link from here to a file, so it is handed over."""
+    if page is None or not page.is_file():
+        st.info("This scan has no report.")
         return
     left, right = st.columns([1, 3])
     left.download_button("Save the report", page.read_bytes(), page.name, "text/html", key="report")
@@ -306,9 +359,28 @@ def show_report(page: Path) -> None:
         st.iframe(page.read_text("utf-8"), height=900)
 
 
-def choose_regions(key: str, regions: pd.DataFrame) -> Chosen:
-    """Task, regions and erosions."""
-    levels = COLUMNS["Task"].levels or {}
+def choose(key: str, root: Path, changed: float, tables: Tables, table: str) -> Chosen:
+    """Scans (where there is a choice), task, regions and erosions."""
+    regions = regions_of(str(root), changed, table)
+    scans: list[tuple[str, tuple[str, ...]]] = []
+    for axis in SCAN_AXES:
+        there = sorted(regions[axis].unique())
+        if len(there) < 2:
+            continue
+        first = there
+        if axis == "Tracer":  # a mean over several tracers or reconstructions says little
+            first = there[:1]
+        elif axis == "Reconstruction":
+            usual = usual_reconstructions(str(root), changed, table)
+            first = [*(rec for rec in usual if rec in there), *there][:1]
+        picked = st.multiselect(
+            axis, there, default=first, format_func=lambda value: value or "none", key=f"{key} {axis} {there}"
+        )
+        scans.append((axis, tuple(picked)))
+        regions = regions[regions[axis].isin(picked)]
+    if regions.empty:
+        return Chosen(scans=tuple(scans))
+    levels = tables.tasks(table)
     tasks = sorted(regions["Task"].unique(), key=lambda task: (task != "ts_total", task))
     task = st.selectbox(
         "Segmentation", tasks, format_func=lambda task: levels.get(task, task), key=f"{key} task"
@@ -321,7 +393,39 @@ def choose_regions(key: str, regions: pd.DataFrame) -> Chosen:
     eroded = st.multiselect(
         "Erosions by one voxel", erosions, default=erosions[:1], key=f"{key} erosions {task}"
     )
-    return Chosen(task, tuple(chosen), tuple(eroded))
+    varies = tuple(axis for axis in SCAN_AXES if of_task[axis].nunique() > 1)
+    return Chosen(task, tuple(chosen), tuple(eroded), tuple(scans), varies)
+
+
+def choose_colour(key: str, chosen: Chosen, *, every: bool = False) -> str:
+    """The column that colours stand for: sessions first where there are several."""
+    columns: dict[str, str] = {name: name for name in COLOURS_BY} | {
+        axis.lower(): axis for axis in chosen.varies
+    }
+    if every:
+        columns["every scan" if chosen.varies else "every participant"] = "scan"
+    colour = st.selectbox(
+        "Colour by",
+        list(columns),
+        index=list(columns).index("session") if "session" in columns else 0,
+        key=f"{key} colour {chosen.varies}",
+    )
+    return columns[colour]
+
+
+def choose_across(key: str, chosen: Chosen) -> bool:
+    """Whether sessions are the horizontal axis; asked where there are several."""
+    if "Session" not in chosen.varies:
+        return False
+    axis = st.radio("Horizontal axis", ["region", "session"], horizontal=True, key=f"{key} across")
+    return bool(axis == "session")
+
+
+def scans_figure(rows: pd.DataFrame, column: str, axis: Axis, *, over_sessions: bool) -> go.Figure:
+    """Every scan as a point: a column a region, or a line a participant over the sessions."""
+    if over_sessions:
+        return sessions_figure(rows, axis=axis)
+    return points_figure(rows, colour_by=column, axis=axis)
 
 
 def choose_band(key: str, *, enabled: bool) -> Band:
@@ -330,29 +434,31 @@ def choose_band(key: str, *, enabled: bool) -> Band:
     return band
 
 
-def said_of(band: Band) -> str:
-    """What a band is, in a sentence."""
-    return {
-        "none": "Means over the participants.",
-        "SD": "Means over the participants; the band is one standard deviation to each side.",
-        "95 % CI of the mean": "Means over the participants; the band holds the mean with 95 % confidence.",
-        "95 % prediction": "Means over the participants; with 95 % probability the band holds another one.",
+def said_of(band: Band, rows: pd.DataFrame, column: str) -> str:
+    """What a mean and its band are, in a sentence or two."""
+    of = counted(rows, column)
+    said = {
+        "none": f"Means over the {of}.",
+        "SD": f"Means over the {of}; the band is one standard deviation to each side.",
+        "95 % CI of the mean": f"Means over the {of}; the band holds the mean with 95 % confidence.",
+        "95 % prediction": f"Means over the {of}; with 95 % probability the band holds another one.",
     }[band]
+    several = "Several scans of a participant in one curve count as if they were independent."
+    return f"{said} {several}" if of == "scans" else said
 
 
 def with_people(rows: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
-    """Table rows with sex, age group and split of their participant, and the region as one column."""
-    return rows.merge(
-        people[["Subject", "sex", "age group", "split", "Age [years]"]], on="Subject", how="left"
-    )
+    """Table rows with sex, age group and split of their participant."""
+    keys = list(SCAN_COLUMNS)
+    return rows.merge(people[[*keys, "sex", "age group", "split", "Age [years]"]], on=keys, how="left")
 
 
 def nothing_in(rows: pd.DataFrame) -> bool:
     """Whether there is nothing to draw; says so."""
     if rows.empty:
-        st.info("Choose at least one region and one erosion.")
+        st.info("Choose at least one region and one erosion, and at least one of each choice of scans.")
     elif not np.isfinite(rows["value"].to_numpy(dtype=np.float64, na_value=np.nan)).any():
-        st.info("None of the values is known: look at the column Missing of the table metadata.")
+        st.info("None of the values is known: see the column Missing of the table metadata.")
     else:
         return False
     return True
@@ -372,10 +478,10 @@ def download(rows: pd.DataFrame, name: str) -> None:
     st.download_button("Save these numbers (TSV)", text, f"{name.replace(' ', '-')}.tsv", key=f"{name} tsv")
 
 
-def run(arguments: Sequence[str]) -> None:
+def run_explorer(arguments: Sequence[str]) -> None:
     """Start the page for a command line."""
     main(Path(arguments[0]))
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    run_explorer(sys.argv[1:])

@@ -10,10 +10,10 @@ from scipy import special
 
 Band = Literal["none", "SD", "95 % CI of the mean", "95 % prediction"]
 BANDS: tuple[Band, ...] = ("none", "SD", "95 % CI of the mean", "95 % prediction")
-Values = NDArray[np.float64]
+Float64s = NDArray[np.float64]
 
 
-def mean_and_half_width(values: Values, band: Band) -> tuple[Values, Values, NDArray[np.intp]]:
+def mean_and_half_width(values: Float64s, band: Band) -> tuple[Float64s, Float64s, NDArray[np.intp]]:
     """Mean, half the width of the band and number of the finite values along the first axis.
 
     The SD is the sample's (n - 1). With t the 97.5 % quantile of Student's distribution of n - 1 degrees of

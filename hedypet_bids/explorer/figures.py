@@ -11,11 +11,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from hedypet_bids.explorer.bands import Band, mean_and_half_width
-from hedypet_bids.explorer.tables import wide
+from hedypet_bids.explorer.tables import ACTIVITY, CURVE_REGION, SCAN_AXES, wide
 from hedypet_bids.figures.palette import COLOURS
 
 EARLY_MIN = 3.0
-REGION = ["Label Name", "Erosion Iterations"]
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "x")
 _LARGEST_LOG_RANGE = 1e-4
@@ -32,11 +31,18 @@ class Axis:
         return f"{self.title} [{self.units}]"
 
 
-def value_axis(normalisation: str) -> Axis:
+def value_axis(uptake: str) -> Axis:
     """The axis of uptakes."""
-    if normalisation == "activity":
+    if uptake == ACTIVITY:
         return Axis("activity concentration", "kBq/mL")
-    return Axis(normalisation, "g/mL")
+    return Axis(uptake, "g/mL")
+
+
+def counted(rows: pd.DataFrame, colour_by: str) -> str:
+    """What the n of a mean counts: ``participants``, or ``scans`` where one curve has several of one."""
+    curve = list(CURVE_REGION) if colour_by == "region" else [*CURVE_REGION, colour_by]
+    several = rows.groupby([*curve, "Subject"])["scan"].nunique().gt(1).any()
+    return "scans" if several else "participants"
 
 
 def curves_figure(
@@ -49,14 +55,15 @@ def curves_figure(
     log: bool = False,
     early: bool = False,
 ) -> tuple[go.Figure, pd.DataFrame, list[str]]:
-    """Curves of every group of participants, or of each participant, and what they show.
+    """Curves of every group of scans, or of each scan, and what they show.
 
     Parameters
     ----------
     rows
-        Subject, Label Name, Erosion Iterations, Frame Index, minutes, value, and the column ``colour_by``.
+        Subject, scan, Label Name, Erosion Iterations, Frame Index, minutes, value, and the column
+        ``colour_by``.
     colour_by
-        ``Subject`` draws every participant; any other column draws means over the participants of a group.
+        ``scan`` draws every scan; any other column draws means over the scans of a group.
 
     Returns
     -------
@@ -64,18 +71,16 @@ def curves_figure(
         The figure, the rows that it draws, and sentences on what could not be drawn.
     """
     figure = go.Figure()
-    at = "Frame Index" if by_frame else "minutes"
+    at, of = "Frame Index" if by_frame else "minutes", counted(rows, colour_by)
     shown, notes = [], []
     for look, name, part in _groups(rows, colour_by):
         values, times = wide(part, at)
         if times.isna().any():
-            notes.append(f"{name}: frame times differ between participants; use the frame index.")
-        mean, half, n = mean_and_half_width(values, band if colour_by != "Subject" else "none")
-        table = pd.DataFrame(
-            {"curve": name, at: times.to_numpy(), "mean": mean, "half width": half, "participants": n}
-        )
+            notes.append(f"{name}: frame times differ between {of}; use the frame index.")
+        mean, half, n = mean_and_half_width(values, band if colour_by != "scan" else "none")
+        table = pd.DataFrame({"curve": name, at: times.to_numpy(), "mean": mean, "half width": half, of: n})
         shown.append(table)
-        _draw(figure, table.dropna(subset=[at]), at, name, look, axis)
+        _draw(figure, table.dropna(subset=[at]), name, look, axis)
     every = pd.concat(shown, ignore_index=True) if shown else pd.DataFrame()
     _style(figure, x="frame index" if by_frame else "time after injection [min]", y=str(axis))
     if log:
@@ -90,9 +95,8 @@ def curves_figure(
     return figure, every, notes
 
 
-def _draw(
-    figure: go.Figure, table: pd.DataFrame, at: str, name: str, look: dict[str, Any], axis: Axis
-) -> None:
+def _draw(figure: go.Figure, table: pd.DataFrame, name: str, look: dict[str, Any], axis: Axis) -> None:
+    _, at, _, _, of = table.columns
     x, mean, half = table[at], table["mean"], table["half width"]
     if half.notna().any():
         outline = pd.concat([mean + half, (mean - half)[::-1]])
@@ -118,16 +122,16 @@ def _draw(
             legendgroup=name,
             mode="lines+markers" if len(table) < 2 else "lines",
             line={"color": look["colour"], "dash": look["dash"], "width": 2},
-            customdata=np.column_stack([table["participants"], half]),
+            customdata=np.column_stack([table[of], half]),
             hovertemplate=f"{name}<br>{unit}: %{{y:.4g}} {axis.units} (n %{{customdata[0]}})<extra></extra>",
         )
     )
 
 
 def points_figure(rows: pd.DataFrame, *, colour_by: str, axis: Axis) -> go.Figure:
-    """Every participant as a point, a column a region, with the box of each group beside its points.
+    """Every scan as a point, a column a region, with the box of each group beside its points.
 
-    ``rows`` has Subject, Label Name, Erosion Iterations, value, and the column ``colour_by``.
+    ``rows`` has scan, Label Name, Erosion Iterations, value, and the column ``colour_by``.
     """
     figure = go.Figure()
     for position, (group, part) in enumerate(_sorted_groups(rows, colour_by)):
@@ -142,7 +146,7 @@ def points_figure(rows: pd.DataFrame, *, colour_by: str, axis: Axis) -> go.Figur
                 marker={"color": _cycle(COLOURS, position), "symbol": _cycle(_SYMBOLS, position), "size": 6},
                 line={"width": 1},
                 fillcolor="rgba(0,0,0,0)",
-                customdata=part[["Subject"]],
+                customdata=part[["scan"]],
                 hovertemplate=f"%{{customdata[0]}}<br>%{{x}}: %{{y:.4g}} {axis.units}<extra>{group}</extra>",
                 # The box's own summary would hide the points' text.
                 hoveron="points",
@@ -154,13 +158,45 @@ def points_figure(rows: pd.DataFrame, *, colour_by: str, axis: Axis) -> go.Figur
     return figure
 
 
+def sessions_figure(rows: pd.DataFrame, *, axis: Axis) -> go.Figure:
+    """A line a participant over its sessions, a colour a region.
+
+    ``rows`` has Subject, Session, Tracer, Run, Reconstruction, scan, Label Name, Erosion Iterations, value.
+    """
+    figure = go.Figure()
+    for position, (region, part) in enumerate(rows.groupby(list(CURVE_REGION), sort=True)):
+        lines = [line.sort_values("Session") for _, line in part.groupby(["Subject", *SCAN_AXES[1:]])]
+        # One trace a region, in which an empty point ends each line.
+        x, y, scan = (
+            [value for line in lines for value in (*line[column], None)]
+            for column in ("Session", "value", "scan")
+        )
+        name = _region_name(*region)
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=y,
+                name=name,
+                mode="lines+markers",
+                line={"color": _cycle(COLOURS, position), "width": 1},
+                marker={"symbol": _cycle(_SYMBOLS, position), "size": 7},
+                customdata=[[each] for each in scan],
+                hovertemplate=f"%{{customdata[0]}}<br>{name}: %{{y:.4g}} {axis.units}<extra></extra>",
+            )
+        )
+    _style(figure, x="session", y=str(axis))
+    figure.update_xaxes(categoryorder="array", categoryarray=sorted(rows["Session"].unique()))
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
 def windows_figure(
     rows: pd.DataFrame, *, colour_by: str, band: Band, axis: Axis
 ) -> tuple[go.Figure, pd.DataFrame]:
     """Mean Ki against the number of frames in the fit, a curve a region and group, and what it shows."""
-    figure, shown = go.Figure(), []
+    figure, shown, of = go.Figure(), [], counted(rows, colour_by)
     for look, name, part in _groups(rows, colour_by):
-        matrix = part.pivot_table(index="Subject", columns="Regression Frames", values="value", dropna=False)
+        matrix = part.pivot_table(index="scan", columns="Regression Frames", values="value", dropna=False)
         mean, half, n = mean_and_half_width(matrix.to_numpy(dtype=np.float64), band)
         table = pd.DataFrame(
             {
@@ -168,7 +204,7 @@ def windows_figure(
                 "last frames": matrix.columns,
                 "mean": mean,
                 "half width": half,
-                "participants": n,
+                of: n,
             }
         )
         shown.append(table)
@@ -180,7 +216,7 @@ def windows_figure(
                 name=name,
                 mode="lines+markers",
                 line={"color": look["colour"], "dash": look["dash"]},
-                customdata=table[["participants"]],
+                customdata=table[[of]],
                 hovertemplate=f"{name}<br>last %{{x}} frames: %{{y:.4g}} {axis.units} "
                 "(n %{customdata[0]})<extra></extra>",
             )
@@ -191,7 +227,7 @@ def windows_figure(
 
 def _groups(rows: pd.DataFrame, colour_by: str) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
     """Colour, line style, name and rows of every curve: where groups have colours, regions have dashes."""
-    regions = list(rows.groupby(REGION, sort=True))
+    regions = list(rows.groupby(list(CURVE_REGION), sort=True))
     for at, (region, part) in enumerate(regions):
         name = _region_name(*region)
         if colour_by == "region":
@@ -204,7 +240,7 @@ def _groups(rows: pd.DataFrame, colour_by: str) -> Iterator[tuple[dict[str, Any]
 
 def _sorted_groups(rows: pd.DataFrame, colour_by: str) -> list[tuple[Any, pd.DataFrame]]:
     if colour_by == "region":
-        return [(_region_name(*region), part) for region, part in rows.groupby(REGION, sort=True)]
+        return [(_region_name(*region), part) for region, part in rows.groupby(list(CURVE_REGION), sort=True)]
     return list(rows.groupby(colour_by, sort=True))
 
 

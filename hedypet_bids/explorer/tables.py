@@ -1,24 +1,54 @@
-"""The readout tables of a study, of which DuckDB reads only the rows and columns that are shown."""
+"""The readout tables of a study as the explorer shows them: a row a scan, with what tells scans apart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pandas as pd
 
 from hedypet_bids import names
-from hedypet_bids.group.dictionary import TABLES
-from hedypet_bids.group.statistics import DENOMINATORS
+from hedypet_bids.errors import HedypetError, MissingInputError, UsageError
+from hedypet_bids.names import NORMALISATIONS, SCAN_COLUMNS
+from hedypet_bids.study import Study
 
 ACTIVITY = "activity"
-NORMALISATIONS = ("SUV", "SUL Decazes", "SUL Janma", "SUL James", ACTIVITY)
-WHOLE_IMAGE = "totalimage"
+UPTAKES = (*NORMALISATIONS, ACTIVITY)
+"""What uptake can be shown in."""
 
-# Frames of two participants are the same frame when their times differ by no more than rounding.
+SCAN_AXES = ("Session", "Tracer", "Run", "Reconstruction")
+"""Columns that tell the rows of one participant's region apart; each is shown where it varies."""
+
+CURVE_REGION = ("Label Name", "Erosion Iterations")
+_PET_MEAN, _MIDDLE = "PET Mean [Bq/mL]", "Frame Time Middle [s]"
+_ROWS = ("Subject", *SCAN_AXES, "Task", *CURVE_REGION)
+_METADATA = (
+    *SCAN_COLUMNS,
+    "Demographic Group [Sex,Age]",
+    "Injected Activity [MBq]",
+    "Weight [kg]",
+    "Height [m]",
+    "Sex",
+    "Age [years]",
+    "Missing",
+    "Split",
+    "SUV Denominator [Bq/mL]",
+)
+_READ = {
+    "metadata": _METADATA,
+    "means": (*_ROWS, _PET_MEAN, "Volume [mL]"),
+    "tacs": (*_ROWS, "Frame Index", _MIDDLE, _PET_MEAN),
+    "input_function_tacs": (*_ROWS, "Frame Index", _MIDDLE, _PET_MEAN),
+    "patlak_ki": (
+        *(*_ROWS, "Input Function Identifier", "Regression Frames"),
+        *("Patlak Ki", "Patlak Ki SE", "Patlak V0", "R2"),
+    ),
+}
+"""What is read of each table."""
+
+# Frames of two scans are the same frame when their times differ by no more than rounding.
 _SAME_FRAME_S = 1.0
 
 
@@ -32,153 +62,133 @@ class Tables:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.study = Study(root)
         self.problems: list[str] = []
-        self._there = {table: self._path(table) for table in TABLES}
+        self._there = [table for table, columns in _READ.items() if self._is_there(table, columns)]
 
     def has(self, table: str) -> bool:
         """Whether a table is there and can be read."""
-        return self._there[table] is not None
-
-    def participants(self) -> list[str]:
-        """Participants with an output folder: ``["sub-001", ...]``."""
-        return sorted(path.name for path in self.root.glob("sub-*") if path.is_dir())
+        return table in self._there
 
     def metadata(self) -> pd.DataFrame:
-        """One row a participant, with ``sex``, ``age group`` and ``split`` as people read them."""
-        if not self.has("metadata"):
-            rows = pd.DataFrame(columns=list(TABLES["metadata"])).reindex(range(len(self.participants())))
-            rows["Subject"] = self.participants()
+        """One row a scan, with ``sex``, ``age group`` and ``split`` as people read them, and ``scan``."""
+        if self.has("metadata"):
+            rows = self.study.readout("metadata", columns=_METADATA)
         else:
-            rows = self._read("metadata", list(TABLES["metadata"]), {})
+            rows = self.study.scans[list(SCAN_COLUMNS)].reindex(columns=list(_METADATA))
         group = rows["Demographic Group [Sex,Age]"].astype("string").str.lstrip("FM")
-        return rows.assign(
+        return with_scans(rows, SCAN_AXES[:3]).assign(
             **{
                 "sex": rows["Sex"].map({"F": "female", "M": "male"}).fillna("not known"),
                 "age group": group.fillna("not known").astype(str),
                 "split": rows["Split"].astype("string").fillna("none").astype(str),
             }
-        ).sort_values("Subject", ignore_index=True)
+        )
+
+    def tasks(self, table: str) -> dict[str, str]:
+        """What the tasks of a table are, by their name."""
+        levels: dict[str, str] = self.study.dictionary(table).get("Task", {}).get("Levels", {})
+        return levels
 
     def regions(self, table: str) -> pd.DataFrame:
-        """Task, Label Name and Erosion Iterations of every region of a table."""
-        columns = ["Task", "Label Name", "Erosion Iterations"]
+        """Task, Label Name, Erosion Iterations and scan of every region of a table; no participants."""
+        columns = ["Task", *CURVE_REGION, *SCAN_AXES]
         if not self.has(table):
             return pd.DataFrame(columns=columns)
-        listed = ", ".join(map(_quoted, columns))
-        query = f"SELECT DISTINCT {listed} FROM {self._source(table, one=True)} ORDER BY ALL"
-        return _ask(query, [])
+        return _filled(self.study.distinct(table, columns), SCAN_AXES)
 
-    def input_functions(self) -> list[str]:
-        """Identifiers of the input functions that Patlak was fitted with."""
+    def fits(self) -> pd.DataFrame:
+        """Input Function Identifier and Regression Frames of every kind of Patlak fit."""
+        columns = ["Input Function Identifier", "Regression Frames"]
         if not self.has("patlak_ki"):
-            return []
-        column = _quoted("Input Function Identifier")
-        rows = _ask(f"SELECT DISTINCT {column} FROM {self._source('patlak_ki', one=True)} ORDER BY 1", [])
-        return [str(name) for name in rows.iloc[:, 0]]
+            return pd.DataFrame(columns=columns)
+        return self.study.distinct("patlak_ki", columns).dropna()
 
-    def windows(self) -> list[int]:
-        """Numbers of last frames that Patlak was fitted to."""
-        if not self.has("patlak_ki"):
-            return []
-        column = _quoted("Regression Frames")
-        source = self._source("patlak_ki", one=True)
-        rows = _ask(f"SELECT DISTINCT {column} FROM {source} WHERE {column} IS NOT NULL ORDER BY 1", [])
-        return [int(number) for number in rows.iloc[:, 0]]
+    def usual_reconstructions(self, table: str) -> list[str]:
+        """Reconstructions of the images that stand for the scans, the most common first."""
+        scans = self.study.scans
+        static = scans["Statics"].str[0].fillna("")
+        images = static if table == "means" else scans["Dynamic"]
+        found = images[images != ""].map(lambda name: names.entities_of(name).get("rec", ""))
+        return list(found.value_counts().index)
 
-    def means(
-        self, task: str, labels: Sequence[str], erosions: Sequence[int], normalisation: str
-    ) -> pd.DataFrame:
-        """A row per participant and region of the static PET: ``value`` and ``Volume [mL]``."""
-        columns = ["Subject", "Label Name", "Erosion Iterations", "PET Mean [Bq/mL]", "Volume [mL]"]
-        chosen = {"Task": [task], "Label Name": labels, "Erosion Iterations": erosions}
-        return self._normalised(self._read("means", columns, chosen), normalisation)
+    def means(self, chosen: Mapping[str, Sequence[Any]], uptake: str) -> pd.DataFrame:
+        """A row per scan and region of the static PET: ``value`` and ``Volume [mL]``.
 
-    def curves(
-        self, table: str, task: str, labels: Sequence[str], erosions: Sequence[int], normalisation: str
-    ) -> pd.DataFrame:
-        """A row per participant, region and frame: ``value`` and ``minutes`` (middle of the frame)."""
-        columns = ["Subject", "Label Name", "Erosion Iterations", "Frame Index"]
-        columns += ["Frame Time Middle [s]", "PET Mean [Bq/mL]"]
-        chosen = {"Task": [task], "Label Name": labels, "Erosion Iterations": erosions}
-        rows = self._normalised(self._read(table, columns, chosen), normalisation)
-        return rows.assign(minutes=rows["Frame Time Middle [s]"] / 60.0)
+        Parameters
+        ----------
+        chosen
+            Values to keep, by argument of :meth:`hedypet_bids.Study.readout`.
+        uptake
+            One of ``UPTAKES``.
+        """
+        return self._uptake("means", chosen, uptake)
 
-    def patlak(
-        self,
-        task: str,
-        labels: Sequence[str],
-        erosions: Sequence[int],
-        input_function: str,
-        windows: Sequence[int],
-    ) -> pd.DataFrame:
-        """A row per participant, region and window, with Ki as ``value``."""
-        columns = ["Subject", "Label Name", "Erosion Iterations", "Regression Frames"]
-        columns += ["Patlak Ki", "Patlak Ki SE", "Patlak V0", "R2"]
-        chosen = {
-            "Task": [task],
-            "Label Name": labels,
-            "Erosion Iterations": erosions,
-            "Input Function Identifier": [input_function],
-            "Regression Frames": windows,
-        }
-        rows = self._read("patlak_ki", columns, chosen)
+    def curves(self, table: str, chosen: Mapping[str, Sequence[Any]], uptake: str) -> pd.DataFrame:
+        """A row per scan, region and frame: ``value`` and ``minutes`` (middle of the frame)."""
+        rows = self._uptake(table, chosen, uptake)
+        return rows.assign(minutes=rows[_MIDDLE] / 60.0)
+
+    def patlak(self, chosen: Mapping[str, Sequence[Any]], input_function: str) -> pd.DataFrame:
+        """A row per scan, region and window, with Ki as ``value``."""
+        rows = self._rows("patlak_ki", chosen)
+        rows = rows[rows["Input Function Identifier"] == input_function].dropna(subset="Regression Frames")
         return rows.assign(value=rows["Patlak Ki"])
 
-    def _read(self, table: str, columns: Sequence[str], chosen: dict[str, Sequence[Any]]) -> pd.DataFrame:
-        if not self.has(table) or not all(len(values) for values in chosen.values()):
-            return pd.DataFrame(columns=list(columns))
-        conditions = [f"{_quoted(c)} IN ({', '.join('?' * len(v))})" for c, v in chosen.items()]
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        listed = ", ".join(map(_quoted, columns))
-        parameters = [value for values in chosen.values() for value in values]
-        return _ask(f"SELECT {listed} FROM {self._source(table)}{where}", parameters)
+    def _uptake(self, table: str, chosen: Mapping[str, Sequence[Any]], uptake: str) -> pd.DataFrame:
+        if uptake == ACTIVITY:
+            rows = self._rows(table, chosen)
+            return rows.assign(value=rows[_PET_MEAN] / 1000.0)
+        rows = self._rows(table, chosen, normalise=uptake)
+        return rows.rename(columns={f"{uptake} Mean [g/mL]": "value"}).drop(columns=f"{uptake} STD [g/mL]")
 
-    def _normalised(self, rows: pd.DataFrame, normalisation: str) -> pd.DataFrame:
-        if normalisation == ACTIVITY:
-            return rows.assign(value=rows["PET Mean [Bq/mL]"] / 1000.0)
-        constants = self.metadata().set_index("Subject")[DENOMINATORS[normalisation]]
-        constant = rows["Subject"].map(constants).astype(float)
-        return rows.assign(value=rows["PET Mean [Bq/mL]"].astype(float) / constant)
+    def _rows(
+        self, table: str, chosen: Mapping[str, Sequence[Any]], *, normalise: str | None = None
+    ) -> pd.DataFrame:
+        columns = _READ[table]
+        if not self.has(table) or (normalise and not self.has("metadata")):
+            added = [f"{normalise} Mean [g/mL]", f"{normalise} STD [g/mL]"] if normalise else []
+            rows = pd.DataFrame(columns=[*columns, *added])
+        else:
+            rows = self.study.readout(table, columns=columns, normalise=normalise, **chosen)
+        return with_scans(rows, SCAN_AXES)
 
-    def _path(self, table: str) -> Path | None:
-        path = self.root / names.readout(table, ".parquet")
-        files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    def _is_there(self, table: str, columns: Sequence[str]) -> bool:
         try:
-            if not files or not files[0].is_file():
-                self.problems.append(
-                    f"The table {path.name} is missing: run hedypet with 'group'. What it holds is not shown."
-                )
-                return None
-            wanted = {column for column in TABLES[table] if not (path.is_dir() and column == "Subject")}
-            found = set(_ask(f"SELECT * FROM {_scan(files[0])} LIMIT 0", []).columns)
-        except (duckdb.Error, OSError) as fault:
-            self.problems.append(f"The table {path.name} cannot be read, so it is not shown: {fault}")
-            return None
-        if wanted - found:
-            lost = names.listed(sorted(wanted - found))
+            lost = [column for column in columns if column not in self.study.columns(table)]
+        except (MissingInputError, UsageError):
             self.problems.append(
-                f"The table {path.name} has no {lost}: another version of hedypet made it. Run 'group' again."
+                f"The table {table} is missing: run hedypet with 'group'. What it holds is not shown."
             )
-            return None
-        return path
+            return False
+        except HedypetError as error:
+            self.problems.append(f"{error} What it holds is not shown.")
+            return False
+        if lost:
+            self.problems.append(
+                f"The table {table} has no {names.listed(lost)}: another version of hedypet made it. Run "
+                "'group' again."
+            )
+        return not lost
 
-    def _source(self, table: str, *, one: bool = False) -> str:
-        """What to select from; with ``one`` the first participant of a partitioned table stands for all."""
-        path = self._there[table]
-        assert path is not None
-        if not path.is_dir():
-            return _scan(path)
-        return _scan(next(iter(sorted(path.rglob("*.parquet"))))) if one else _scan(path / "*" / "*.parquet")
+
+def with_scans(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """Rows with ``scan``, what a scan is called: the participant, and what varies among the rows."""
+    rows = _filled(rows, axes).sort_values(["Subject", *axes], kind="stable", ignore_index=True)
+    scan = rows["Subject"].astype(str)
+    for axis in axes:
+        if rows[axis].nunique() > 1:
+            scan = scan + " " + rows[axis]
+    return rows.assign(scan=scan.str.strip())
 
 
 def wide(rows: pd.DataFrame, at: str) -> tuple[np.ndarray[Any, np.dtype[np.float64]], pd.Series[Any]]:
-    """Curves of one region as a matrix (n_participants, n_frames), and the time of each frame.
+    """Curves of one region as a matrix (n_scans, n_frames), and the time of each frame.
 
-    ``at`` is the column of times; a frame at which the participants' times differ by more than a second has
-    the time NaN, since no mean of it makes sense.
+    ``at`` is the column of times; a frame at which the scans' times differ by more than a second has the
+    time NaN, since no mean of it makes sense.
     """
-    matrix = rows.pivot_table(index="Subject", columns="Frame Index", values="value", dropna=False)
+    matrix = rows.pivot_table(index="scan", columns="Frame Index", values="value", dropna=False)
     times = rows.groupby("Frame Index")[at]
     time = times.mean()
     if at != "Frame Index":
@@ -186,16 +196,6 @@ def wide(rows: pd.DataFrame, at: str) -> tuple[np.ndarray[Any, np.dtype[np.float
     return matrix.to_numpy(dtype=np.float64), time.reindex(matrix.columns)
 
 
-def _scan(path: Path) -> str:
-    text = str(path).replace("'", "''")
-    return f"read_parquet('{text}', hive_partitioning = true)"
-
-
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
-def _ask(query: str, parameters: Sequence[Any]) -> pd.DataFrame:
-    with duckdb.connect() as connection:
-        rows: pd.DataFrame = connection.execute(query, list(parameters)).df()
-    return rows
+def _filled(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """Rows whose scan says nothing with empty text instead of a missing value."""
+    return rows.assign(**{axis: rows[axis].astype("string").fillna("").astype(str) for axis in axes})

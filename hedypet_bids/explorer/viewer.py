@@ -16,19 +16,20 @@ from numpy.typing import NDArray
 
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.figures.palette import HU_WINDOW, SUV_WINDOW
+from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.nifti_read import read_labels, read_volume
 from hedypet_bids.labels import color, label_table
 from hedypet_bids.model import Grid
 
 # What a browser holds and sends quickly: about 2 MB gzipped.
-MOST_VOXELS = 3_000_000
+MOST_SHOWN_VOXELS = 3_000_000
 HEIGHT_PX = 760
 Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Images of one participant on one grid, axes to right, anterior and superior, 0 to 255."""
+    """Images of one scan on one grid, axes to right, anterior and superior, 0 to 255."""
 
     pet: Bytes | None
     ct: Bytes | None
@@ -38,20 +39,17 @@ class Slices:
     pet_top: float
 
 
-def find_images(folder: Path) -> dict[str, Path]:
-    """The PET, CT and total segmentation of a participant in the static PET's space, as far as there."""
-    found = {
-        part: sorted(folder.glob(pattern))
-        for part, pattern in (
-            ("pet", "**/pet/*_space-bodystat_pet.nii.gz"),
-            ("ct", "**/ct/*_space-bodystat_ct.nii.gz"),
-            ("labels", "**/anat/*_space-bodystat_seg-total_dseg.nii.gz"),
-        )
-    }
+def find_images(outputs: ScanOutputs) -> dict[str, Path]:
+    """The PET, CT and total segmentation of a scan in the static PET's space, as far as there."""
+    images = outputs.of("image", "bodystat")
+    labels = outputs.get("labels", "bodystat", "total")
+    pets = [path for name, path in images.items() if name.endswith("_pet.nii.gz")]
+    cts = [path for name, path in images.items() if name.endswith("_ct.nii.gz")]
     # Of several CT reconstructions the segmented one, whose name the labels carry.
-    stems = [path.name.split("_space-")[0] for path in found["labels"][:1]]
-    found["ct"].sort(key=lambda path: path.name.split("_space-")[0] not in stems)
-    return {part: paths[0] for part, paths in found.items() if paths}
+    stem = labels.name.split("_space-")[0] if labels else ""
+    cts.sort(key=lambda path: path.name.split("_space-")[0] != stem)
+    found = {"pet": next(iter(pets), None), "ct": next(iter(cts), None), "labels": labels}
+    return {part: path for part, path in found.items() if path is not None}
 
 
 def read_slices(images: dict[str, Path], suv_constant: float) -> Slices:
@@ -73,12 +71,10 @@ def read_slices(images: dict[str, Path], suv_constant: float) -> Slices:
         read[part] = read_labels(path) if part == "labels" else read_volume(path)
     grids = [grid for _, grid in read.values()]
     if not grids:
-        raise HedypetError("This participant has no image in the static PET's space.")
+        raise HedypetError("This scan has no image in the static PET's space.")
     if any(not grids[0].matches(grid) for grid in grids):
-        raise HedypetError(
-            "The images of this participant are on different grids; run the participant again."
-        )
-    step = int(np.ceil((grids[0].n_voxels / MOST_VOXELS) ** (1 / 3)))
+        raise HedypetError("The images of this scan are on different grids; run the participant again.")
+    step = int(np.ceil((grids[0].n_voxels / MOST_SHOWN_VOXELS) ** (1 / 3)))
     thin: dict[str, NDArray[Any]] = {}
     for part, (data, grid) in read.items():
         turned, sizes = _to_ras(data, grid)

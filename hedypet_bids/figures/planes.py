@@ -48,7 +48,7 @@ class View:
         """``sagittal``, ``coronal`` or ``axial``."""
         return VIEW_NAMES[self.along]
 
-    def cropped(self, box: Box) -> View:
+    def cropped(self, box: ShownBox) -> View:
         """The part inside a box."""
         across, up = (axis for axis in range(3) if axis != self.along)
         values = self.values[box.low[across] : box.high[across], box.low[up] : box.high[up]]
@@ -56,14 +56,14 @@ class View:
 
 
 @dataclass(frozen=True)
-class Box:
+class ShownBox:
     """A part of a grid: first index inside and first index beyond, along the world axes."""
 
     low: Voxel
     high: Voxel
 
     @classmethod
-    def around(cls, marginals: Sequence[NDArray[np.int64]], margins: Sequence[int]) -> Box:
+    def around(cls, marginals: Sequence[NDArray[np.int64]], margins: Sequence[int]) -> ShownBox:
         """The smallest box with all that is counted along each axis and a margin; all if that is nothing."""
         low, high = [], []
         for counts, margin in zip(marginals, margins, strict=True):
@@ -84,9 +84,11 @@ class Survey:
     def centre(self, x: float = 0.5) -> Voxel:
         """The median of the labelled voxels along each axis; the middle of the grid when there is none.
 
-        ``x`` is the part of them to the left of the voxel: 0.35 shows a hemisphere instead of the gap.
+        ``x`` is the share of them to the left of the voxel: 0.35 shows a hemisphere instead of the gap.
         """
-        found = [_quantile(counts, part) for counts, part in zip(self.marginals, (x, 0.5, 0.5), strict=True)]
+        found = [
+            _quantile(counts, share) for counts, share in zip(self.marginals, (x, 0.5, 0.5), strict=True)
+        ]
         return found[0], found[1], found[2]
 
 
@@ -150,8 +152,8 @@ def read_projections(path: Path, along: Sequence[int] = (CORONAL, SAGITTAL)) -> 
     for first, slab in _slabs(reader):
         values = np.where(np.isfinite(slab), slab, -np.inf)
         for world, voxel in wanted.items():
-            part = found[world] if voxel == 2 else found[world][:, first : first + slab.shape[2]]
-            np.maximum(part, values.max(axis=voxel), out=part)
+            passed = found[world] if voxel == 2 else found[world][:, first : first + slab.shape[2]]
+            np.maximum(passed, values.max(axis=voxel), out=passed)
     return {w: axes.view(w, np.where(np.isfinite(v), v, 0.0)) for w, v in found.items()}
 
 
@@ -206,6 +208,6 @@ def _slabs(reader: FrameReader) -> Iterator[tuple[int, NDArray[Any]]]:
         yield position // per_plane, values.reshape((n_x, n_y, -1), order="F")
 
 
-def _quantile(counts: NDArray[np.int64], part: float) -> int:
+def _quantile(counts: NDArray[np.int64], share: float) -> int:
     total = np.cumsum(counts)
-    return int(np.searchsorted(total, total[-1] * part)) if total[-1] else counts.size // 2
+    return int(np.searchsorted(total, total[-1] * share)) if total[-1] else counts.size // 2

@@ -100,13 +100,13 @@ def blend(
         draw_view(
             view,
             shade,
-            name=f"{prefix}{view.name}{which}",
-            title=what,
-            alt=f"{view.name.capitalize()} plane of the {what} with the outlines of {called[0]} and "
+            name=f"{prefix}{view.name}{side}",
+            title=image,
+            alt=f"{view.name.capitalize()} plane of the {image} with the outlines of {called[0]} and "
             f"{called[1]}",
             outlines=outlines,
         )
-        for view, shade, what, which in zip((below, above), shades, called, ("below", "above"), strict=True)
+        for view, shade, image, side in zip((below, above), shades, called, ("below", "above"), strict=True)
     ]
     return Blend(below.name, pictures[0], pictures[1])
 
@@ -185,9 +185,9 @@ def _without_specks(view: View, level: float) -> NDArray[np.float32]:
 def _draw_sides(axis: Axes, view: View, colour: str) -> None:
     """Letters on the left and right edge: which side of the patient it is."""
     low, high = ("P", "A") if view.along == SAGITTAL else ("L", "R")
-    look: dict[str, Any] = {"va": "top", "color": colour, "fontsize": 18, "weight": "bold"}
-    axis.text(0.02, 0.98, low, ha="left", transform=axis.transAxes, **look)
-    axis.text(0.98, 0.98, high, ha="right", transform=axis.transAxes, **look)
+    style: dict[str, Any] = {"va": "top", "color": colour, "fontsize": 18, "weight": "bold"}
+    axis.text(0.02, 0.98, low, ha="left", transform=axis.transAxes, **style)
+    axis.text(0.98, 0.98, high, ha="right", transform=axis.transAxes, **style)
 
 
 def _painted(labels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -41,13 +41,13 @@ _TASKS = {
     "aortavois_ml-2_width-5": "aorta volume of interest, 2 mL, 5 voxels wide",
     "totalimage": "every voxel of the image",
 }
-_QUANTITY_UNITS = "g/mL for SUV and SUL, mL/min/mL for Patlak Ki"
-_QUANTITIES = {
+_QUANTITY_UNITS = "g/mL for SUV and SUL, mL for Volume, else those of the kinetic parameter (table kinetics)"
+_FIRST_SCANS = "participants, each with the first scan of this tracer and reconstruction"
+_UPTAKES = {
     "SUV": "mean of the static PET over dose per body weight",
     "SUL Decazes": "mean of the static PET over dose per lean body mass from the CT's fat",
     "SUL Janma": "mean of the static PET over dose per lean body mass by Janmahasatian",
     "SUL James": "mean of the static PET over dose per lean body mass by James",
-    "Patlak Ki": "net influx constant for the input function and window of the voxel maps",
 }
 
 COLUMNS: Mapping[str, Column] = {
@@ -85,27 +85,72 @@ COLUMNS: Mapping[str, Column] = {
     "SUL Decazes Denominator [Bq/mL]": Column(_REAL, "Dose over lean body mass from the CT's fat", "Bq/g"),
     "SUL Janma Denominator [Bq/mL]": Column(_REAL, "Dose over lean body mass by Janmahasatian", "Bq/g"),
     "SUL James Denominator [Bq/mL]": Column(_REAL, "Dose over lean body mass by James", "Bq/g"),
-    "Missing": Column(_TEXT, "Parts of the study that this participant has no result of"),
-    "hedypet Version": Column(_TEXT, "Version of hedypet that made the participant's results"),
+    "Missing": Column(_TEXT, "Parts of the study without a result, and steps that failed in the last run"),
+    "hedypet Version": Column(_TEXT, "Version of hedypet that made the results"),
     "Split": Column(_TEXT, "Splits of the study that the participant belongs to, as given by the user"),
-    "Quantity": Column(_TEXT, "What is summarised", levels=_QUANTITIES),
+    "Quantity": Column(_TEXT, "What is summarised"),
     "Sex Group": Column(_TEXT, "Sex, or all", levels={"F": "female", "M": "male", "all": "all"}),
     "Age Group": Column(_TEXT, "Age group in years, or all"),
-    "Participants": Column(_INT, "Participants with a value for this region"),
-    "Mean": Column(_REAL, "Mean over participants", _QUANTITY_UNITS),
-    "SD": Column(_REAL, "Sample standard deviation over participants", _QUANTITY_UNITS),
+    "Participants": Column(_INT, f"Number with a value of this region, of all {_FIRST_SCANS}"),
+    "Mean": Column(_REAL, f"Mean over {_FIRST_SCANS}", _QUANTITY_UNITS),
+    "SD": Column(_REAL, "Sample standard deviation over the same", _QUANTITY_UNITS),
     "Minimum": Column(_REAL, "Smallest value", _QUANTITY_UNITS),
     "5 %": Column(_REAL, "5 % quantile (linear interpolation)", _QUANTITY_UNITS),
     "25 %": Column(_REAL, "25 % quantile", _QUANTITY_UNITS),
-    "Median": Column(_REAL, "Median over participants", _QUANTITY_UNITS),
+    "Median": Column(_REAL, f"Median over {_FIRST_SCANS}", _QUANTITY_UNITS),
     "75 %": Column(_REAL, "75 % quantile", _QUANTITY_UNITS),
     "95 %": Column(_REAL, "95 % quantile", _QUANTITY_UNITS),
     "Maximum": Column(_REAL, "Largest value", _QUANTITY_UNITS),
-    "Value": Column(_REAL, "Value of the participant", _QUANTITY_UNITS),
+    "Value": Column(_REAL, "Value of the scan", _QUANTITY_UNITS),
     "MAD": Column(_REAL, "Median absolute deviation from the median, times 1.4826", _QUANTITY_UNITS),
     "Robust z": Column(_REAL, "Value minus Median, over MAD"),
+    "Model": Column(_TEXT, "Kinetic model"),
+    "Parameter": Column(_TEXT, "Parameter of the kinetic model"),
+    "SE": Column(_REAL, "Standard error of Value, in the same units"),
+    "Units": Column(_TEXT, "Units of Value"),
+    "Session": Column(_TEXT, "Session of the scan"),
+    "Tracer": Column(_TEXT, "Tracer of the scan, as its file names have it"),
+    "Run": Column(_TEXT, "Run of the scan"),
+    "Reconstruction": Column(
+        _TEXT,
+        "Reconstruction of the PET that the values are from; in metadata that which stands for the scan",
+    ),
+    "Framing": Column(
+        _TEXT,
+        "Frame durations, as 4x60,3x120 s; a gap between frames as gap60. Of a static image its length. "
+        "Empty where it is not known",
+    ),
+    "Sessions": Column(_INT, "Scans of these participants, each in a session of its own"),
+    "Within-Subject SD": Column(
+        _REAL,
+        "Square root of the mean square within participants (one-way analysis of variance)",
+        _QUANTITY_UNITS,
+    ),
+    "Repeatability Coefficient": Column(
+        _REAL,
+        "1.96 times the square root of 2 times Within-Subject SD: two scans of a participant differ by less "
+        "in 95 % of pairs",
+        _QUANTITY_UNITS,
+    ),
+    "ICC(2,1)": Column(
+        _REAL,
+        "Intraclass correlation: two-way random effects, absolute agreement, single measurement (Shrout and "
+        "Fleiss 1979; ICC(A,1) of McGraw and Wong 1996), over the first sessions that every participant has",
+    ),
+    "ICC(2,1) Low": Column(_REAL, "Lower end of its 95 % interval (McGraw and Wong 1996)"),
+    "ICC(2,1) High": Column(_REAL, "Upper end of its 95 % interval"),
+    "Bias": Column(_REAL, "Mean over participants of the last session minus the first", _QUANTITY_UNITS),
+    "Bias SE": Column(_REAL, "Standard error of Bias", _QUANTITY_UNITS),
+    "Mean Change [%]": Column(_REAL, "Mean over participants of Change [%]", "%"),
+    "Reason": Column(_TEXT, "Why a value is not given"),
+    "First Session": Column(_TEXT, "The earlier session that is compared, in the order of their names"),
+    "Last Session": Column(_TEXT, "The later session"),
+    "First Value": Column(_REAL, "Value in the first session", _QUANTITY_UNITS),
+    "Last Value": Column(_REAL, "Value in the last session", _QUANTITY_UNITS),
+    "Change [%]": Column(_REAL, "Last session minus first, over the first", "%"),
 }
 
+_SCAN = ("Session", "Tracer", "Run", "Reconstruction")
 _REGION = ("Subject", "Task", "Label Index", "Label Name", "Erosion Iterations")
 _CURVE = (
     *_REGION,
@@ -117,6 +162,7 @@ _CURVE = (
     "Volume [mL]",
     "Frame Start [s]",
     "Frame End [s]",
+    *_SCAN,
 )
 
 TABLES: Mapping[str, tuple[str, ...]] = {
@@ -135,6 +181,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "Missing",
         "hedypet Version",
         "Split",
+        *_SCAN,
     ),
     "means": (
         *_REGION,
@@ -143,6 +190,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "Voxel Count",
         "Volume [mL]",
         "Valid Voxel Count",
+        *_SCAN,
     ),
     "tacs": _CURVE,
     "input_function_tacs": _CURVE,
@@ -160,6 +208,19 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "Frames Used",
         "Window Start [s]",
         "Window End [s]",
+        *_SCAN,
+    ),
+    "kinetics": (
+        *_REGION,
+        "Model",
+        "Input Function Identifier",
+        "Parameter",
+        "Value",
+        "SE",
+        "Units",
+        "Voxel Count",
+        "Volume [mL]",
+        *_SCAN,
     ),
     "statistics": (
         *_REGION[1:],
@@ -176,9 +237,91 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "75 %",
         "95 %",
         "Maximum",
+        "Tracer",
+        "Reconstruction",
     ),
-    "outliers": (*_REGION, "Quantity", "Value", "Median", "MAD", "Robust z"),
+    "outliers": (*_REGION, "Quantity", "Value", "Median", "MAD", "Robust z", *_SCAN),
+    "repeatability": (
+        *_REGION[1:],
+        "Quantity",
+        "Participants",
+        "Sessions",
+        "Mean",
+        "Within-Subject SD",
+        "Repeatability Coefficient",
+        "ICC(2,1)",
+        "ICC(2,1) Low",
+        "ICC(2,1) High",
+        "Bias",
+        "Bias SE",
+        "Mean Change [%]",
+        "Reason",
+        "Tracer",
+        "Reconstruction",
+        "Framing",
+    ),
+    "repeatability_changes": (
+        *_REGION,
+        "Quantity",
+        "First Session",
+        "Last Session",
+        "First Value",
+        "Last Value",
+        "Change [%]",
+        "Tracer",
+        "Reconstruction",
+        "Framing",
+    ),
 }
 
-PARTICIPANT_TABLES = ("means", "tacs", "input_function_tacs", "patlak_ki")
+PARTICIPANT_TABLES = ("means", "tacs", "input_function_tacs", "patlak_ki", "kinetics")
 """Tables that hold rows of each participant's own results."""
+
+REPEATABILITY_TABLES = ("repeatability", "repeatability_changes")
+"""Tables that compare the sessions of each participant."""
+
+# Names that mean something else in one table than in the others.
+_OF_ONE_TABLE = {
+    ("kinetics", "Value"): Column(_REAL, "Estimate", "those of the column Units"),
+    ("repeatability", "Participants"): Column(
+        _INT, "Participants with a value of this region in two or more sessions"
+    ),
+    ("repeatability", "Mean"): Column(_REAL, "Mean over all scans of these participants", _QUANTITY_UNITS),
+}
+
+
+def column_of(table: str, name: str) -> Column:
+    """A column of a table, with the levels that the kinetic models give it.
+
+    Examples
+    --------
+    >>> column_of("kinetics", "Model").levels["Patlak"]
+    "Patlak's model"
+    """
+    # Imported here: the models take a second, which readers of tables need not wait for.
+    from hedypet_bids.kernels.kinetics import known_models
+
+    column = _OF_ONE_TABLE.get((table, name), COLUMNS[name])
+    models = known_models().values()
+    if name == "Model":
+        return replace(column, levels={model.name: model.title for model in models})
+    if name == "Parameter":
+        meanings: dict[str, list[str]] = {}
+        for model in models:
+            for parameter in model.parameters:
+                meanings.setdefault(parameter.name, []).append(f"{parameter.description} ({model.title})")
+        return replace(column, levels={name: "; ".join(found) for name, found in meanings.items()})
+    if name == "Quantity":
+        kinetic = {
+            kinetic_quantity(model.name, parameter.name): f"{parameter.description} ({model.title})"
+            for model in models
+            for parameter in (model.parameters if table in REPEATABILITY_TABLES else model.parameters[:1])
+        }
+        volume = {"Volume": "volume of the region"} if table in REPEATABILITY_TABLES else {}
+        return replace(column, levels={**_UPTAKES, **kinetic, **volume})
+    return column
+
+
+def kinetic_quantity(model: str, parameter: str) -> str:
+    """How the column Quantity names a kinetic parameter: ``Patlak Ki``."""
+    return f"{model} {parameter}"

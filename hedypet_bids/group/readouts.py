@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,14 +16,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from hedypet_bids.errors import HedypetError, NothingSelectedError, TryAgainError
+from hedypet_bids.errors import BadDataError, HedypetError, NothingSelectedError, TryAgainError
 from hedypet_bids.group.dictionary import PARTICIPANT_TABLES
-from hedypet_bids.group.rows import participant_rows
+from hedypet_bids.group.gaps import UNREADABLE, broken_scans, gaps_of, missing_text
+from hedypet_bids.group.repeatability import repeatability_tables
+from hedypet_bids.group.rows import participant_schema, scan_columns, scan_metadata, scan_tables
+from hedypet_bids.group.scan_files import ScanFiles
 from hedypet_bids.group.splits import Splits
-from hedypet_bids.group.statistics import RegionValues, StudyValues, participant_values
+from hedypet_bids.group.statistics import outliers_table, statistics_table
 from hedypet_bids.group.tables import PARTITION_ROWS, join_parts, schema, write_part, write_whole
+from hedypet_bids.group.values import RegionValues, StudyValues, region_values
 from hedypet_bids.io.atomic import write_error
-from hedypet_bids.settings import PatlakSettings, Settings
+from hedypet_bids.io.manifest import Manifest, ScanEntry, labels_with_outputs
+from hedypet_bids.settings import Settings
 
 _log = logging.getLogger("hedypet")
 
@@ -34,12 +39,35 @@ _WARNINGS_SHOWN = 20
 
 @dataclass(frozen=True)
 class GroupTables:
-    """How many participants and rows the tables hold, which could not be read, and what was noticed."""
+    """How many participants and rows the tables hold, which could not be read, and what was noticed.
+
+    Parameters
+    ----------
+    problems
+        Why results of a participant cannot be read, by label; its other scans are in the tables.
+    failures
+        Steps that failed in the last run of a participant whose other results are in the tables, by label.
+    exit_code
+        Of the group level: 65 where nothing is wrong but missing manifests, else 1 where anything is.
+    """
 
     n_participants: int
     rows: Mapping[str, int]
     problems: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class _ReadScan:
+    """What was read of a scan; without its tables once they are on disk."""
+
+    metadata: Mapping[str, Any]
+    values: tuple[RegionValues, ...] = ()
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    versions: frozenset[str] = frozenset()
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,12 +75,12 @@ class _Read:
     """What is left in memory of a participant once its rows are on disk."""
 
     label: str
-    metadata: Mapping[str, Any]
+    scans: Sequence[_ReadScan]
     rows: Mapping[str, int] = field(default_factory=dict)
-    values: Mapping[str, RegionValues] = field(default_factory=dict)
-    versions: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    versions: frozenset[str] = frozenset()
     problem: str = ""
+    failed: str = ""
+    has_manifest: bool = True
 
 
 def write_readouts(
@@ -65,8 +93,8 @@ def write_readouts(
 ) -> GroupTables:
     """Write every readout table as Parquet and TSV with a data dictionary.
 
-    A participant whose results cannot be read is left out of all tables but ``metadata``, where
-    the reason stands, and is named in the result. Participants are read side by side and their rows
+    A scan whose results cannot be read is left out of all tables but ``metadata``, where the reason
+    stands, and its participant is named in the result. Participants are read side by side and their rows
     go to disk at once, so memory does not grow with them but for their metadata and statistics.
 
     Raises
@@ -74,23 +102,28 @@ def write_readouts(
     NothingSelectedError
         The output holds no participant, or none of the split.
     TryAgainError
-        A process that reads participants was killed.
+        A process reading participants was killed.
     """
     splits = splits or Splits()
-    labels = sorted(p.name.removeprefix("sub-") for p in output.glob("sub-*") if p.is_dir())
+    labels = list(labels_with_outputs(output))
     if not labels:
         raise NothingSelectedError(f"{output} holds no sub-* folder. Run the participant level first.")
     labels = splits.select(labels)
     with _parts_folder(output) as folder:
-        work = partial(_read_participant, output=output, parts=Path(folder), patlak=settings.patlak)
+        work = partial(_read_participant, output=output, parts=Path(folder), settings=settings)
         reads, values = [], StudyValues()
         for read in _side_by_side(work, labels, nprocs or _available_cpus()):
-            metadata = {**read.metadata, "Split": splits.of(read.label)}
-            values.add(metadata, read.values)
-            reads.append(_Read(read.label, metadata, read.rows, {}, read.versions, read.notes, read.problem))
+            split = splits.of(read.label)
+            scans = [replace(scan, metadata={**scan.metadata, "Split": split}) for scan in read.scans]
+            for scan in scans:
+                values.add(scan.metadata, scan.values)
+            reads.append(replace(read, scans=[replace(scan, values=()) for scan in scans]))
         rows = _write_tables(output, Path(folder), reads, values, partition_rows)
     problems = {read.label: read.problem for read in reads if read.problem}
-    return GroupTables(len(labels), rows, problems, _warnings(reads, splits))
+    failures = {read.label: read.failed for read in reads if read.failed}
+    wrong = failures or any(read.problem and read.has_manifest for read in reads)
+    code = HedypetError.exit_code if wrong else BadDataError.exit_code if problems else 0
+    return GroupTables(len(labels), rows, problems, _warnings(reads, splits), failures, code)
 
 
 def _parts_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
@@ -103,20 +136,47 @@ def _parts_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
         raise write_error(readouts, fault) from fault
 
 
-def _read_participant(label: str, *, output: Path, parts: Path, patlak: PatlakSettings) -> _Read:
+def _read_participant(label: str, *, output: Path, parts: Path, settings: Settings) -> _Read:
     """Write a participant's rows into ``parts``; returns what the tables of all participants need."""
     subject = f"sub-{label}"
     try:
-        rows = participant_rows(output / subject, label)
-    except HedypetError as fault:
-        unreadable = {"Subject": subject, "Missing": f"unreadable: {fault}"}
-        return _Read(label, unreadable, problem=str(fault))
+        manifest = Manifest.read(output, label)
+    except BadDataError as fault:
+        metadata = {"Subject": subject, "Missing": f"{UNREADABLE}{fault}"}
+        return _Read(label, (_ReadScan(metadata),), problem=str(fault), has_manifest=False)
+    scans = [_read_scan(output, manifest, entry, settings) for entry in manifest.scans]
+    for name, gaps in broken_scans(manifest).items():
+        scans.append(_ReadScan({"Subject": subject, "Missing": missing_text(gaps), **scan_columns(name)}))
+    tables = {
+        name: pa.concat_tables([scan.tables[name] for scan in scans if scan.tables] or [_no_rows(name)])
+        for name in PARTICIPANT_TABLES
+    }
     try:
-        written = {name: write_part(parts, name, subject, table) for name, table in rows.tables.items()}
+        written = {name: write_part(parts, name, subject, table) for name, table in tables.items()}
     except OSError as fault:
         raise write_error(parts, fault) from fault
-    values = participant_values(rows, patlak)
-    return _Read(label, rows.metadata, written, values, rows.versions, rows.notes)
+    versions = frozenset[str]().union(*(scan.versions for scan in scans))
+    failed = "; ".join(f"{record.title}: {record.reason}" for record in manifest.failed)
+    problem = "; ".join(scan.problem for scan in scans if scan.problem)
+    return _Read(label, [replace(scan, tables={}) for scan in scans], written, versions, problem, failed)
+
+
+def _read_scan(output: Path, manifest: Manifest, entry: ScanEntry, settings: Settings) -> _ReadScan:
+    """The rows and values of a scan; one that cannot be read costs no other."""
+    try:
+        files = ScanFiles.of(output, manifest, entry)
+        tables = scan_tables(files, settings)
+        values = region_values(files, tables, everything=len(manifest.scans) > 1)
+        missing = missing_text(gaps_of(manifest, entry, settings))
+        metadata = {**scan_metadata(files), "Missing": missing}
+    except BadDataError as fault:
+        told = {"Subject": f"sub-{manifest.label}", "Missing": f"{UNREADABLE}{fault}"}
+        return _ReadScan({**told, **scan_columns(entry.name)}, problem=str(fault))
+    return _ReadScan(metadata, values, tables, frozenset(files.versions))
+
+
+def _no_rows(table: str) -> pa.Table:
+    return participant_schema(table).empty_table()
 
 
 def _side_by_side(work: Callable[[str], _Read], labels: Sequence[str], nprocs: int) -> Iterator[_Read]:
@@ -131,7 +191,7 @@ def _side_by_side(work: Callable[[str], _Read], labels: Sequence[str], nprocs: i
             yield from pool.map(work, labels, chunksize=_PARTICIPANTS_PER_PROCESS)
         except BrokenProcessPool as fault:
             raise TryAgainError(
-                "A process that reads participants was killed, most often for lack of memory. "
+                "A process reading participants was killed, most often for lack of memory. "
                 "Run the same command again with fewer processes (--nprocs)."
             ) from fault
         finally:
@@ -141,14 +201,15 @@ def _side_by_side(work: Callable[[str], _Read], labels: Sequence[str], nprocs: i
 def _write_tables(
     output: Path, parts: Path, reads: Sequence[_Read], values: StudyValues, partition_rows: int
 ) -> dict[str, int]:
-    metadata = pa.Table.from_pylist([dict(read.metadata) for read in reads], schema=schema("metadata"))
-    write_whole(output, "metadata", metadata)
-    rows = {"metadata": len(reads)}
+    metadata = [dict(scan.metadata) for read in reads for scan in read.scans]
+    write_whole(output, "metadata", pa.Table.from_pylist(metadata, schema=schema("metadata")))
+    rows = {"metadata": len(metadata)}
     subjects = [f"sub-{read.label}" for read in reads]
     for name in PARTICIPANT_TABLES:
         rows[name] = sum(read.rows.get(name, 0) for read in reads)
         join_parts(parts, name, subjects, output, partition=rows[name] > partition_rows)
-    for name, table in values.tables().items():
+    of_study = {"statistics": statistics_table(values), "outliers": outliers_table(values)}
+    for name, table in {**of_study, **repeatability_tables(values)}.items():
         write_whole(output, name, table)
         rows[name] = table.num_rows
     return rows
@@ -156,10 +217,10 @@ def _write_tables(
 
 def _warnings(reads: Sequence[_Read], splits: Splits) -> tuple[str, ...]:
     """Say what is odd about the outputs, in the log too."""
-    warnings = [note for read in reads for note in read.notes]
+    warnings: list[str] = []
     by_version: dict[str, list[str]] = {}
     for read in reads:
-        for version in read.versions:
+        for version in sorted(read.versions):
             by_version.setdefault(version, []).append(f"sub-{read.label}")
     if len(by_version) > 1:
         listed = "; ".join(f"{v} ({_some(subjects)})" for v, subjects in sorted(by_version.items()))

@@ -1,23 +1,27 @@
-"""The rows of one participant in every readout table, from its finished output tables alone."""
+"""The rows of one scan in every readout table, from the tables that its manifest lists."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.group.dictionary import COLUMNS, TABLES
-from hedypet_bids.group.participant_files import Columns, FinishedTable, ParticipantFiles
-from hedypet_bids.io.store import read_sidecar
+from hedypet_bids.group.scan_files import ScanFiles, reconstruction_of
+from hedypet_bids.group.table_file import TableFile
 from hedypet_bids.io.tables import FRAME_END, FRAME_START, MISSING
-from hedypet_bids.labels import VOI_TASKS, Task
+from hedypet_bids.kernels.kinetics import KineticModel, known_models
+from hedypet_bids.kernels.region_statistics import RegionKey
+from hedypet_bids.labels import VOI_TASKS, Task, task
+from hedypet_bids.names import ScanName
+from hedypet_bids.settings import Settings
 
 INPUT_FUNCTION_IDENTIFIERS: Mapping[str, str] = {
     names.recording(voi.name, segment): names.input_function_identifier(voi.readout_name, segment)
@@ -25,7 +29,9 @@ INPUT_FUNCTION_IDENTIFIERS: Mapping[str, str] = {
     for segment in voi.table.names
 }
 
-_KINETICS = {
+# hedyPET's table of one model, with all its windows; every model is in the table kinetics.
+_PATLAK = "Patlak"
+_PATLAK_COLUMNS = {
     "Patlak Ki": "Ki",
     "Patlak Ki SE": "Ki_se",
     "Patlak V0": "V0",
@@ -34,41 +40,54 @@ _KINETICS = {
     "Window Start [s]": "t_start",
     "Window End [s]": "t_end",
 }
+_VOIS = frozenset(voi.name for voi in VOI_TASKS)
 
 
-@dataclass(frozen=True)
-class ParticipantRows:
-    """A participant's rows of each table but metadata, its metadata, and what was noticed."""
+def scan_tables(files: ScanFiles, settings: Settings) -> dict[str, pa.Table]:
+    """All rows of a scan but those of metadata, without the column Subject.
 
-    metadata: Mapping[str, Any]
-    tables: Mapping[str, pa.Table] = field(default_factory=dict)
-    versions: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def participant_rows(folder: Path, label: str) -> ParticipantRows:
-    """All rows of one participant, sorted by task, region and erosion, without the column Subject.
-
-    Tables without a whole sidecar were cut off and do not count; files of other programs are left
-    alone. Both are named, in the metadata's ``Missing`` and in the notes.
+    They are sorted by task, region and erosion; further static reconstructions come after that which stands
+    for the scan.
 
     Raises
     ------
     BadDataError
-        A finished table cannot be read, lacks a column, or says something twice.
+        A table cannot be read, lacks a column, or says something twice.
     """
-    files = ParticipantFiles.of(folder, label)
-    curves = files.curves()
-    tables = {
-        "means": _means(files.means()),
-        "tacs": _curves([table for table in curves if table.task not in VOI_TASKS]),
-        "input_function_tacs": _curves([table for table in curves if table.task in VOI_TASKS]),
-        "patlak_ki": _kinetics(files.kinetics()),
+    regions = _RegionsByKey(files)
+    curves = [key for key in files.outputs.of("mean") if key[0] not in _VOIS]
+    vois = [key for key in files.outputs.of("mean") if key[0] in _VOIS]
+    patlak = files.outputs.of("kinetics", _PATLAK)
+    return {
+        "means": _sorted("means", list(_means(files))),
+        "tacs": _sorted("tacs", [_curves(files, key, regions[key]) for key in curves]),
+        "input_function_tacs": _sorted("tacs", [_curves(files, key, regions[key]) for key in vois]),
+        "patlak_ki": _sorted("patlak_ki", [_patlak(files, key, regions[key]) for key in patlak]),
+        "kinetics": _sorted("kinetics", list(_kinetics(files, regions, settings))),
     }
-    return ParticipantRows(_metadata(files, label), tables, tuple(sorted(files.versions)), tuple(files.notes))
 
 
-def part_schema(table: str) -> pa.Schema:
+def scan_metadata(files: ScanFiles) -> dict[str, Any]:
+    """Weight, dose, constants, which scan it is, and what made its results."""
+    return {
+        "Subject": f"sub-{files.label}",
+        **(_constants(files) if files.outputs.get("constants") else {}),
+        "hedypet Version": ", ".join(sorted(files.versions)) or None,
+        **scan_columns(files.entry.name, files.reconstruction),
+    }
+
+
+def scan_columns(name: ScanName, reconstruction: str = "") -> dict[str, str | None]:
+    """The columns that tell scans apart; None for what file names do not say."""
+    return {
+        "Session": name.session or None,
+        "Tracer": name.tracer or None,
+        "Run": name.run or None,
+        "Reconstruction": reconstruction or None,
+    }
+
+
+def participant_schema(table: str) -> pa.Schema:
     """The schema of one participant's rows: all columns but Subject."""
     return pa.schema([(name, COLUMNS[name].arrow) for name in TABLES[table][1:]])
 
@@ -82,28 +101,47 @@ class _Regions:
     row: NDArray[np.int64]
     n_voxels: NDArray[np.int64]
     volume: NDArray[np.float64]
-    columns: Columns
 
     @classmethod
-    def of(cls, path: Path, task: Task) -> _Regions:
+    def of(cls, table: TableFile, task: Task) -> _Regions:
         """The regions; one that is in the label table only has the row -1 and no voxels."""
-        columns = Columns(path)
-        found = columns.whole("index")
+        found = table.whole("index")
         row_of = {index: row for row, index in enumerate(found.tolist())}
         if len(row_of) < len(found):
-            raise BadDataError(f"{path} lists a region twice. Run the participant level again.")
+            raise BadDataError(f"{table.path} lists a region twice. Run the participant level again.")
         name_of = dict(zip(task.table.indices, task.table.names, strict=True))
-        name_of |= dict(zip(found.tolist(), columns.text("name"), strict=True))
+        name_of |= dict(zip(found.tolist(), table.text("name"), strict=True))
         index = sorted(name_of)
         row = np.array([row_of.get(i, -1) for i in index], dtype=np.int64)
         return cls(
             np.array(index, dtype=np.int64),
             [name_of[i] for i in index],
             row,
-            _at(columns.whole("n_voxels"), row, 0),
-            _at(columns.real("volume"), row, 0.0),
-            columns,
+            _at(table.whole("n_voxels"), row, 0),
+            _at(table.real("volume"), row, 0.0),
         )
+
+    def positions(self, index: NDArray[np.int64], table: TableFile) -> NDArray[np.intp]:
+        """Where the regions of another table stand among these."""
+        unknown = index[~np.isin(index, self.index)]
+        if unknown.size:
+            raise BadDataError(
+                f"{table.path} has the region {unknown[0]}, which the table of volumes does not have. "
+                "Run the participant level again."
+            )
+        return np.searchsorted(self.index, index)
+
+
+class _RegionsByKey(dict[RegionKey, _Regions]):
+    """The regions of the dynamic series, read when first asked for."""
+
+    def __init__(self, files: ScanFiles) -> None:
+        super().__init__()
+        self._files = files
+
+    def __missing__(self, key: RegionKey) -> _Regions:
+        self[key] = _Regions.of(self._files.table("volumes", *key), task(key[0]))
+        return self[key]
 
 
 def _at(values: NDArray[Any], rows: NDArray[np.int64], absent: float) -> NDArray[Any]:
@@ -111,134 +149,169 @@ def _at(values: NDArray[Any], rows: NDArray[np.int64], absent: float) -> NDArray
     return np.append(values, absent)[rows].astype(values.dtype)
 
 
-def _means(tables: Sequence[FinishedTable]) -> pa.Table:
-    parts = []
-    for table in tables:
-        regions = _Regions.of(table.path, table.task)
+def _means(files: ScanFiles) -> Iterator[pa.Table]:
+    order = [files.static, *files.entry.statics]
+    keys = sorted(files.outputs.of("means"), key=lambda key: [*order, key[0]].index(key[0]))
+    for file_name, *key in keys:
+        table = files.table("means", file_name, *key)
+        regions = _Regions.of(table, task(key[0]))
         content = {
-            "PET Mean [Bq/mL]": _at(regions.columns.real("mean"), regions.row, np.nan),
-            "PET STD [Bq/mL]": _at(regions.columns.real("std"), regions.row, np.nan),
-            "Valid Voxel Count": _at(regions.columns.whole("n_valid"), regions.row, 0),
+            "PET Mean [Bq/mL]": _at(table.real("mean"), regions.row, np.nan),
+            "PET STD [Bq/mL]": _at(table.real("std"), regions.row, np.nan),
+            "Valid Voxel Count": _at(table.whole("n_valid"), regions.row, 0),
         }
-        parts.append(_part("means", table, regions, np.arange(len(regions.row)), content))
-    return _sorted("means", parts)
+        scan = scan_columns(files.entry.name, reconstruction_of(file_name))
+        yield _rows("means", (key[0], key[1]), regions, np.arange(len(regions.row)), {**content, **scan})
 
 
-def _curves(tables: Sequence[FinishedTable]) -> pa.Table:
-    parts = []
-    for table in tables:
-        regions = _Regions.of(table.volumes, table.task)
-        mean, std = Columns(table.path), Columns(table.spread)
-        start, end = mean.real(FRAME_START), mean.real(FRAME_END)
-        if not np.array_equal(start, std.real(FRAME_START)):
-            raise BadDataError(
-                f"{mean.path} and {std.path} have other frame times. Run the participant level again."
-            )
-        n, n_regions = len(start), len(regions.name)
-        content = {
-            "Frame Index": np.tile(np.arange(n), n_regions),
-            "Frame Time Middle [s]": np.tile((start + end) / 2, n_regions),
-            "PET Mean [Bq/mL]": _by_region(mean, regions.name, n),
-            "PET STD [Bq/mL]": _by_region(std, regions.name, n),
-            "Frame Start [s]": np.tile(start, n_regions),
-            "Frame End [s]": np.tile(end, n_regions),
-        }
-        parts.append(_part("tacs", table, regions, np.repeat(np.arange(n_regions), n), content))
-    return _sorted("tacs", parts)
+def _curves(files: ScanFiles, key: RegionKey, regions: _Regions) -> pa.Table:
+    mean, std = files.table("mean", *key), files.table("std", *key)
+    start, end = mean.real(FRAME_START), mean.real(FRAME_END)
+    if not np.array_equal(start, std.real(FRAME_START)):
+        raise BadDataError(
+            f"{mean.path} and {std.path} have other frame times. Run the participant level again."
+        )
+    n, n_regions = len(start), len(regions.name)
+    content = {
+        "Frame Index": np.tile(np.arange(n), n_regions),
+        "Frame Time Middle [s]": np.tile((start + end) / 2, n_regions),
+        "PET Mean [Bq/mL]": _by_region(mean, regions.name, n),
+        "PET STD [Bq/mL]": _by_region(std, regions.name, n),
+        "Frame Start [s]": np.tile(start, n_regions),
+        "Frame End [s]": np.tile(end, n_regions),
+        **scan_columns(files.entry.name, files.dynamic_reconstruction),
+    }
+    return _rows("tacs", key, regions, np.repeat(np.arange(n_regions), n), content)
 
 
-def _by_region(columns: Columns, regions: Sequence[str], n_frames: int) -> NDArray[np.float64]:
+def _by_region(table: TableFile, regions: Sequence[str], n_frames: int) -> NDArray[np.float64]:
     absent = np.full(n_frames, np.nan)
-    return np.concatenate([columns.real(name) if name in columns else absent for name in regions])
+    return np.concatenate([table.real(name) if name in table else absent for name in regions])
 
 
-def _kinetics(tables: Sequence[FinishedTable]) -> pa.Table:
-    parts = []
-    for table in tables:
-        columns = Columns(table.path)
-        regions = _Regions.of(table.volumes, table.task)
-        index = columns.whole("index")
-        unknown = index[~np.isin(index, regions.index)]
-        if unknown.size:
-            raise BadDataError(
-                f"{table.path} has the region {unknown[0]}, which {table.volumes} does not have. "
-                "Run the participant level again."
-            )
-        content = {
-            "Input Function Identifier": [
-                INPUT_FUNCTION_IDENTIFIERS.get(name, name) for name in columns.text("input_function")
-            ],
-            "Regression Frames": columns.array("last_frames", pa.int64()),
-            "Frames Used": columns.array("n_used", pa.int64()),
-            **{column: columns.real(source) for column, source in _KINETICS.items()},
-        }
-        parts.append(_part("patlak_ki", table, regions, np.searchsorted(regions.index, index), content))
-    return _sorted("patlak_ki", parts)
+def _patlak(files: ScanFiles, key: RegionKey, regions: _Regions) -> pa.Table:
+    table = files.table("kinetics", _PATLAK, *key)
+    content = {
+        "Input Function Identifier": _identifiers(table.array("input_function", pa.string())),
+        "Regression Frames": table.array("last_frames", pa.int64()),
+        "Frames Used": table.array("n_used", pa.int64()),
+        **{column: table.real(source) for column, source in _PATLAK_COLUMNS.items()},
+        **scan_columns(files.entry.name, files.dynamic_reconstruction),
+    }
+    return _rows("patlak_ki", key, regions, regions.positions(table.whole("index"), table), content)
 
 
-def _part(
-    name: str, table: FinishedTable, regions: _Regions, region: NDArray[Any], content: Mapping[str, Any]
+def _identifiers(recordings: Any) -> pa.Array:
+    """hedyPET's names of input functions."""
+    found = recordings.dictionary_encode()
+    renamed = [INPUT_FUNCTION_IDENTIFIERS.get(name, name) for name in found.dictionary.to_pylist()]
+    return pa.DictionaryArray.from_arrays(found.indices, pa.array(renamed, pa.string())).cast(pa.string())
+
+
+def _kinetics(
+    files: ScanFiles, regions: Mapping[RegionKey, _Regions], settings: Settings
+) -> Iterator[pa.Table]:
+    """The fits that each model shows, a row a region and parameter."""
+    for model in known_models().values():
+        for key in files.outputs.of("kinetics", model.name):
+            table = files.table("kinetics", model.name, *key)
+            try:
+                shown = model.shown(table.frame(), settings)
+                index = shown["index"].to_numpy(dtype=np.int64)
+                content = {
+                    **_fits(model, shown),
+                    **scan_columns(files.entry.name, files.dynamic_reconstruction),
+                }
+            except (KeyError, TypeError, ValueError) as fault:
+                raise BadDataError(
+                    f"{table.path} does not hold what {model.title} makes ({fault}). Run the participant "
+                    "level again."
+                ) from fault
+            positions = np.repeat(regions[key].positions(index, table), len(model.parameters))
+            yield _rows("kinetics", key, regions[key], positions, content)
+
+
+def _fits(model: KineticModel, shown: pd.DataFrame) -> dict[str, Any]:
+    """Columns of the table kinetics: of each region every parameter."""
+    n_regions = len(shown)
+    values = [shown[parameter.name].to_numpy(dtype=np.float64) for parameter in model.parameters]
+    errors = [
+        shown[f"{parameter.name}_se"].to_numpy(dtype=np.float64)
+        if f"{parameter.name}_se" in shown
+        else np.full(n_regions, np.nan)
+        for parameter in model.parameters
+    ]
+    blood = shown["input_function"].tolist() if "input_function" in shown else [""] * n_regions
+    identifiers = [INPUT_FUNCTION_IDENTIFIERS.get(name, name) or None for name in blood]
+    return {
+        "Model": model.name,
+        "Input Function Identifier": [name for name in identifiers for _ in model.parameters],
+        "Parameter": [parameter.name for parameter in model.parameters] * n_regions,
+        "Value": np.ravel(values, order="F"),
+        "SE": np.ravel(errors, order="F"),
+        "Units": [parameter.units for parameter in model.parameters] * n_regions,
+    }
+
+
+def _rows(
+    name: str, key: RegionKey, regions: _Regions, positions: NDArray[Any], content: Mapping[str, Any]
 ) -> pa.Table:
-    """Rows from one file, each about the region at position ``region``."""
+    """Rows from one file, each about the region at one of the positions; text and None are of all rows."""
+    n = len(positions)
     everything = {
-        "Task": pa.repeat(table.task.readout_name, len(region)),
-        "Label Index": regions.index[region],
-        "Label Name": pa.array(regions.name, pa.string()).take(pa.array(region)),
-        "Erosion Iterations": np.full(len(region), table.erosion),
-        "Voxel Count": regions.n_voxels[region],
-        "Volume [mL]": regions.volume[region],
+        "Task": task(key[0]).readout_name,
+        "Label Index": regions.index[positions],
+        "Label Name": pa.array(regions.name, pa.string()).take(pa.array(positions)),
+        "Erosion Iterations": np.full(n, key[1]),
+        "Voxel Count": regions.n_voxels[positions],
+        "Volume [mL]": regions.volume[positions],
         **content,
     }
-    schema = part_schema(name)
-    # from_pandas: a NaN is a missing value in Parquet too.
-    arrays = [pa.array(everything[column.name], column.type, from_pandas=True) for column in schema]
+    schema = participant_schema(name)
+    arrays = [_array(everything[column.name], column.type, n) for column in schema]
     return pa.table(arrays, schema=schema)
 
 
+def _array(values: Any, kind: Any, n_rows: int) -> pa.Array:
+    if values is None or isinstance(values, str):
+        return pa.repeat(pa.scalar(values, kind), n_rows)
+    # from_pandas: a NaN is a missing value in Parquet too.
+    return pa.array(values, kind, from_pandas=True)
+
+
 def _sorted(name: str, parts: Sequence[pa.Table]) -> pa.Table:
-    """The parts as one table, by task, region and erosion; rows of a region stay in their order."""
+    """The rows of all files by task, region and erosion; rows of a region stay in their order."""
     parts = [part for part in parts if part.num_rows]
     if not parts:
-        return part_schema(name).empty_table()
-    # A part is of one task, so the order of the parts is that of the tasks.
+        return participant_schema(name).empty_table()
+    # Each is of one task, so their order is that of the tasks.
     parts = sorted(parts, key=lambda part: part.column("Task")[0].as_py())
     rows = pa.concat_tables(parts).combine_chunks()
-    task = rows.column("Task").combine_chunks().dictionary_encode().indices.to_numpy()
+    in_order = rows.column("Task").combine_chunks().dictionary_encode().indices.to_numpy()
     keys = [rows.column(key).to_numpy() for key in ("Erosion Iterations", "Label Index")]
-    return rows.take(pa.array(np.lexsort([*keys, task])))
+    return rows.take(pa.array(np.lexsort([*keys, in_order])))
 
 
-def _metadata(files: ParticipantFiles, label: str) -> dict[str, Any]:
-    """Weight, dose, constants, what is missing and what made the results."""
-    constants = files.constants()
-    return {
-        "Subject": f"sub-{label}",
-        **(_facts(constants) if constants else {}),
-        "Missing": ", ".join(files.missing()) or None,
-        "hedypet Version": ", ".join(sorted(files.versions)) or None,
-    }
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    columns = Columns(path)
-    table = dict(zip(columns.text("name"), columns.real("value").tolist(), strict=True))
-    sidecar = read_sidecar(path)
-    facts = sidecar.get("Participant", {})
+def _constants(files: ScanFiles) -> dict[str, Any]:
+    table = files.table("constants")
+    value = dict(zip(table.text("name"), table.real("value").tolist(), strict=True))
+    sidecar = files.sidecar("constants")
+    person = sidecar.get("Participant", {})
     try:
         return {
-            "Weight [kg]": _number(facts.get("weight_kg")),
-            "Demographic Group [Sex,Age]": _text(facts.get("demographic_group")),
+            "Weight [kg]": _number(person.get("weight_kg")),
+            "Demographic Group [Sex,Age]": _text(person.get("demographic_group")),
             "Injected Activity [MBq]": _number(sidecar.get("InjectedActivityBq")) / 1e6,
-            "SUV Denominator [Bq/mL]": _number(table.get("suv")),
-            "SUL Decazes Denominator [Bq/mL]": _number(table.get("sul_decazes")),
-            "SUL Janma Denominator [Bq/mL]": _number(table.get("sul_janma")),
-            "SUL James Denominator [Bq/mL]": _number(table.get("sul_james")),
-            "Height [m]": _number(facts.get("height_m")),
-            "Sex": _text(facts.get("sex")),
-            "Age [years]": _number(facts.get("age")),
+            "SUV Denominator [Bq/mL]": _number(value.get("suv")),
+            "SUL Decazes Denominator [Bq/mL]": _number(value.get("sul_decazes")),
+            "SUL Janma Denominator [Bq/mL]": _number(value.get("sul_janma")),
+            "SUL James Denominator [Bq/mL]": _number(value.get("sul_james")),
+            "Height [m]": _number(person.get("height_m")),
+            "Sex": _text(person.get("sex")),
+            "Age [years]": _number(person.get("age")),
         }
     except (AttributeError, TypeError, ValueError) as fault:
-        raise BadDataError(f"{names.sidecar_of(path)} does not hold what it should: {fault}.") from fault
+        raise BadDataError(f"The sidecar of {table.path} does not hold what it should: {fault}.") from fault
 
 
 def _text(value: object) -> str | None:

@@ -1,34 +1,30 @@
-"""Uptake and influx of every region over the participants: statistics by sex and age, and outliers."""
+"""Uptake and kinetics of every region over the participants: statistics by sex and age, and outliers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS, ParticipantRows
 from hedypet_bids.group.tables import schema
-from hedypet_bids.settings import PatlakSettings
+from hedypet_bids.group.values import (
+    REGION,
+    Series,
+    StudyValues,
+    Values,
+    main_parameters,
+)
+from hedypet_bids.names import NORMALISATIONS
 
 OUTLIER_Z = 5.0
-# With fewer values the median absolute deviation says little about the spread.
+# With fewer values the median absolute deviation says little about how far values lie apart.
 MIN_FOR_OUTLIERS = 8
-_MAD_TO_SD = 1.4826  # 1 over the normal distribution's quantile at 3/4
+MAD_TO_SD = 1.4826
+"""1 over the normal distribution's quantile at 3/4."""
 
-DENOMINATORS = {
-    "SUV": "SUV Denominator [Bq/mL]",
-    "SUL Decazes": "SUL Decazes Denominator [Bq/mL]",
-    "SUL Janma": "SUL Janma Denominator [Bq/mL]",
-    "SUL James": "SUL James Denominator [Bq/mL]",
-}
-_UPTAKE, _KI = "PET Mean [Bq/mL]", "Patlak Ki"
-_KEYS = ("Task", "Label Index", "Label Name", "Erosion Iterations")
 _QUANTILES = {
     "Minimum": 0.0,
     "5 %": 0.05,
@@ -38,104 +34,52 @@ _QUANTILES = {
     "95 %": 0.95,
     "Maximum": 1.0,
 }
-Values = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class RegionValues:
-    """One participant's value of each region."""
-
-    regions: str
-    values: Values
-
-    @classmethod
-    def of(cls, rows: pa.Table, column: str) -> RegionValues:
-        """The values of a column; the regions as JSON, since most participants have the same ones."""
-        keys = zip(*(rows.column(key).to_pylist() for key in _KEYS), strict=True)
-        return cls(json.dumps(list(keys)), rows.column(column).to_numpy())
-
-
-def participant_values(rows: ParticipantRows, patlak: PatlakSettings) -> dict[str, RegionValues]:
-    """A participant's mean uptakes and its Ki for the input function and window of the voxel maps."""
-    identifier = INPUT_FUNCTION_IDENTIFIERS.get(patlak.map_input_function, patlak.map_input_function)
-    wanted = (pc.field("Input Function Identifier") == identifier) & (
-        pc.field("Regression Frames") == patlak.map_last_frames
-    )
-    found = {_UPTAKE: rows.tables["means"], _KI: rows.tables["patlak_ki"].filter(wanted)}
-    return {column: RegionValues.of(table, column) for column, table in found.items() if table.num_rows}
+def statistics_table(study: StudyValues) -> pa.Table:
+    """Statistics by region, quantity, tracer and reconstruction, with one scan a participant: the first."""
+    regions = study.regions
+    rows: list[dict[str, Any]] = []
+    for series in study.series([*NORMALISATIONS, *main_parameters()]):
+        first = study.first_scans(series.scans)
+        values = series.values[first]
+        people = [study.metadata[series.scans[at]] for at in first]
+        scan = {"Tracer": series.tracer, "Reconstruction": series.reconstruction}
+        for (sex, age), members in demographic_groups(people).items():
+            group = {"Quantity": series.quantity, "Sex Group": sex, "Age Group": age, **scan}
+            found = zip(regions, _rows_of(column_statistics(values[members])), strict=True)
+            rows += [{**region, **group, **row} for region, row in found if row["Participants"]]
+    # Stable: quantities and groups of a region stay in the order above.
+    rows.sort(key=lambda row: [row[key] for key in REGION])
+    return pa.Table.from_pylist(rows, schema=schema("statistics"))
 
 
-@dataclass
-class StudyValues:
-    """Values of all participants: a number and a code a region."""
+def outliers_table(study: StudyValues) -> pa.Table:
+    """Scans that lie far from the median of the participants' first scans."""
+    regions = study.regions
+    rows = [
+        {**regions[region], "Quantity": series.quantity, **row}
+        for series in study.series(["SUV", *main_parameters()])
+        for region, row in _outliers(study, series)
+    ]
+    rows.sort(key=lambda row: [row[key] for key in ("Subject", *REGION)])
+    return pa.Table.from_pylist(rows, schema=schema("outliers"))
 
-    _codes: dict[str, NDArray[np.intp]] = field(default_factory=dict)
-    _regions: dict[tuple[str, int, str, int], int] = field(default_factory=dict)
-    _values: dict[str, list[tuple[int, NDArray[np.intp], Values]]] = field(default_factory=dict)
-    _metadata: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def add(self, metadata: Mapping[str, Any], values: Mapping[str, RegionValues]) -> None:
-        """Take in a participant."""
-        position = len(self._metadata)
-        self._metadata.append(metadata)
-        for column, found in values.items():
-            self._values.setdefault(column, []).append((position, self._code(found.regions), found.values))
-
-    def tables(self) -> dict[str, pa.Table]:
-        """The tables ``statistics`` (by region) and ``outliers`` (by participant)."""
-        order = sorted(self._regions)
-        codes = [self._regions[region] for region in order]
-        heads = [dict(zip(_KEYS, region, strict=True)) for region in order]
-        statistics: list[dict[str, Any]] = []
-        outliers: list[dict[str, Any]] = []
-        for quantity, matrix in self._quantities():
-            values = matrix[:, codes]
-            for (sex, age), members in demographic_groups(self._metadata).items():
-                group = {"Quantity": quantity, "Sex Group": sex, "Age Group": age}
-                rows = zip(heads, _rows_of(column_statistics(values[members])), strict=True)
-                statistics += [{**head, **group, **row} for head, row in rows if row["Participants"]]
-            if quantity in ("SUV", _KI):
-                outliers += [{**heads[at], "Quantity": quantity, **row} for at, row in self._outliers(values)]
-        # Stable: quantities and groups of a region stay in the order above.
-        statistics.sort(key=lambda row: [row[key] for key in _KEYS])
-        outliers.sort(key=lambda row: [row[key] for key in ("Subject", *_KEYS)])
-        return {
-            "statistics": pa.Table.from_pylist(statistics, schema=schema("statistics")),
-            "outliers": pa.Table.from_pylist(outliers, schema=schema("outliers")),
+def _outliers(study: StudyValues, series: Series) -> Iterator[tuple[int, dict[str, Any]]]:
+    z, median, mad = robust_z(series.values, series.values[study.first_scans(series.scans)])
+    for at, region in np.argwhere(np.abs(z) > OUTLIER_Z):
+        scan = study.metadata[series.scans[at]]
+        row = {
+            "Subject": scan["Subject"],
+            "Value": series.values[at, region],
+            "Median": median[region],
+            "MAD": mad[region],
+            "Robust z": z[at, region],
+            **{key: scan.get(key) for key in ("Session", "Tracer", "Run")},
+            "Reconstruction": series.reconstruction,
         }
-
-    def _code(self, regions: str) -> NDArray[np.intp]:
-        if regions not in self._codes:
-            keys = [(t, i, n, e) for t, i, n, e in json.loads(regions)]
-            codes = [self._regions.setdefault(key, len(self._regions)) for key in keys]
-            self._codes[regions] = np.array(codes, dtype=np.intp)
-        return self._codes[regions]
-
-    def _quantities(self) -> Iterator[tuple[str, Values]]:
-        """Every quantity as a matrix (n_participants, n_regions); NaN where there is no value."""
-        uptake = self._matrix(_UPTAKE)
-        for quantity, column in DENOMINATORS.items():
-            constants = np.array([row.get(column, np.nan) for row in self._metadata], dtype=np.float64)
-            yield quantity, uptake / constants[:, None]
-        yield _KI, self._matrix(_KI)
-
-    def _matrix(self, column: str) -> Values:
-        matrix = np.full((len(self._metadata), len(self._regions)), np.nan)
-        for position, codes, values in self._values.get(column, []):
-            matrix[position, codes] = values
-        return matrix
-
-    def _outliers(self, values: Values) -> Iterator[tuple[int, dict[str, Any]]]:
-        z, centre, spread = robust_z(values)
-        for position, region in np.argwhere(np.abs(z) > OUTLIER_Z):
-            row = {
-                "Subject": self._metadata[position]["Subject"],
-                "Value": values[position, region],
-                "Median": centre[region],
-                "MAD": spread[region],
-                "Robust z": z[position, region],
-            }
-            yield int(region), row
+        yield int(region), row
 
 
 def demographic_groups(metadata: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], NDArray[np.intp]]:
@@ -161,23 +105,30 @@ def column_statistics(values: Values) -> dict[str, NDArray[Any]]:
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(finite, ordered, 0.0).sum(axis=0) / n
         squares = np.where(finite, ordered - mean, 0.0) ** 2
-        spread = np.sqrt(squares.sum(axis=0) / np.where(n > 1, n - 1, np.nan))
+        sd = np.sqrt(squares.sum(axis=0) / np.where(n > 1, n - 1, np.nan))
     quantiles = {name: _quantile(ordered, n, q) for name, q in _QUANTILES.items()}
-    return {"Participants": n, "Mean": mean, "SD": spread, **quantiles}
+    return {"Participants": n, "Mean": mean, "SD": sd, **quantiles}
 
 
-def robust_z(values: Values) -> tuple[Values, Values, Values]:
+def robust_z(values: Values, reference: Values | None = None) -> tuple[Values, Values, Values]:
     """Distance from the column's median in MAD x 1.4826, that median, and MAD x 1.4826.
 
-    Values that are not finite, columns of fewer than eight values and columns without spread have z = 0.
+    Values that are not finite, columns of fewer than eight values and columns whose MAD is 0 have z = 0.
+
+    Parameters
+    ----------
+    values
+        Shape (n_scans, n_regions).
+    reference
+        What median and MAD are taken of, shape (n_participants, n_regions). Default: ``values``.
     """
-    ordered, n = _ordered(values)
-    centre = _quantile(ordered, n, 0.5)
-    spread = _MAD_TO_SD * _quantile(np.sort(np.abs(ordered - centre), axis=0), n, 0.5)
-    usable = (n >= MIN_FOR_OUTLIERS) & (spread > 0) & np.isfinite(values)
+    ordered, n = _ordered(values if reference is None else reference)
+    median = _quantile(ordered, n, 0.5)
+    mad = MAD_TO_SD * _quantile(np.sort(np.abs(ordered - median), axis=0), n, 0.5)
+    usable = (n >= MIN_FOR_OUTLIERS) & (mad > 0) & np.isfinite(values)
     z = np.zeros(values.shape)
-    np.divide(values - centre, spread, out=z, where=usable)
-    return z, centre, spread
+    np.divide(values - median, mad, out=z, where=usable)
+    return z, median, mad
 
 
 def _ordered(values: Values) -> tuple[Values, NDArray[np.intp]]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from isal import isal_zlib
 
 from hedypet_bids import names
-from hedypet_bids.group.dictionary import COLUMNS, TABLES
+from hedypet_bids.group.dictionary import COLUMNS, TABLES, column_of
 from hedypet_bids.io.atomic import atomic, write_text
 from hedypet_bids.io.tables import MISSING
 
@@ -34,6 +34,7 @@ def schema(table: str) -> pa.Schema:
 
 def write_part(folder: Path, table: str, subject: str, rows: pa.Table) -> int:
     """Write the rows (without Subject) of one participant as both formats; returns how many there are."""
+    rows = _with_nulls(rows)
     if rows.num_rows:
         part = _part_folder(folder / table, subject)
         part.mkdir(parents=True)
@@ -61,6 +62,7 @@ def join_parts(folder: Path, table: str, subjects: Sequence[str], output: Path, 
 
 def write_whole(output: Path, table: str, rows: pa.Table) -> None:
     """Write the three files of a small table."""
+    rows = _with_nulls(rows)
     with atomic(output / names.readout(table, ".tsv.gz")) as text:
         text.write_bytes(_header(table) + (gzipped_rows(rows) if rows.num_rows else b""))
     _write_parquet(output / names.readout(table, ".parquet"), table, [rows])
@@ -77,12 +79,26 @@ def gzipped_rows(rows: pa.Table) -> bytes:
     return compressed
 
 
+def _with_nulls(rows: pa.Table) -> pa.Table:
+    """The rows with NaN as what it stands for: a value that is missing."""
+    for at, column in enumerate(rows.columns):
+        if pa.types.is_floating(column.type):
+            none = pa.scalar(None, column.type)
+            rows = rows.set_column(at, rows.field(at), pc.if_else(pc.is_nan(column), none, column))
+    return rows
+
+
 def _as_text(column: Any) -> Any:
-    text = pc.cast(column, pa.string())
-    if column.type == pa.string():
-        # A line break or tab in free text (the reason of a failure) would make two cells of one.
-        text = pc.replace_substring_regex(text, r'[\t\r\n"]+', " ")
-    return pc.fill_null(text, MISSING)
+    if column.type != pa.string():
+        return pc.fill_null(pc.cast(column, pa.string()), MISSING)
+    # Few texts stand in many rows, so each is looked at once.
+    parts = [chunk.dictionary_encode(null_encoding="encode") for chunk in column.chunks]
+    return pa.chunked_array([_clean(part.dictionary).take(part.indices) for part in parts], pa.string())
+
+
+def _clean(texts: Any) -> Any:
+    # A line break or tab in free text (the reason of a failure) would make two cells of one.
+    return pc.fill_null(pc.replace_substring_regex(texts, r'[\t\r\n"]+', " "), MISSING)
 
 
 def _header(table: str) -> bytes:
@@ -92,7 +108,7 @@ def _header(table: str) -> bytes:
 
 
 def _write_dictionary(output: Path, table: str) -> None:
-    dictionary = {column: COLUMNS[column].describe() for column in TABLES[table]}
+    dictionary = {column: column_of(table, column).describe() for column in TABLES[table]}
     write_text(output / names.readout(table, ".json"), json.dumps(dictionary, indent=2) + "\n")
 
 

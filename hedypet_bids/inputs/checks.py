@@ -1,133 +1,88 @@
-"""What can be said of a participant's inputs before any work: for ``--dry-run``, as one table."""
+"""What can be said of a scan's inputs before any work: for ``--dry-run``, as one table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from contextlib import suppress
 
-from hedypet_bids.errors import BadDataError, HedypetError
-from hedypet_bids.inputs.dataset import Dataset, n_frames
-from hedypet_bids.inputs.participant_metadata import ParticipantMetadata, read_participant
-from hedypet_bids.inputs.pet_metadata import PetMetadata, read_pet_metadata
-from hedypet_bids.inputs.plausibility import not_hounsfield
-from hedypet_bids.inputs.roles import ParticipantInputs
+from hedypet_bids.errors import HedypetError
+from hedypet_bids.inputs.plausibility import not_hounsfield, padding_of
 from hedypet_bids.io.nifti_read import FrameReader
+from hedypet_bids.model import InputCheck, InputState, Scan
 from hedypet_bids.names import Source
 
-InputState = Literal["ok", "converted", "problem", "none"]
+
+def input_checks(scan: Scan) -> Iterator[InputCheck]:
+    """Every input of a scan, and everything that is wrong with it; of a broken scan what could be read."""
+    about = scan.about
+    for kind, state, text in _findings(scan):
+        yield InputCheck(kind, state, text, about)
 
 
-@dataclass(frozen=True)
-class InputCheck:
-    """One thing that was looked for; ``converted``: not used as written, ``problem``: needs a person."""
-
-    part: str
-    state: InputState
-    text: str
+Finding = tuple[str, InputState, str]
 
 
-def pet_metadata(dataset: Dataset, pet: Source) -> PetMetadata:
-    """Timing, units, dose and decay state of a PET image, with what ``--corrections`` changed.
-
-    Raises
-    ------
-    BadDataError
-        There is no sidecar, or it cannot be right.
-    """
-    sidecar = dataset.metadata(pet)
-    if not sidecar:
-        raise BadDataError(
-            f"{pet.path} has no sidecar; expected {pet.sidecar.name} with FrameTimesStart, FrameDuration, "
-            "Units and InjectedRadioactivity."
-        )
-    metadata = read_pet_metadata(sidecar, n_frames=n_frames(pet.path), where=str(pet.sidecar))
-    return replace(metadata, notes=(*dataset.corrected(pet), *metadata.notes))
-
-
-def participant_metadata(dataset: Dataset, inputs: ParticipantInputs) -> ParticipantMetadata:
-    """Weight, height, sex and age from participants.tsv, the session's row or the PET's sidecar."""
-    pet = inputs.pet
-    sessions = dataset.session_rows(inputs.label)
-    return read_participant(
-        inputs.label,
-        dataset.participant_row(inputs.label),
-        columns=dataset.participants_columns,
-        session=sessions.get(pet.entities.get("session", "")) if pet else None,
-        session_columns=dataset.session_columns(inputs.label) or None,
-        sidecar=dataset.metadata(pet) if pet else None,
-    )
+def _findings(scan: Scan) -> Iterator[Finding]:
+    yield from _of_pet(scan, "dynamic PET", scan.dynamic)
+    yield from _of_pet(scan, "static PET", scan.static)
+    for other in scan.statics[1:]:
+        yield from _of_pet(scan, "static PET", other)
+    yield from _of_ct(scan)
+    yield _of_image("topogram", scan.topogram)
+    yield _of_image("head MR", scan.head_mr)
+    yield _of_image("body MR", scan.body_mr)
+    for note in scan.notes:
+        yield "images", "converted", note
+    for task, path in scan.ready_segmentations.items():
+        yield f"seg {task}", "ok", path.name
+    corrections = [scan.aorta_correction] if scan.aorta_correction else []
+    for path in [*scan.given_transforms.values(), *corrections]:
+        yield "corrected", "ok", path.name
+    if scan.person.label:
+        yield from _of_person(scan)
 
 
-def check_inputs(dataset: Dataset, label: str, inputs: ParticipantInputs | None = None) -> list[InputCheck]:
-    """Every input of a participant, and everything that is wrong with it.
-
-    Parameters
-    ----------
-    inputs
-        What the dataset was found to hold, when that is known already.
-    """
-    try:
-        inputs = inputs or dataset.inputs(label)
-    except HedypetError as error:
-        return [InputCheck("images", "problem", line) for line in str(error).split("\n\n")]
-    return [
-        *_pet_checks(dataset, "dynamic PET", inputs.dynamic),
-        *_pet_checks(dataset, "static PET", inputs.static),
-        *_ct_checks(inputs),
-        *(
-            _image_check(part, source)
-            for part, source in (
-                ("topogram", inputs.topogram),
-                ("head MR", inputs.head_mr),
-                ("body MR", inputs.body_mr),
-            )
-        ),
-        *_ready_checks(inputs),
-        *_correction_checks(dataset, inputs),
-        *_person_checks(dataset, inputs),
-    ]
-
-
-def _pet_checks(dataset: Dataset, part: str, pet: Source | None) -> Iterator[InputCheck]:
+def _of_pet(scan: Scan, kind: str, pet: Source | None) -> Iterator[Finding]:
     if pet is None:
-        yield InputCheck(part, "none", "")
+        yield kind, "none", ""
         return
-    try:
-        metadata = pet_metadata(dataset, pet)
-    except HedypetError as error:
-        yield InputCheck(part, "problem", str(error))
+    if pet.path not in scan.pet:
         return
+    metadata = scan.metadata(pet)
     frames = metadata.frames
-    yield InputCheck(
-        part,
+    yield (
+        kind,
         "ok",
         f"{pet.path.name} ({_geometry(pet)}, {len(frames)} frame{'s' if len(frames) > 1 else ''}, "
         f"{frames.start_s[0] / 60:g} to {frames.end_s[-1] / 60:g} min, {metadata.units}, "
         f"{metadata.dose_bq / 1e6:.1f} MBq)",
     )
     for note in metadata.notes:
-        yield InputCheck(part, "problem" if note in metadata.problems else "converted", note)
+        yield kind, "problem" if note in metadata.problems else "converted", note
 
 
-def _ct_checks(inputs: ParticipantInputs) -> Iterator[InputCheck]:
-    check = _image_check("CT", inputs.ct)
-    if inputs.ct is None and inputs.anatomy is not None:
-        check = InputCheck("CT", "none", f"the ready segmentations are labels of {inputs.anatomy.path.name}")
-    yield check
-    if inputs.ct is not None and check.state == "ok":
-        wrong = not_hounsfield(inputs.ct.path)
-        if wrong:
-            yield InputCheck("CT", "problem", wrong)
+def _of_ct(scan: Scan) -> Iterator[Finding]:
+    if scan.ct is None and scan.anatomy is not None:
+        yield "CT", "none", f"the ready segmentations are labels of {scan.anatomy.path.name}"
+        return
+    found = _of_image("CT", scan.ct)
+    yield found
+    if scan.ct is not None and found[1] == "ok":
+        # What cannot be read is told as what breaks the scan.
+        with suppress(HedypetError):
+            if wrong := not_hounsfield(scan.ct.path):
+                yield "CT", "problem", wrong
+            if padded := padding_of(scan.ct.path):
+                yield "CT", "converted", padded
 
 
-def _image_check(part: str, source: Source | None) -> InputCheck:
+def _of_image(kind: str, source: Source | None) -> Finding:
     if source is None:
-        return InputCheck(part, "none", "")
+        return kind, "none", ""
     try:
-        return InputCheck(part, "ok", f"{source.path.name} ({_geometry(source)})")
+        return kind, "ok", f"{source.path.name} ({_geometry(source)})"
     except HedypetError as error:
-        return InputCheck(part, "problem", str(error))
+        return kind, "problem", str(error)
 
 
 def _geometry(source: Source) -> str:
@@ -136,30 +91,13 @@ def _geometry(source: Source) -> str:
     return f"{'x'.join(map(str, grid.shape))} of {sizes} mm"
 
 
-def _ready_checks(inputs: ParticipantInputs) -> Iterator[InputCheck]:
-    for task, path in inputs.ready_segmentations.items():
-        yield InputCheck(f"seg {task}", "ok", path.name)
-
-
-def _correction_checks(dataset: Dataset, inputs: ParticipantInputs) -> Iterator[InputCheck]:
-    corrected = [*inputs.given_transforms.values()]
-    corrected += [inputs.aorta_correction] if inputs.aorta_correction else []
-    yield from (InputCheck("corrected", "ok", path.name) for path in corrected)
-    for path in dataset.unused_corrections(inputs):
-        yield InputCheck(
-            "corrected", "problem", f"{path} corrects nothing: no input has that name. Rename or remove it."
-        )
-
-
-def _person_checks(dataset: Dataset, inputs: ParticipantInputs) -> Iterator[InputCheck]:
-    try:
-        facts = participant_metadata(dataset, inputs)
-    except HedypetError as error:
-        yield InputCheck("person", "problem", str(error))
-        return
-    known = {"weight": (facts.weight_kg, " kg"), "height": (facts.height_m, " m"), "sex": (facts.sex, "")}
-    yield InputCheck(
-        "person", "ok", ", ".join(f"{name} {value}{units}" for name, (value, units) in known.items() if value)
+def _of_person(scan: Scan) -> Iterator[Finding]:
+    person = scan.person
+    known = {"weight": (person.weight_kg, " kg"), "height": (person.height_m, " m"), "sex": (person.sex, "")}
+    yield (
+        "person",
+        "ok",
+        ", ".join(f"{name} {value}{units}" for name, (value, units) in known.items() if value),
     )
     lost = {
         "weight": "no SUV",
@@ -168,6 +106,10 @@ def _person_checks(dataset: Dataset, inputs: ParticipantInputs) -> Iterator[Inpu
     }
     for name, (value, _) in known.items():
         if not value:
-            text = f"{name} is unknown ({lost[name]}): add a column {name} to participants.tsv"
-            yield InputCheck("person", "problem", text)
-    yield from (InputCheck("person", "converted", note) for note in facts.notes)
+            yield (
+                "person",
+                "problem",
+                f"{name} is unknown ({lost[name]}): add a column {name} to participants.tsv",
+            )
+    for note in person.notes:
+        yield "person", "converted", note

@@ -8,15 +8,15 @@ file of a raw image, under that image's name, the entries that it has.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError
 from hedypet_bids.inputs.derivatives import with_derivatives
-from hedypet_bids.inputs.roles import ParticipantInputs
 from hedypet_bids.inputs.text_files import read_json
+from hedypet_bids.model import Scan
 from hedypet_bids.names import Source
 
 _SHOWN_CHARACTERS = 80
@@ -53,31 +53,32 @@ class Corrections:
             before = _shown(raw[key]) if key in raw else "nothing"
             yield f"{key} is {_shown(value)} by --corrections ({before} in the dataset)"
 
-    def applied_to(self, inputs: ParticipantInputs) -> ParticipantInputs:
-        """The inputs with corrected segmentations, aorta and matrices in the place of others."""
+    def applied_to(self, scan: Scan) -> Scan:
+        """The scan with corrected segmentations, aorta and matrices in the place of others."""
         if self.root is None:
-            return inputs
+            return scan
         found = with_derivatives(
-            inputs, dict.fromkeys(("totalsegmentator", "synthseg", "aorta", "xfm"), self.root)
+            scan, dict.fromkeys(("totalsegmentator", "synthseg", "aorta", "xfm"), self.root)
         )
         return dataclasses.replace(
-            inputs,
-            ready_segmentations={**inputs.ready_segmentations, **found.ready_segmentations},
-            aorta_correction=found.aorta_correction or inputs.aorta_correction,
-            given_transforms={**inputs.given_transforms, **found.given_transforms},
+            scan,
+            ready_segmentations={**scan.ready_segmentations, **found.ready_segmentations},
+            aorta_correction=found.aorta_correction or scan.aorta_correction,
+            given_transforms={**scan.given_transforms, **found.given_transforms},
         )
 
-    def unused(self, inputs: ParticipantInputs, images: list[Source]) -> list[Path]:
+    def unused(self, label: str, scans: Sequence[Scan]) -> list[Path]:
         """Files of a participant that correct nothing: a name that does not fit is a correction lost."""
         if self.root is None:
             return []
-        used = {
-            *inputs.ready_segmentations.values(),
-            *inputs.given_transforms.values(),
-            *filter(None, (inputs.aorta_correction, *(self._sidecar_path(image) for image in images))),
-        }
+        used: set[Path] = set()
+        for scan in scans:
+            images = [*scan.statics, *([scan.dynamic] if scan.dynamic else [])]
+            sidecars = [self._sidecar_path(image) for image in images]
+            used |= {*scan.ready_segmentations.values(), *scan.given_transforms.values()}
+            used |= {path for path in (scan.aorta_correction, *sidecars) if path}
         tables = {names.sidecar_of(path).with_suffix(".tsv") for path in used}
-        folder = self.root / f"sub-{inputs.label}"
+        folder = self.root / f"sub-{label}"
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name[0] != "."]
         return [p for p in files if p not in used | tables | {names.sidecar_of(u) for u in used}]
 

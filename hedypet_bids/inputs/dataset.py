@@ -1,4 +1,4 @@
-"""The input dataset: which participants there are and which of their images play which part.
+"""The input dataset: which participants there are, and what its files say about their images.
 
 Only the folders of the participants asked for are read, and only the sidecars of the
 images that are used: one that is broken or of an absurd size then concerns no other image.
@@ -9,34 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hedypet_bids import names
-from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, Problems, UsageError
+from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
 from hedypet_bids.inputs.corrections import Corrections
-from hedypet_bids.inputs.derivatives import ready_derivatives, with_derivatives
+from hedypet_bids.inputs.derivatives import ready_derivatives
 from hedypet_bids.inputs.index import images_of
-from hedypet_bids.inputs.plausibility import check_overlap, check_voxel_sizes
-from hedypet_bids.inputs.roles import ParticipantInputs
-from hedypet_bids.inputs.text_files import participant_rows, read_json, read_tsv, sidecars_of
-from hedypet_bids.io.nifti_read import FrameReader
-from hedypet_bids.names import Source
-from hedypet_bids.settings import Selection
+from hedypet_bids.inputs.roles import ROLES, Chooser
+from hedypet_bids.inputs.text_files import is_there, participant_rows, read_json, read_tsv, sidecars_of
+from hedypet_bids.model import Scan
+from hedypet_bids.names import ScanName, Source
+from hedypet_bids.settings import HeaderForm, Selection
 
 _LABEL = re.compile("[a-zA-Z0-9+]+")
-
-# Short entity keys of file names, as people write them in filters, to pybids' long ones.
-_LONG_ENTITY = {
-    "sub": "subject",
-    "ses": "session",
-    "rec": "reconstruction",
-    "acq": "acquisition",
-    "trc": "tracer",
-    "ce": "ceagent",
-}
-_CHOICE_FLAGS = {"static": "--static-rec", "dynamic": "--dynamic-rec", "ct": "--ct-rec"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +37,7 @@ class Request:
     pet_labels
         Labels that a PET image may have, by entity (``tracer``, ``reconstruction``, ``run``).
     filters
-        Part -> entity -> value or values, see :func:`read_filters`.
+        Role -> entity -> value or values, see :func:`read_filters`.
     derivatives
         Folders of what was made ready, by name.
     corrections
@@ -67,6 +54,15 @@ class Request:
     derivatives: Mapping[str, Path] = field(default_factory=dict, hash=False)
     corrections: Path | None = None
     database_dir: Path | None = None
+
+    def wants(self, scan: ScanName) -> bool:
+        """Whether a scan is asked for."""
+        wanted = (
+            (self.session_labels, scan.session),
+            (self.pet_labels.get("tracer"), scan.tracer),
+            (self.pet_labels.get("run"), scan.run),
+        )
+        return all(not labels or label in labels for labels, label in wanted)
 
 
 class Dataset:
@@ -89,7 +85,7 @@ class Dataset:
         self.derivatives = ready_derivatives(self.root, request.derivatives)
         self.corrections = Corrections(request.corrections)
         _check_sessions(self.root, request.session_labels)
-        self._request = request
+        self.request = request
         self._selection = selection or Selection()
         self.participants_columns = read_json(self.root / "participants.json")
         self._participants = participant_rows(self.root / "participants.tsv", self.labels)
@@ -114,7 +110,7 @@ class Dataset:
     def session_rows(self, label: str) -> Mapping[str, Mapping[str, str]]:
         """The rows of ``sub-<L>_sessions.tsv`` by session label; empty without the file."""
         path = self.root / f"sub-{label}" / f"sub-{label}_sessions.tsv"
-        rows = read_tsv(path) if path.is_file() else iter(())
+        rows = read_tsv(path) if is_there(path) else iter(())
         return {row.get("session_id", "").removeprefix("ses-"): row for row in rows}
 
     def session_columns(self, label: str) -> Mapping[str, Any]:
@@ -135,9 +131,19 @@ class Dataset:
         """What ``--corrections`` changes in the sidecar of an image, a sentence each."""
         return tuple(self.corrections.notes(source, self._raw_metadata(source)))
 
-    def unused_corrections(self, inputs: ParticipantInputs) -> list[Path]:
-        """Files of ``--corrections`` for a participant that correct nothing."""
-        return self.corrections.unused(inputs, [*inputs.statics, *filter(None, [inputs.dynamic])])
+    def unused_corrections(
+        self, label: str, scans: Sequence[Scan], unread: Sequence[ScanName] = ()
+    ) -> list[str]:
+        """Files of ``--corrections`` for a participant that correct nothing, a sentence each.
+
+        Those that may be for the scans ``unread`` are left out.
+        """
+        unused = [
+            path
+            for path in self.corrections.unused(label, scans)
+            if not any(scan.could_name(path.name) for scan in unread)
+        ]
+        return [f"{path} corrects nothing: no input has that name. Rename or remove it." for path in unused]
 
     def _raw_metadata(self, source: Source) -> dict[str, Any]:
         if source.path not in self._sidecars:
@@ -147,174 +153,59 @@ class Dataset:
             self._sidecars[source.path] = content
         return self._sidecars[source.path]
 
-    def inputs(self, label: str) -> ParticipantInputs:
-        """The images of one participant by the part they play.
+    def images(self, label: str) -> list[Source]:
+        """Every PET, CT and MR image of a participant.
 
         Raises
         ------
         BadDataError
-            Several images could play the same part (the message lists them and
-            says which option chooses), a PET image or its sidecar cannot be read,
-            PET and CT lie apart, or the label is none that BIDS allows.
+            The folder cannot be read, or its label is none that BIDS allows.
         """
         if not _LABEL.fullmatch(label):
             raise BadDataError(
                 f"The folder {self.root / f'sub-{label}'} has a label that BIDS does not allow: expected "
                 f"letters and digits only, found {label!r}. Rename the folder and its files."
             )
-        sources = self._sources(label)
-        pets = self._in_sessions([s for s in sources if self._is_wanted_pet(s)], required=True)
-        cts = self._in_sessions([s for s in sources if s.suffix == names.CT_SUFFIX], required=True)
-        topograms = self._in_sessions(
-            [s for s in sources if s.suffix == names.TOPOGRAM_SUFFIX], required=True
-        )
-        mrs = self._in_sessions([s for s in sources if s.suffix == names.MR_SUFFIX], required=False)
-
-        problems = Problems()
-        choose = partial(self._choose, problems)
-        frames: dict[Source, int] = {}
-        for pet in pets:
-            with problems.noted():
-                self.metadata(pet)
-                check_voxel_sizes(pet.path)
-                frames[pet] = n_frames(pet.path)
-        dynamics = [pet for pet, n in frames.items() if n > 1]
-        statics = [pet for pet, n in frames.items() if n == 1]
-        with problems.noted():
-            self._check_kind(dynamics, "static", self._selection.static_rec, "a 3D image")
-        with problems.noted():
-            self._check_kind(statics, "dynamic", self._selection.dynamic_rec, "a 4D image")
-        static = choose(statics, "static", "reconstruction", self._selection.static_rec)
-        ct = choose(cts, "ct", "reconstruction", self._selection.ct_rec)
-        head_group = [m for m in mrs if _acquisition(m).startswith(names.HEAD_MR_GROUP)]
-        body_group = [m for m in mrs if _acquisition(m).startswith(names.BODY_MR_GROUPS)]
-        plain = [m for m in mrs if m not in head_group and m not in body_group]
-        in_phase = [m for m in body_group if _acquisition(m) == self._selection.body_mr_acq]
-        body = choose(in_phase, "body_mr", "acquisition", self._selection.body_mr_acq)
-        inputs = ParticipantInputs(
-            label=label,
-            dynamic=choose(dynamics, "dynamic", "reconstruction", self._selection.dynamic_rec),
-            static=static,
-            other_statics=tuple(s for s in statics if s != static),
-            ct=ct,
-            other_cts=tuple(c for c in cts if c != ct),
-            topogram=choose(topograms, "topogram", "reconstruction", ""),
-            head_mr=choose(plain, "head_mr", "acquisition", self._selection.head_mr_acq),
-            head_mr_group=tuple(head_group),
-            body_mr=body,
-            body_mr_group=tuple(m for m in body_group if m != body),
-        )
-        for pet in filter(None, (inputs.static, inputs.dynamic)):
-            if inputs.ct is not None:
-                with problems.noted():
-                    check_overlap(pet.path, inputs.ct.path)
-        with problems.noted():
-            inputs = with_derivatives(inputs, self.derivatives)
-        with problems.noted():
-            inputs = self.corrections.applied_to(inputs)
-        problems.raise_any()
-        return inputs
-
-    def _sources(self, label: str) -> list[Source]:
         if label not in self.labels:
             return []
-        return images_of(self.root, label, database_dir=self._request.database_dir)
+        return images_of(self.root, label, database_dir=self.request.database_dir)
 
-    def _is_wanted_pet(self, source: Source) -> bool:
-        wanted = self._request.pet_labels.items()
-        return source.suffix == names.PET_SUFFIX and all(
-            source.entities.get(entity) in labels for entity, labels in wanted if labels
-        )
+    def sessions(self, label: str) -> list[str]:
+        """Session labels in the order of the sessions table: in time, where it says when they were."""
+        rows = self.session_rows(label)
+        times = {session: row.get("acq_time", "") for session, row in rows.items()}
+        known = all(time and time != "n/a" for time in times.values())
+        return sorted(rows, key=times.__getitem__) if known else list(rows)
 
-    def _in_sessions(self, sources: list[Source], *, required: bool) -> list[Source]:
-        """Sources of the sessions asked for; MR of another session stays when those have none."""
-        if not self._request.session_labels:
-            return sources
-        chosen = [s for s in sources if s.entities.get("session") in self._request.session_labels]
-        return chosen if chosen or required else sources
+    @property
+    def header_form(self) -> HeaderForm:
+        """Which form of an image's header says where it is."""
+        return self._selection.header_form
 
-    def _check_kind(self, pets: Sequence[Source], role: str, wanted_rec: str, expected: str) -> None:
-        """Raise BadDataError when the reconstruction that plays a part cannot play it."""
-        both = self._selection.static_rec == self._selection.dynamic_rec
-        for pet in pets:
-            if pet.entities.get("reconstruction") == wanted_rec and not (
-                both or self._request.filters.get(role)
-            ):
-                raise BadDataError(
-                    f"{pet.path} has {_counted(n_frames(pet.path))}; its reconstruction {wanted_rec} is the "
-                    f"{role} one, so {expected} was expected. Restore the image, or choose another with "
-                    f"{_CHOICE_FLAGS[role]}."
-                )
-
-    def _choose(
-        self, problems: Problems, candidates: Sequence[Source], role: str, entity: str, preferred: str
-    ) -> Source | None:
-        """The one image that plays a part: by filter, by the preferred label, or the only one."""
-        wanted = self._request.filters.get(role)
-        if wanted:
-            candidates = [c for c in candidates if _passes(c, wanted)]
-        elif preferred:
-            exact = [c for c in candidates if c.entities.get(entity) == preferred]
-            candidates = exact or candidates
-        if len(candidates) > 1:
-            listed = "\n  ".join(str(c.path.relative_to(self.root)) for c in candidates)
-            flag = f"{_CHOICE_FLAGS[role]} LABEL, or with " if role in _CHOICE_FLAGS else ""
-            with problems.noted():
-                raise BadDataError(
-                    f"Expected one image for the part {role!r}; found {len(candidates)}:\n  {listed}\n"
-                    f"Choose one with {flag}--bids-filter-file, for example "
-                    f'{{"{role}": {{"{entity}": "LABEL"}}}}, or restrict the sessions with --session-label.'
-                )
-        return candidates[0] if candidates else None
+    @property
+    def chooser(self) -> Chooser:
+        """How the images of a scan are chosen where there are several."""
+        reconstructions = self.request.pet_labels.get("reconstruction", ())
+        return Chooser(self._selection, self.request.filters, reconstructions)
 
 
 def read_filters(path: Path) -> dict[str, dict[str, Any]]:
-    """The filters of a ``--bids-filter-file``: part -> entity -> value or list of values."""
-    parts = ("dynamic", "static", "ct", "topogram", "head_mr", "body_mr")
+    """The filters of a ``--bids-filter-file``: role -> entity -> value or list of values."""
     if not path.is_file():
         raise MissingInputError(f"The BIDS filter file {path} does not exist.")
     filters = read_json(path)
-    for part, wanted in filters.items():
-        if part not in parts or not isinstance(wanted, dict):
+    for role, wanted in filters.items():
+        if role not in ROLES or not isinstance(wanted, dict):
             raise UsageError(
-                f"{path}: expected an object whose keys are among {', '.join(parts)} and whose values are "
-                f'objects such as {{"reconstruction": "acdynPSF"}}; found {part!r}: {wanted!r}.'
+                f"{path}: expected an object whose keys are among {', '.join(ROLES)} and whose values are "
+                f'objects such as {{"reconstruction": "acdynPSF"}}; found {role!r}: {wanted!r}.'
             )
     return filters
 
 
-def n_frames(path: Path) -> int:
-    """Number of frames of a NIfTI image, from its header.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    BadDataError
-        The header cannot be read or cannot be right.
-    """
-    return FrameReader(path).n_frames
-
-
-def _counted(n: int) -> str:
-    return f"{n} frame" if n == 1 else f"{n} frames"
-
-
-def _acquisition(source: Source) -> str:
-    return source.entities.get("acquisition", "")
-
-
-def _passes(source: Source, wanted: Mapping[str, Any]) -> bool:
-    for key, value in wanted.items():
-        allowed = [str(v) for v in value] if isinstance(value, list) else [str(value)]
-        if source.entities.get(_LONG_ENTITY.get(key, key)) not in allowed:
-            return False
-    return True
-
-
 def _existing_dataset(root: Path) -> Path:
     if not root.is_dir():
-        raise MissingInputError(f"The BIDS dataset {root} does not exist or is no folder.")
+        raise MissingInputError(f"The BIDS dataset {root} does not exist or is not a folder.")
     description = root / "dataset_description.json"
     try:
         is_dataset = description.is_file()
@@ -324,7 +215,7 @@ def _existing_dataset(root: Path) -> Path:
         ) from fault
     if not is_dataset:
         raise MissingInputError(
-            f"{root} holds no dataset_description.json, so it is no BIDS dataset. "
+            f"{root} holds no dataset_description.json, so it is not a BIDS dataset. "
             "Give the top folder of the dataset (the one that holds the sub-* folders)."
         )
     read_json(description)
@@ -354,6 +245,6 @@ def _selected_labels(root: Path, wanted: Collection[str], excluded: Collection[s
     left = tuple(label for label in present if (not wanted or label in wanted) and label not in excluded)
     if not left:
         raise NothingSelectedError(
-            f"--exclude-participant-label leaves no participant of {root} to process. Name fewer."
+            f"--exclude-participant-label leaves no participant in {root} to process. Exclude fewer."
         )
     return left

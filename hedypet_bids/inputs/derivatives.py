@@ -8,9 +8,9 @@ from pathlib import Path
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError
-from hedypet_bids.inputs.roles import ParticipantInputs
 from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS, Task
+from hedypet_bids.model import Scan
 from hedypet_bids.names import Source
 
 READY_SEGMENTATIONS = ("totalsegmentator", "synthseg")
@@ -30,34 +30,50 @@ def ready_derivatives(root: Path, given: Mapping[str, Path]) -> dict[str, Path]:
     return found
 
 
-def with_derivatives(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> ParticipantInputs:
-    """The inputs with ready segmentations and their image, a correction of the aorta, given transforms.
+def with_derivatives(scan: Scan, derivatives: Mapping[str, Path]) -> Scan:
+    """The scan with ready segmentations and their image, a correction of the aorta, given transforms.
 
     Raises
     ------
     BadDataError
-        Several files could be meant, or segmentations lie on no image of the participant.
+        Several files could be meant, or segmentations lie on no image of the scan.
     """
-    inputs = dataclasses.replace(inputs, anatomy=inputs.ct or _labelled(inputs, derivatives))
-    to = "CT" if inputs.ct else "PET"
+    scan = dataclasses.replace(scan, anatomy=scan.ct or _labelled(scan, derivatives))
     transforms = {
-        part: _only(derivatives.get("xfm"), inputs.label, f"*from-{moving}_to-{to}*xfm.txt")
-        for part, moving in (("head", "T1w"), ("body", "DIXON"))
+        body_part: _transform(scan, derivatives.get("xfm"), moving, kind)
+        for body_part, moving, kind in (("head", scan.head_mr, "T1w"), ("body", scan.body_mr, "DIXON"))
     }
     return dataclasses.replace(
-        inputs,
-        ready_segmentations=_ready_segmentations(inputs, derivatives),
-        aorta_correction=_only(derivatives.get("aorta"), inputs.label, "*aorta*.nii*"),
-        given_transforms={part: path for part, path in transforms.items() if path},
+        scan,
+        ready_segmentations=_ready_segmentations(scan, derivatives),
+        aorta_correction=_only(derivatives.get("aorta"), scan, "*aorta*.nii*"),
+        given_transforms={body_part: path for body_part, path in transforms.items() if path},
     )
 
 
-def _only(folder: Path | None, label: str, pattern: str) -> Path | None:
-    """The one file of a participant that matches, in ``sub-<L>/`` or named after it; None without one."""
+def _transform(scan: Scan, folder: Path | None, moving: Source | None, kind: str) -> Path | None:
+    """A given transform of an MR image: the one to the scan's own CT where there are several."""
+    plain = "CT" if scan.ct else "PET"
+    fixed = scan.fixed
+    own = names.fixed_label(fixed, moving, scan.fixed_told_apart_by) if fixed and moving else plain
+    found = None
+    for to in dict.fromkeys((own, plain)):
+        found = found or _only(folder, scan, f"*from-{kind}_to-{to}_*xfm.txt")
+    return found
+
+
+def _only(folder: Path | None, scan: Scan, pattern: str) -> Path | None:
+    """The one file of a scan that matches, in ``sub-<L>/`` or named after it; None without one.
+
+    A file is the scan's unless an entity of its name says otherwise.
+    """
     if folder is None:
         return None
+    label = scan.label
     beside = [p for p in folder.glob(f"sub-{label}{pattern}") if p.name[len(label) + 4] in "_-"]
     found = sorted({*(folder / f"sub-{label}").rglob(pattern), *beside})
+    if len(found) > 1:
+        found = [path for path in found if scan.name.could_name(path.name)]
     if len(found) > 1:
         listed = "\n  ".join(map(str, found))
         raise BadDataError(
@@ -67,7 +83,7 @@ def _only(folder: Path | None, label: str, pattern: str) -> Path | None:
     return found[0] if found else None
 
 
-def _labelled(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> Source | None:
+def _labelled(scan: Scan, derivatives: Mapping[str, Path]) -> Source | None:
     """The image, other than a CT, that ready segmentations of the body label: by name, then by grid."""
     folder = derivatives.get("totalsegmentator")
     if folder is None:
@@ -76,9 +92,9 @@ def _labelled(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> Sou
         image: [
             path
             for task in CT_TASKS
-            for path in _segmentation_files(folder / f"sub-{inputs.label}", image, task)
+            for path in _segmentation_files(folder / f"sub-{scan.label}", image, task)
         ]
-        for image in (inputs.body_mr, inputs.static, inputs.dynamic, inputs.head_mr)
+        for image in (scan.body_mr, scan.static, scan.dynamic, scan.head_mr)
         if image is not None
     }
     named = [image for image in files if files[image]]
@@ -91,19 +107,19 @@ def _labelled(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> Sou
     listed = "\n  ".join(f"{path} ({FrameReader(path).grid.shape})" for path in files[named[0]])
     candidates = "\n  ".join(f"{i.path} ({FrameReader(i.path).grid.shape})" for i in named)
     raise BadDataError(
-        f"There is no CT of sub-{inputs.label}, and its ready segmentations\n  {listed}\nlie on the grid of "
+        f"There is no CT of sub-{scan.label}, and its ready segmentations\n  {listed}\nlie on the grid of "
         f"none of the images that have their name:\n  {candidates}\nGive them in the grid of one of these."
     )
 
 
-def _ready_segmentations(inputs: ParticipantInputs, derivatives: Mapping[str, Path]) -> dict[str, Path]:
+def _ready_segmentations(scan: Scan, derivatives: Mapping[str, Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for task in SEGMENTATION_TASKS:
-        image = inputs.anatomy if task in CT_TASKS else inputs.head_mr
+        image = scan.anatomy if task in CT_TASKS else scan.head_mr
         folder = derivatives.get("totalsegmentator" if task in CT_TASKS else "synthseg")
         if image is None or folder is None:
             continue
-        candidates = _segmentation_files(folder / f"sub-{inputs.label}", image, task)
+        candidates = _segmentation_files(folder / f"sub-{scan.label}", image, task)
         if len(candidates) > 1:
             listed = "\n  ".join(map(str, candidates))
             raise BadDataError(
@@ -116,15 +132,19 @@ def _ready_segmentations(inputs: ParticipantInputs, derivatives: Mapping[str, Pa
 
 
 def _segmentation_files(folder: Path, image: Source, task: Task) -> list[Path]:
-    """Ready label images of one task that are named after an image (its session, rec and acq)."""
+    """Ready label images of one task that are named after an image (its session, rec and acq).
+
+    Those with exactly its entities go before others, which may be of another image.
+    """
     of_image = names.entities_of(image.path.name)
-    matches = []
+    matches: dict[bool, list[Path]] = {}
     for path in sorted(folder.rglob(f"*_seg-{task.name}*_dseg.nii*")):
         entities = names.entities_of(path.name)
         same = all(entities.get(key, value) == value for key, value in of_image.items())
         if same and "space" not in entities and _task_of(entities["seg"]) is task:
-            matches.append(path)
-    return matches
+            exact = of_image.keys() == entities.keys() - {"seg", "desc"}
+            matches.setdefault(exact, []).append(path)
+    return matches.get(True) or matches.get(False, [])
 
 
 def _task_of(label: str) -> Task | None:

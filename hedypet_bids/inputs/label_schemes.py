@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.inputs.text_files import is_there
 from hedypet_bids.io.nifti_read import header_extensions
 from hedypet_bids.labels import CT_TASKS, OTHER_NAMES, Task, former_regions
 from hedypet_bids.model import IntArray
@@ -20,9 +21,36 @@ _LARGEST_TABLE_BYTES = 1_000_000
 
 
 def table_beside(segmentation: Path) -> Path | None:
-    """The label table (``*_dseg.tsv``) of a ready segmentation."""
-    path = segmentation.with_name(segmentation.name.split(".")[0] + ".tsv")
-    return path if path.is_file() else None
+    """The label table (``*_dseg.tsv``) of a ready segmentation: the nearest by the inheritance principle.
+
+    Raises
+    ------
+    BadDataError
+        It is there and cannot be read, or several of one folder apply.
+    """
+    entities = names.entities_of(segmentation.name)
+    for folder in _folders_above(segmentation):
+        found = {}
+        for path in (*folder.glob("*_dseg.tsv"), folder / "dseg.tsv"):
+            asked = names.entities_of(path.name)
+            if (path.exists() or path.is_symlink()) and asked.items() <= entities.items():
+                found[path] = len(asked)
+        best = [path for path, n in found.items() if n == max(found.values()) and is_there(path)]
+        if len(best) > 1:
+            raise BadDataError(
+                f"Several label tables could be those of {segmentation}: "
+                f"{names.listed(map(str, sorted(best)))}. Remove or rename all but one."
+            )
+        if best:
+            return best[0]
+    return None
+
+
+def _folders_above(segmentation: Path) -> Iterator[Path]:
+    """The folder of a segmentation and those above it, up to the one that holds the participant's."""
+    folders = list(segmentation.parents)
+    of_participant = next((at for at, folder in enumerate(folders) if folder.name.startswith("sub-")), -1)
+    yield from folders[: max(of_participant + 2, 1)]
 
 
 def names_of_labels(segmentation: Path) -> dict[int, str]:

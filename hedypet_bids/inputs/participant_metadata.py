@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hedypet_bids.model import Sex
+from hedypet_bids.kernels.lean_mass import HEIGHT_RANGE_M, WEIGHT_RANGE_KG
+from hedypet_bids.model import Person, Sex
 
 # BIDS prescribes no names for weight and height; DICOM's come with sidecars made by dcm2niix.
 _WEIGHT_NAMES = ("weight", "bodyweight", "weightkg", "bodyweightkg", "patientweight")
@@ -46,31 +47,6 @@ _SAME = 0.005
 
 
 @dataclass(frozen=True)
-class ParticipantMetadata:
-    """Who was scanned; None for what no source says.
-
-    Parameters
-    ----------
-    label
-        Participant label without ``sub-``.
-    age
-        Years.
-    demographic_group
-        As the dataset writes it, for example ``F18-34``.
-    notes
-        Assumptions and contradictions, for the log and the report.
-    """
-
-    label: str
-    sex: Sex | None = None
-    weight_kg: float | None = None
-    height_m: float | None = None
-    age: float | None = None
-    demographic_group: str | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class _Place:
     """A table row or sidecar: its name for messages, its cells, and what its JSON says on columns."""
 
@@ -89,6 +65,10 @@ class _Cell:
     note: str = ""
 
 
+BMI_RANGE = (10.0, 80.0)
+"""Body mass index, kg/m2, of people; beyond it height and weight are swapped or in other units."""
+
+
 def read_participant(
     label: str,
     row: Mapping[str, Any],
@@ -97,7 +77,7 @@ def read_participant(
     session: Mapping[str, Any] | None = None,
     session_columns: Mapping[str, Any] | None = None,
     sidecar: Mapping[str, Any] | None = None,
-) -> ParticipantMetadata:
+) -> Person:
     """The participant's metadata from all that the dataset says.
 
     What is nearest to the scan wins: the row of the session, then the row of the
@@ -119,18 +99,25 @@ def read_participant(
         _Place("the PET sidecar", sidecar or {}),
     )
     notes: list[str] = []
-    return ParticipantMetadata(
+    sex = _answer("sex", _cells(places, _SEX_NAMES, _sex), notes)
+    weight_kg = _answer("weight", _cells(places, _WEIGHT_NAMES, _weight), notes)
+    height_m = _answer("height", _cells(places, _HEIGHT_NAMES, _height), notes)
+    odd = _odd_build(weight_kg, height_m)
+    if odd:
+        notes.append(odd)
+        weight_kg = height_m = None
+    return Person(
         label=label,
-        sex=_answer("sex", _cells(places, _SEX_NAMES, _sex), notes),
-        weight_kg=_answer("weight", _cells(places, _WEIGHT_NAMES, _weight), notes),
-        height_m=_answer("height", _cells(places, _HEIGHT_NAMES, _height), notes),
+        sex=sex,
+        weight_kg=weight_kg,
+        height_m=height_m,
         age=_answer("age", _cells(places, _AGE_NAMES, _age), notes),
         demographic_group=_answer("demographic group", _cells(places, _GROUP_NAMES, _text), notes),
         notes=tuple(notes),
     )
 
 
-def number(value: object) -> float:
+def as_number(value: object) -> float:
     """A finite number from JSON or a table cell; NaN for anything else, ``n/a`` included."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
@@ -139,6 +126,25 @@ def number(value: object) -> float:
     except (ValueError, OverflowError):
         return math.nan
     return found if math.isfinite(found) else math.nan
+
+
+def _odd_build(weight_kg: float | None, height_m: float | None) -> str:
+    """Why height and weight, each possible alone, are not those of one person; empty where they may be."""
+    if not (_within(weight_kg, WEIGHT_RANGE_KG) and _within(height_m, HEIGHT_RANGE_M)):
+        return ""
+    assert weight_kg is not None
+    assert height_m is not None
+    bmi = weight_kg / height_m**2
+    if _within(bmi, BMI_RANGE):
+        return ""
+    return (
+        f"a weight of {weight_kg:g} kg and a height of {height_m:g} m make a BMI of {bmi:.0f}; expected "
+        f"{BMI_RANGE[0]:g} to {BMI_RANGE[1]:g}, so neither is used. Are they swapped, in inches or in pounds?"
+    )
+
+
+def _within(value: float | None, limits: tuple[float, float]) -> bool:
+    return value is not None and limits[0] <= value <= limits[1]
 
 
 _Parser = Callable[[str, str, Any], tuple[Any, str]]
@@ -190,7 +196,7 @@ def _height(text: str, name: str, entry: Any) -> tuple[float | None, str]:
     units = _units(name, entry)
     if units:
         return _quantity(text, _M, units)
-    if number(text) > _TALLEST_M:
+    if as_number(text) > _TALLEST_M:
         value, note = _quantity(text, _M, "cm")
         return value, note or "no units are given; taken as cm"
     return _quantity(text, _M, "m")
@@ -201,7 +207,7 @@ def _units(name: str, entry: Any) -> str:
 
 
 def _quantity(text: str, factors: Mapping[str, float], units: str) -> tuple[float | None, str]:
-    value = number(text)
+    value = as_number(text)
     if math.isnan(value):
         return None, "not a number"
     if units not in factors:
@@ -225,9 +231,9 @@ def _age(text: str, _name: str, _entry: Any) -> tuple[float | None, str]:
     dicom = re.fullmatch(r"(\d{1,3})([YMWD])", text)
     if dicom:
         return float(dicom[1]) * _YEARS[dicom[2]], ""
-    if text.endswith("+") and not math.isnan(number(text[:-1])):
+    if text.endswith("+") and not math.isnan(as_number(text[:-1])):
         return None, "a lower limit, so the age itself is unknown"
-    value = number(text)
+    value = as_number(text)
     return (None, "not a number") if math.isnan(value) else (value, "")
 
 

@@ -6,18 +6,18 @@ relative to the start of the injection.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.inputs.participant_metadata import number
-from hedypet_bids.model import FrameTimes
+from hedypet_bids.inputs.participant_metadata import as_number
+from hedypet_bids.model import FrameTimes, PetMetadata
 
 # Half-lives in s as given by the National Nuclear Data Center (NuDat); the first four are also those of
 # table 5.7 of the European Pharmacopoeia.
@@ -60,6 +60,9 @@ _DOSE_BQ = {
     "\u00b5Ci": 3.7e4,
     "\u03bcCi": 3.7e4,
 }
+_HALF_LIFE = "RadionuclideHalfLife"
+# DICOM's total dose may be corrected for the rest in the syringe, or for decay until the scan.
+_SAME_DOSE = 0.2
 # From a mouse's dose to several times the largest clinical one (Rb-82, O-15 water: 2 GBq).
 DOSE_RANGE_BQ = (1e5, 1e10)
 
@@ -73,58 +76,16 @@ _SHOWN_CHARACTERS = 80
 _SAME_TIME_S = 1.0
 _SAME_FACTOR = 0.01
 _SAME_START_S = 60.0
-
-
-@dataclass(frozen=True, eq=False)
-class PetMetadata:
-    """Timing, units, dose and decay state of a PET image.
-
-    Parameters
-    ----------
-    frames
-        Frame times in s from the start of the injection.
-    units, units_factor
-        The sidecar's ``Units``, and what the stored values are multiplied by to be Bq/mL.
-    dose_bq, dose_reason
-        Activity at injection, Bq; NaN with a reason when it is unknown.
-    radionuclide, half_life_s
-        As ``F18``; empty and NaN when the sidecar does not say or the nuclide is not listed.
-    decay_corrected
-        Whether the stored image is decay-corrected.
-    decay_reference_s
-        The time that it is corrected to, s from injection; NaN when it is not corrected.
-    decay_factor
-        Per frame, what the stored values are multiplied by to be decay-corrected to the
-        injection, shape (n_frames,).
-    scan_start_s
-        Start of the scan, s from injection.
-    notes
-        Assumptions and oddities, for the log and the report.
-    problems
-        Those of the notes that a person should look at.
-    tracer
-        As the sidecar writes it; empty when it does not say.
-    """
-
-    frames: FrameTimes
-    units: str
-    units_factor: float
-    dose_bq: float
-    dose_reason: str
-    radionuclide: str
-    half_life_s: float
-    decay_corrected: bool
-    decay_reference_s: float
-    decay_factor: NDArray[np.float64]
-    scan_start_s: float
-    notes: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    tracer: str = ""
-
-    @property
-    def scale(self) -> NDArray[np.float64]:
-        """Per frame, stored value to Bq/mL decay-corrected to injection, shape (n_frames,)."""
-        return self.units_factor * self.decay_factor
+SAME_INJECTION_S = 60.0
+_DAY_S = 86400.0
+# Watches and scanners differ by a minute or two; more is another injection, or times from another zero.
+_OTHER_TIME_S = 300.0
+# As BIDS and as dcm2niix call them.
+_DECAY_FACTORS = ("DecayCorrectionFactor", "DecayFactor")
+# Blood that came before is no longer negligible.
+_MISSED_S = 5.0
+# Longer frames at the start do not show the bolus.
+_BOLUS_S = 60.0
 
 
 def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) -> PetMetadata:
@@ -151,7 +112,7 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
     notes: list[str] = []
     units, units_factor = _units(sidecar, where)
     nuclide = _radionuclide(sidecar.get("TracerRadionuclide"))
-    half_life_s = HALF_LIFE_S.get(nuclide, math.nan)
+    half_life_s = _half_life(sidecar, nuclide, where)
     _check_time("FrameTimesStart", float(frames.start_s[0]), nuclide, half_life_s, where)
     _check_time("FrameTimesStart + FrameDuration", float(frames.end_s[-1]), nuclide, half_life_s, where)
     scan_start_s = _scan_start(sidecar, frames, injection_s, where, notes)
@@ -164,7 +125,13 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
     dose_bq, dose_reason = _dose(sidecar)
     notes += _conversions(reference_s, units_factor, units)
     notes += _other_notes(sidecar)
-    problems = [*_stated_factors(sidecar, frames, half_life_s, reference_s), *filter(None, [dose_reason])]
+    injection_clock_s = (clock_s(sidecar.get("TimeZero")) + injection_s) % _DAY_S
+    problems = [
+        *_stated_factors(sidecar, frames, half_life_s, reference_s, where),
+        *_clock_problems(sidecar, frames, injection_s, injection_clock_s, where),
+        *_series_problems(frames),
+        *filter(None, [dose_reason]),
+    ]
     return PetMetadata(
         frames=frames,
         units=units,
@@ -179,7 +146,8 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
         scan_start_s=scan_start_s,
         notes=(*notes, *problems),
         problems=tuple(problems),
-        tracer=str(sidecar.get("TracerName") or "").strip(),
+        tracer=_tracer(sidecar),
+        injection_clock_s=injection_clock_s,
     )
 
 
@@ -199,7 +167,7 @@ def decay_correction(frames: FrameTimes, *, half_life_s: float) -> NDArray[np.fl
 
 
 def _required_number(sidecar: Mapping[str, Any], key: str, where: str) -> float:
-    value = number(sidecar.get(key))
+    value = as_number(sidecar.get(key))
     if math.isnan(value):
         raise BadDataError(
             f"{where}: {key} must be a number of seconds relative to TimeZero; "
@@ -209,7 +177,11 @@ def _required_number(sidecar: Mapping[str, Any], key: str, where: str) -> float:
 
 
 def _shown(sidecar: Mapping[str, Any], key: str) -> str:
-    text = repr(sidecar[key]) if key in sidecar else "nothing"
+    if key not in sidecar:
+        near = difflib.get_close_matches(key.lower(), [other.lower() for other in sidecar], n=1, cutoff=0.9)
+        others = [other for other in sidecar if other.lower() in near]
+        return f"nothing (but {others[0]!r}, which BIDS does not know)" if others else "nothing"
+    text = repr(sidecar[key])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
@@ -243,7 +215,7 @@ def _frames(sidecar: Mapping[str, Any], injection_s: float, n_frames: int, where
 def _numbers(sidecar: Mapping[str, Any], key: str, n_frames: int, where: str) -> NDArray[np.float64]:
     content = sidecar.get(key)
     values = content if isinstance(content, list) else [content]
-    found = np.array([number(value) for value in values], dtype=np.float64)
+    found = np.array([as_number(value) for value in values], dtype=np.float64)
     if np.isnan(found).any():
         raise BadDataError(
             f"{where}: {key} must be a list of seconds, one per frame; found {_shown(sidecar, key)}."
@@ -279,12 +251,36 @@ def _radionuclide(text: object) -> str:
     return _ELEMENTS.get(symbol.lower(), symbol.capitalize()) + (found[2] or found[3])
 
 
+def _tracer(sidecar: Mapping[str, Any]) -> str:
+    text = str(sidecar.get("TracerName") or "").strip()
+    return "" if text.lower() in ("n/a", "na", "unknown", "none") else text
+
+
+def _half_life(sidecar: Mapping[str, Any], nuclide: str, where: str) -> float:
+    """Half-life in s: the table's, for a nuclide that it does not list the sidecar's; NaN without either.
+
+    Raises
+    ------
+    BadDataError
+        The sidecar's is not that of its nuclide.
+    """
+    known, stated = HALF_LIFE_S.get(nuclide, math.nan), as_number(sidecar.get(_HALF_LIFE))
+    if math.isnan(known):
+        return stated if stated > 0 else math.nan
+    if abs(stated / known - 1.0) > _SAME_FACTOR:
+        raise BadDataError(
+            f"{where}: {_HALF_LIFE} is {stated:g} s, but that of {nuclide} is {known:g} s. Correct it or "
+            "TracerRadionuclide in the sidecar or with --corrections."
+        )
+    return known
+
+
 def _scan_start(
     sidecar: Mapping[str, Any], frames: FrameTimes, injection_s: float, where: str, notes: list[str]
 ) -> float:
     """Start of the scan in s from injection; noted when the first frame stands for it."""
     first_s = float(frames.start_s[0])
-    scan_start_s = number(sidecar.get("ScanStart")) - injection_s
+    scan_start_s = as_number(sidecar.get("ScanStart")) - injection_s
     if math.isnan(scan_start_s):
         notes.append(f"ScanStart is missing; the first frame's start, {first_s:g} s after injection, is used")
         return first_s
@@ -300,7 +296,7 @@ def _decay_corrected(sidecar: Mapping[str, Any], where: str) -> bool:
     corrected = sidecar.get("ImageDecayCorrected")
     if not isinstance(corrected, bool):
         raise BadDataError(
-            f"{where}: ImageDecayCorrected must be true or false; "
+            f"{where}: ImageDecayCorrected must be true or false (without quotes); "
             f"found {_shown(sidecar, 'ImageDecayCorrected')}. Add it to the sidecar."
         )
     return corrected
@@ -310,7 +306,7 @@ def _decay_reference(
     sidecar: Mapping[str, Any], injection_s: float, scan_start_s: float, where: str, notes: list[str]
 ) -> float:
     """The time that a decay-corrected image is corrected to, s from injection."""
-    reference_s = number(sidecar.get("ImageDecayCorrectionTime")) - injection_s
+    reference_s = as_number(sidecar.get("ImageDecayCorrectionTime")) - injection_s
     if not math.isnan(reference_s):
         return reference_s
     if abs(scan_start_s) <= _SAME_TIME_S:
@@ -334,7 +330,8 @@ def _decay_factors(
     if math.isnan(half_life_s):
         raise BadDataError(
             f"{where}: decay must be corrected to the time of injection, which needs a TracerRadionuclide "
-            f"among {', '.join(HALF_LIFE_S)}; found {_shown(sidecar, 'TracerRadionuclide')}."
+            f"among {', '.join(HALF_LIFE_S)}, or its {_HALF_LIFE}; found "
+            f"{_shown(sidecar, 'TracerRadionuclide')}."
         )
     if math.isnan(reference_s):
         return decay_correction(frames, half_life_s=half_life_s)
@@ -343,7 +340,7 @@ def _decay_factors(
 
 def _dose(sidecar: Mapping[str, Any]) -> tuple[float, str]:
     """Injected activity in Bq, or NaN and the reason."""
-    amount = number(sidecar.get("InjectedRadioactivity"))
+    amount = as_number(sidecar.get("InjectedRadioactivity"))
     units = str(sidecar.get("InjectedRadioactivityUnits", "")).strip()
     if math.isnan(amount):
         found = _shown(sidecar, "InjectedRadioactivity")
@@ -361,6 +358,13 @@ def _dose(sidecar: Mapping[str, Any]) -> tuple[float, str]:
             f"the injected activity is unknown: {amount:g} {units} is not between {low / 1e6:g} and "
             f"{high / 1e6:g} MBq; check InjectedRadioactivityUnits"
         )
+    total_bq = as_number(sidecar.get("RadionuclideTotalDose"))
+    # Some converters give it in MBq.
+    if total_bq > 0 and all(abs(dose_bq / total - 1.0) > _SAME_DOSE for total in (total_bq, total_bq * 1e6)):
+        return math.nan, (
+            f"the injected activity is unknown: InjectedRadioactivity is {amount:g} {units}, but "
+            f"RadionuclideTotalDose is {total_bq:g} Bq; correct the one that is wrong"
+        )
     return dose_bq, ""
 
 
@@ -376,45 +380,139 @@ def _conversions(reference_s: float, units_factor: float, units: str) -> Iterato
 
 
 def _stated_factors(
-    sidecar: Mapping[str, Any], frames: FrameTimes, half_life_s: float, reference_s: float
+    sidecar: Mapping[str, Any], frames: FrameTimes, half_life_s: float, reference_s: float, where: str
 ) -> Iterator[str]:
-    """What is wrong when the scanner's own decay factors disagree with the times in the sidecar."""
-    stated = sidecar.get("DecayCorrectionFactor")
-    if math.isnan(half_life_s) or math.isnan(reference_s) or not isinstance(stated, list):
-        return
-    factors = np.array([number(value) for value in stated])
-    if factors.shape != (len(frames),) or np.isnan(factors).any():
+    """What is wrong when the scanner's own decay factors disagree with the times in the sidecar.
+
+    Raises
+    ------
+    BadDataError
+        They fit frames that are all later: the times are counted from another moment than the sidecar says.
+    """
+    if math.isnan(half_life_s) or math.isnan(reference_s):
         return
     expected = decay_correction(frames, half_life_s=half_life_s) * 2.0 ** (-reference_s / half_life_s)
-    wrong = np.abs(factors / expected - 1.0) > _SAME_FACTOR
-    if wrong.any():
+    for key in _DECAY_FACTORS:
+        stated = sidecar.get(key)
+        factors = np.array([as_number(value) for value in stated] if isinstance(stated, list) else [])
+        if factors.shape != (len(frames),) or np.isnan(factors).any():
+            continue
+        wrong = np.abs(factors / expected - 1.0) > _SAME_FACTOR
+        if not wrong.any():
+            continue
         frame = int(np.argmax(wrong))
-        yield (
-            f"DecayCorrectionFactor of frame {frame} is {factors[frame]:g}; ImageDecayCorrectionTime and "
-            f"the frame times give {expected[frame]:g}: "
-            f"{_what_to_check(factors * 2.0 ** (reference_s / half_life_s), frames, half_life_s)}"
+        text = (
+            f"{key} of frame {frame} is {factors[frame]:g}; ImageDecayCorrectionTime and the frame times "
+            f"give {expected[frame]:g}"
         )
+        later_s = _later_s(factors * 2.0 ** (reference_s / half_life_s), frames, half_life_s)
+        if later_s > _SAME_START_S:
+            raise BadDataError(
+                f"{where}: {text}. It fits frames that start {later_s:.0f} s later. Are FrameTimesStart and "
+                "ScanStart counted from the scan instead of TimeZero? Correct them in the sidecar or with "
+                "--corrections."
+            )
+        yield f"{text}: check them"
 
 
-def _what_to_check(factors: NDArray[np.float64], frames: FrameTimes, half_life_s: float) -> str:
-    """The delay that the factors would fit: times are often counted from the scan, not the injection."""
+def _later_s(factors: NDArray[np.float64], frames: FrameTimes, half_life_s: float) -> float:
+    """How much later all frames would be that the factors fit, s; NaN where they fit no such frames."""
     rate = math.log(2.0) / half_life_s
     with np.errstate(invalid="ignore", divide="ignore"):
         decay = rate * frames.duration_s
         start_s = np.log(factors * -np.expm1(-decay) / decay) / rate
     later_s = start_s - frames.start_s
-    if np.isfinite(later_s).all() and np.ptp(later_s) <= _SAME_START_S and later_s[0] > _SAME_START_S:
-        return (
-            f"they fit frames that start {later_s.mean():.0f} s later. Are FrameTimesStart and ScanStart "
-            "counted from the scan instead of TimeZero? Correct them in the sidecar or with --corrections"
+    coherent = np.isfinite(later_s).all() and np.ptp(later_s) <= _SAME_START_S
+    return float(later_s.mean()) if coherent else math.nan
+
+
+def clock_s(text: object) -> float:
+    """A time of day, ``10:50:00`` or DICOM's ``105000.00``, in s after midnight; NaN for what is none."""
+    found = re.fullmatch(r"(\d\d):?(\d\d):?(\d\d(?:\.\d+)?)", str(text).strip())
+    if found is None:
+        return math.nan
+    hours, minutes, seconds = (float(part) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds if hours < 24 and minutes < 60 and seconds < 60 else math.nan
+
+
+def apart_s(one_s: float, other_s: float) -> float:
+    """How much later the second of two times of day is, s, across midnight as well: -12 to 12 h."""
+    return (other_s - one_s + _DAY_S / 2) % _DAY_S - _DAY_S / 2
+
+
+def at_clock(time_s: float) -> str:
+    """A time of day for people."""
+    whole = round(time_s) % round(_DAY_S)
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def _clock_problems(
+    sidecar: Mapping[str, Any], frames: FrameTimes, injection_s: float, injection_clock_s: float, where: str
+) -> Iterator[str]:
+    """What is wrong when times of day in the sidecar disagree with its times in seconds.
+
+    Raises
+    ------
+    BadDataError
+        The injection, or an image whose times begin with 0, was at another time.
+    """
+    if math.isnan(injection_clock_s):
+        if "TimeZero" in sidecar:
+            yield f"TimeZero must be a time of day, hh:mm:ss; found {_shown(sidecar, 'TimeZero')}"
+        return
+    later_s = apart_s(injection_clock_s, clock_s(sidecar.get("RadiopharmaceuticalStartTime")))
+    if abs(later_s) > _SAME_START_S:
+        text = (
+            f"RadiopharmaceuticalStartTime is {_shown(sidecar, 'RadiopharmaceuticalStartTime')}, but "
+            f"TimeZero and InjectionStart put the injection at {at_clock(injection_clock_s)}"
         )
-    return "check them"
+        if abs(later_s) > _OTHER_TIME_S:
+            raise BadDataError(
+                f"{where}: {text}. Dose and image cannot be related: correct InjectionStart (seconds from "
+                "TimeZero) in the sidecar or with --corrections."
+            )
+        yield f"{text}: check them"
+    first_s = injection_clock_s + float(frames.start_s[0])
+    if abs(apart_s(first_s, clock_s(sidecar.get("AcquisitionTime")))) > _OTHER_TIME_S:
+        text = (
+            f"AcquisitionTime is {_shown(sidecar, 'AcquisitionTime')}, but TimeZero and FrameTimesStart put "
+            f"the first frame at {at_clock(first_s)}"
+        )
+        # A static image that claims to begin with the clock; the time of a series may be that of any frame.
+        if len(frames) == 1 and abs(frames.start_s[0] + injection_s) <= _SAME_TIME_S:
+            raise BadDataError(
+                f"{where}: {text}. Are FrameTimesStart and ScanStart counted from the scan instead of "
+                "TimeZero? Correct them in the sidecar or with --corrections."
+            )
+        yield f"{text}: check them"
+
+
+def _series_problems(frames: FrameTimes) -> Iterator[str]:
+    """What a dynamic series did not see: blood before it, the bolus, what happened between its frames."""
+    if len(frames) == 1:
+        return
+    missed_s, first_s = float(frames.start_s[0]), float(frames.duration_s[0])
+    if missed_s > _MISSED_S:
+        yield (
+            f"the first {missed_s:g} s after injection were not seen; the blood of that time is missing in "
+            "the input functions, so Ki is too high"
+        )
+    gaps = np.flatnonzero(frames.gap_s > _SAME_TIME_S)
+    if gaps.size:
+        longest = int(np.argmax(frames.gap_s))
+        several = f"are {gaps.size} gaps between frames, the longest" if gaps.size > 1 else "is a gap"
+        yield (
+            f"there {several} of {frames.gap_s[longest]:g} s after frame {longest}; input functions are "
+            "interpolated over it"
+        )
+    if first_s > _BOLUS_S and missed_s < _BOLUS_S:
+        yield f"the first frame lasts {first_s:g} s, in which the bolus comes and goes"
 
 
 def _other_notes(sidecar: Mapping[str, Any]) -> Iterator[str]:
     scaling = sidecar.get("ScaleFactor")
     factors = scaling if isinstance(scaling, list) else [] if scaling is None else [scaling]
-    if any(number(factor) != 1.0 for factor in factors):
+    if any(as_number(factor) != 1.0 for factor in factors):
         yield "ScaleFactor in the sidecar is not applied; the scaling in the image's header is"
     mode = str(sidecar.get("ModeOfAdministration", "")).strip().lower()
     if "infusion" in mode:

@@ -30,6 +30,26 @@ def sidecars_of(source: Source) -> Iterator[Path]:
         yield from (path for _, path in sorted(found))
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file to read.
+
+    Raises
+    ------
+    BadDataError
+        Something is there that cannot be read: a link to nothing, a folder, a pipe.
+    """
+    if path.is_file():
+        return True
+    if path.is_symlink():
+        raise BadDataError(
+            f"{path} is a link to {path.readlink()}, which is not there. Fetch its content (datalad get, git "
+            "annex get) or restore it."
+        )
+    if path.exists():
+        raise BadDataError(f"{path} must be a file; found a folder, pipe or device. Remove or rename it.")
+    return False
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty when there is no such file.
 
@@ -38,7 +58,7 @@ def read_json(path: Path) -> dict[str, Any]:
     BadDataError
         It is no JSON object, nested absurdly deep, or far larger than such files are.
     """
-    if not path.is_file():
+    if not is_there(path):
         return {}
     _check_bytes(path)
     try:
@@ -47,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise BadDataError(f"{path} cannot be indexed, as it cannot be read as JSON: {fault}.") from fault
     except RecursionError:
         raise BadDataError(
-            f"{path} cannot be read as JSON: it is nested too deep. Restore the file."
+            f"{path} cannot be read as JSON: it is nested too deeply. Restore the file."
         ) from None
     if not isinstance(content, dict):
         raise BadDataError(f"{path} must hold a JSON object; found a {type(content).__name__}.")
@@ -65,7 +85,7 @@ def participant_rows(path: Path, labels: Collection[str]) -> dict[str, list[dict
         As :func:`read_tsv`, or there is no column ``participant_id``.
     """
     found: dict[str, list[dict[str, str]]] = {}
-    if not path.is_file():
+    if not is_there(path):
         return found
     for row in read_tsv(path):
         if "participant_id" not in row:

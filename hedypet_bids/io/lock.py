@@ -13,7 +13,7 @@ from hedypet_bids.io.atomic import write_error
 
 
 @contextmanager
-def exclusive(path: Path, *, wait: bool, what: str) -> Iterator[int]:
+def exclusive(path: Path, *, wait: bool, holder: str) -> Iterator[int]:
     """Hold the lock of a file (made if it is not there) while the block runs; gives its file descriptor.
 
     A program that inherits the descriptor holds the lock as well, until it ends.
@@ -22,7 +22,7 @@ def exclusive(path: Path, *, wait: bool, what: str) -> Iterator[int]:
     ----------
     wait
         Wait for another holder to end; otherwise its presence is an error.
-    what
+    holder
         What the lock stands for, for the message.
 
     Raises
@@ -38,7 +38,7 @@ def exclusive(path: Path, *, wait: bool, what: str) -> Iterator[int]:
     except OSError as fault:
         raise write_error(path, fault) from fault
     try:
-        _lock(handle, path, wait, what)
+        _lock(handle, path, wait, holder)
         yield handle
     finally:
         os.close(handle)
@@ -52,12 +52,12 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDONLY)
 
 
-def _lock(handle: int, path: Path, wait: bool, what: str) -> None:
+def _lock(handle: int, path: Path, wait: bool, holder: str) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as fault:
         raise TryAgainError(
-            f"Another run is working on {what} (it holds {path}). Wait for its end, then run the same "
+            f"Another run is working on {holder} (it holds {path}). Wait for its end, then run the same "
             "command again."
         ) from fault
     except OSError:

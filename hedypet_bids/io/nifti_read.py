@@ -25,6 +25,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, ReadWriteError
+from hedypet_bids.io import stop as stop_wish
 from hedypet_bids.model import FloatArray, Grid, IntArray
 
 READ_BUFFER_BYTES = 1 << 20
@@ -124,6 +125,7 @@ class FrameReader:
         with _ReadingThread(self, start, stop, self._read_ahead, n_voxels) as thread:
             for index in range(start, stop):
                 for position in range(0, self.grid.n_voxels, n_voxels):
+                    stop_wish.raise_if_asked()
                     buffer = thread.next()
                     size = min(n_voxels, self.grid.n_voxels - position) * self.dtype.itemsize
                     yield index, position, self._decode(buffer[:size], int16=int16)
@@ -193,6 +195,40 @@ def read_labels(path: Path) -> tuple[IntArray, Grid]:
     if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
         raise BadDataError(f"{path} holds the negative label {labels.min()}; expected labels from 0.")
     return labels, reader.grid
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the two forms of a header put its voxels: affines, None where the header does not say.
+
+    Parameters
+    ----------
+    sform, qform
+        Voxel indices to world coordinates, mm, shape (4, 4).
+    shape
+        Voxels along the three axes.
+    """
+
+    sform: NDArray[np.float64] | None
+    qform: NDArray[np.float64] | None
+    shape: tuple[int, int, int]
+
+
+def read_position(path: Path) -> Position:
+    """Both forms of an image's header.
+
+    Raises
+    ------
+    BadDataError
+        As :class:`FrameReader`.
+    """
+    shape = _read_header(path).shape
+    header = _nifti_header(path)
+    try:
+        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    except (HeaderDataError, ValueError) as fault:
+        raise BadDataError(f"{path} cannot be read as NIfTI: {fault}. Restore the file.") from fault
+    return Position(sform, qform, (shape[0], shape[1], shape[2]))
 
 
 def header_extensions(path: Path, *, most_bytes: int) -> list[bytes]:
@@ -341,7 +377,7 @@ def _check_end(file: IO[bytes], path: Path) -> None:
     while got := len(file.read(READ_BUFFER_BYTES)):
         surplus += got
         if surplus > _MOST_PADDING_BYTES:
-            raise _corrupt(path, "it goes on after the last voxel that its header declares")
+            raise _corrupt(path, "it continues after the last voxel that its header declares")
 
 
 def _corrupt(path: Path, what: str) -> BadDataError:
@@ -364,6 +400,12 @@ def _read_header(path: Path) -> _Header:
         raise BadDataError(f"{path} holds {dtype}; expected integers or floats of up to 64 bits.")
     if np.isinf(header["scl_slope"]):
         raise BadDataError(f"{path} has an infinite slope (scl_slope); expected a number. Restore the file.")
+    # nibabel lets 0 pass, and would take the header's own bytes as voxels.
+    if offset < header.single_vox_offset:
+        raise BadDataError(
+            f"{path} has the vox_offset {offset}, within its header; expected at least "
+            f"{header.single_vox_offset}. Restore the file."
+        )
     _check_size(path, shape, dtype, offset)
     # A slope of 0 or NaN means that the values are not scaled.
     return _Header(shape, affine, dtype, offset, 1.0 if slope is None else slope, inter or 0.0)
@@ -376,7 +418,7 @@ def _nifti_header(path: Path) -> Any:
             content = file.read(_LONGEST_HEADER_BYTES)
         kinds = [k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(content)]
         if not kinds:
-            raise HeaderDataError(f"it begins with none of the headers ({len(content)} bytes read)")
+            raise HeaderDataError(f"it starts with none of the headers ({len(content)} bytes read)")
         header = kinds[0](content[: kinds[0].sizeof_hdr], check=False)
         header.check_fix(_UNHEARD)
     except FileNotFoundError:

@@ -15,13 +15,13 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.io import stop
 from hedypet_bids.io.atomic import atomic
 from hedypet_bids.model import Grid
 
 # Levels of isal: 0 fastest to 3 smallest. 1 costs a third of the time of 3 for files a few per cent larger.
 _COMPRESSLEVEL = 1
 
-# Bytes converted and handed to the compressor at a time.
 _CHUNK_BYTES = 16 << 20
 
 # Axis lengths are stored as int16.
@@ -43,6 +43,7 @@ def write_nifti(
     frame_spacing_s: float = 1.0,
     compresslevel: int = _COMPRESSLEVEL,
     threads: int = 1,
+    chunk_bytes: int = _CHUNK_BYTES,
 ) -> None:
     """Write an image of three or four dimensions to ``.nii.gz`` or ``.nii``, atomically.
 
@@ -66,6 +67,8 @@ def write_nifti(
         0 (fastest) to 3 (smallest) of isal.
     threads
         Threads that compress; the bytes do not depend on it.
+    chunk_bytes
+        So much is converted and handed to the compressor at a time, at least a plane.
 
     Raises
     ------
@@ -88,7 +91,8 @@ def write_nifti(
     with atomic(path) as temporary, _opened(temporary, compresslevel, threads) as file:
         file.write(header)
         for piece in chain([first], pieces):
-            for chunk in _chunks(piece, kind):
+            for chunk in _chunks(piece, kind, chunk_bytes):
+                stop.raise_if_asked()
                 file.write(chunk.data)
 
 
@@ -148,10 +152,10 @@ def _header(
     return bytes(header.binaryblock) + b"\0\0\0\0"
 
 
-def _chunks(data: NDArray[Any], kind: np.dtype[Any]) -> Iterator[NDArray[np.uint8]]:
+def _chunks(data: NDArray[Any], kind: np.dtype[Any], chunk_bytes: int) -> Iterator[NDArray[np.uint8]]:
     """The voxels as bytes in NIfTI order, some planes of the last axis at a time."""
     planes = data.shape[-1]
-    step = max(1, _CHUNK_BYTES // max(1, data.size // planes * kind.itemsize))
+    step = max(1, chunk_bytes // max(1, data.size // planes * kind.itemsize))
     for start in range(0, planes, step):
         chunk = np.asarray(data[..., start : start + step].T, dtype=kind, order="C")
         yield chunk.reshape(-1).view(np.uint8)

@@ -1,8 +1,8 @@
 """The output dataset: names resolved, files written atomically, sidecars last.
 
-A result is done when its sidecar is there and carries the digest of the step's
-settings, inputs (size and modification time) and code version. There is no other
-record of what has been done.
+A result is done when its sidecar is there, carries the digest of the step's
+settings, inputs (size and modification time) and code version, and the file is the
+one that was written. There is no other record of what has been done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,7 +31,7 @@ from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.tables import write_table
 from hedypet_bids.labels import Task, color
 from hedypet_bids.model import Grid, IntArray
-from hedypet_bids.names import Source, Space
+from hedypet_bids.names import ScanSpace, Source
 from hedypet_bids.settings import digest
 from hedypet_bids.version import __version__
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STAMP_KEY = "hedypet"
+# Of a JSON file that is its own sidecar.
+_CONTENT = "Content"
 _DRAWING = threading.Lock()
 BIDS_VERSION = "1.10.0"
 SOURCE_URL = "https://github.com/DEPICT-RH/hedyPET"
@@ -66,6 +68,10 @@ class Store:
         """The absolute path of an output file."""
         return self.root / name
 
+    def name(self, path: Path) -> str:
+        """The name of an output file, as :meth:`path` takes it."""
+        return path.relative_to(self.root).as_posix()
+
     def uri(self, path: Path) -> str:
         """The BIDS URI of a file of this output or of a linked dataset."""
         if path.is_relative_to(self.root):
@@ -89,15 +95,71 @@ class Store:
             "DatasetLinks": {name: root.as_uri() for name, root in self.links.items()},
         }
         wanted = {
-            "dataset_description.json": json.dumps(description, indent=2) + "\n",
+            names.DESCRIPTION: json.dumps(description, indent=2) + "\n",
             ".bidsignore": "".join(f"{line}\n" for line in names.BIDSIGNORE),
-            "README": "Quantitative readouts of total-body FDG PET, written by hedypet "
-            f"{__version__}. sub-*.html are the reports, readouts/ the group tables.\n",
+            "README": f"{_README} {__version__}. sub-*.html are the reports, readouts/ the group tables.\n",
         }
         for name, text in wanted.items():
             path = self.path(name)
-            if _text_of(path) != text:
+            found = _text_of(path)
+            if found != text and (name == names.DESCRIPTION or not path.exists() or _is_ours(name, found)):
                 write_text(path, text)
+
+    def check_ours(self) -> None:
+        """Raise OutputError where the output folder is an input, or holds what hedypet did not write."""
+        for name, root in self.links.items():
+            inside = self.root.relative_to(root).parts if self.root.is_relative_to(root) else None
+            # The derivatives folder of the raw dataset is the usual place; what is linked in it is an input.
+            if inside is not None and not (name == "raw" and inside[:1] == ("derivatives",)):
+                raise OutputError(
+                    f"The output folder {self.root} lies in the input {root}. Choose another one; is the "
+                    "order bids_dir output_dir right?"
+                )
+        try:
+            held = sorted(path.name for path in self.root.iterdir() if not path.name.startswith("."))
+        except FileNotFoundError:
+            return
+        except OSError as fault:
+            raise OutputError(f"The output folder {self.root} cannot be used: {fault.strerror}.") from fault
+        if names.DESCRIPTION in held:
+            if not _generated_by_us(self.path(names.DESCRIPTION)):
+                raise OutputError(
+                    f"The output folder {self.root} is a dataset that hedypet did not write (GeneratedBy in "
+                    f"its {names.DESCRIPTION}). Choose an empty folder; is the order bids_dir output_dir "
+                    "right?"
+                )
+        elif others := [name for name in held if not _is_left_over(self.path(name))]:
+            raise OutputError(
+                f"The output folder {self.root} holds {names.listed(others[:3])}, which hedypet did not "
+                "write; expected an empty folder or an output of hedypet. Choose another one."
+            )
+
+
+_PROGRAM = "hedypet"
+_README = "Quantitative readouts of total-body FDG PET, written by hedypet"
+
+
+def _is_ours(name: str, text: str | None) -> bool:
+    """Whether a README or .bidsignore is one that hedypet wrote, maybe of another version."""
+    if name == "README":
+        return (text or "").startswith(_README)
+    return {*(text or "").splitlines()} <= {*names.BIDSIGNORE}
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether hedypet may have left it in a folder whose description was removed, or never written."""
+    if path.name.startswith("sub-") and path.suffix != ".html":
+        label = path.name.removeprefix("sub-")
+        return (path / "log").is_dir() or (path.parent / names.manifest(label)).is_file()
+    return path.suffix == ".html" or path.name in ("logs", "readouts", "README")
+
+
+def _generated_by_us(description: Path) -> bool:
+    try:
+        content = json.loads(description.read_bytes())
+        return any(program["Name"] == _PROGRAM for program in content["GeneratedBy"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -113,17 +175,21 @@ class Stamp:
     def of(cls, step: str, inputs: Iterable[Path], settings: Mapping[str, Any], store: Store) -> Stamp:
         """The stamp of a step for its inputs as they are now."""
         # By URI, not by path: an output that was moved is still done.
-        facts = tuple(sorted((_file_facts(path, store) for path in set(inputs)), key=lambda f: f["URI"]))
-        return cls(step, digest(step, __version__, settings, facts), settings, facts)
+        states = tuple(sorted((_input_state(path, store) for path in set(inputs)), key=lambda s: s["URI"]))
+        return cls(step, digest(step, __version__, settings, states), settings, states)
 
     def reason_to_run(self, outputs: Iterable[Path]) -> str:
         """Why the step has to run; empty when every output carries this stamp."""
         for path in outputs:
             if not path.is_file():
                 return f"{path.name} is not there"
-            found = read_sidecar(path).get(STAMP_KEY, {})
+            sidecar = read_sidecar(path)
+            found = sidecar.get(STAMP_KEY, {})
             if found.get("Digest") != self.digest:
                 return f"{path.name} {self._difference(found)}"
+            changed = what_changed(path, sidecar)
+            if changed:
+                return changed
         return ""
 
     def _difference(self, found: Mapping[str, Any]) -> str:
@@ -182,7 +248,7 @@ class Writer:
         self,
         source: Source,
         task: Task,
-        space: Space | None,
+        space: ScanSpace | None,
         labels: IntArray,
         grid: Grid,
         *,
@@ -200,7 +266,7 @@ class Writer:
         write_table(table, pd.DataFrame(columns))
         smallest = np.min_scalar_type(int(labels.max(initial=0)))
         write_nifti(path, labels, grid, dtype=smallest, aligned=space is not None)
-        self._finish(path, sources, sidecar)
+        self._finish(path, sources, sidecar, beside=[table])
         self._open.remove(table)
         return path
 
@@ -218,7 +284,7 @@ class Writer:
         self._finish(path, sources, {})
         return path
 
-    def facts(self, name: str, content: Mapping[str, Any], *, sources: Iterable[Path]) -> Path:
+    def record(self, name: str, content: Mapping[str, Any], *, sources: Iterable[Path]) -> Path:
         """Write a JSON file that is its own sidecar; returns the path."""
         path = self._begin(name)
         self._finish(path, sources, content)
@@ -244,26 +310,55 @@ class Writer:
         self._open.append(path)
         return path
 
-    def _finish(self, path: Path, sources: Iterable[Path], sidecar: Mapping[str, Any]) -> None:
-        content = {
-            **sidecar,
-            "Sources": [self.store.uri(source) for source in sources],
-            STAMP_KEY: {
-                "Step": self.stamp.step,
-                "Version": __version__,
-                "Digest": self.stamp.digest,
-                "Settings": self.stamp.settings,
-                "Inputs": list(self.stamp.inputs),
-            },
-        }
+    def _finish(
+        self, path: Path, sources: Iterable[Path], sidecar: Mapping[str, Any], beside: Sequence[Path] = ()
+    ) -> None:
+        content = _plain({**sidecar, "Sources": [self.store.uri(source) for source in sources]})
         sidecar_path = names.sidecar_of(path)
-        if path != sidecar_path and not path.is_file():
-            raise OutputError(
-                f"{path} disappeared while {self.stamp.step} ran. Was the output folder moved or removed? "
-                "Run the same command again; what is missing is made anew."
-            )
-        write_text(sidecar_path, json.dumps(_plain(content), indent=2) + "\n")
+        if path == sidecar_path:
+            written: dict[str, Any] = {_CONTENT: digest(content)}
+        else:
+            if not path.is_file():
+                raise OutputError(
+                    f"{path} disappeared while {self.stamp.step} ran. Was the output folder moved or "
+                    "removed? Run the same command again; only what is missing is made again."
+                )
+            written = {file.name: _output_state(file) for file in (path, *beside)}
+        stamp = {
+            "Step": self.stamp.step,
+            "Version": __version__,
+            "Digest": self.stamp.digest,
+            "Settings": self.stamp.settings,
+            "Inputs": list(self.stamp.inputs),
+            "Written": written,
+        }
+        write_text(sidecar_path, json.dumps({**content, STAMP_KEY: _plain(stamp)}, indent=2) + "\n")
         self._open.remove(path)
+
+
+def what_changed(path: Path, sidecar: Mapping[str, Any]) -> str:
+    """Whether an output, or what was written beside it, is no longer what was written; empty when it is.
+
+    Another size or other bytes are a change; another time alone, as of a copy, is none.
+    """
+    written = sidecar.get(STAMP_KEY, {}).get("Written", {})
+    if not written:
+        return f"{path.name} was made by a version of hedypet that kept no checksums"
+    for name, state in written.items():
+        if name == _CONTENT:
+            own = {key: value for key, value in sidecar.items() if key != STAMP_KEY}
+            if digest(own) != state:
+                return f"{path.name} was changed after it was written"
+            continue
+        file = path.with_name(name)
+        try:
+            found = file.stat()
+        except OSError:
+            return f"{name} is not there"
+        same_time = found.st_mtime_ns == state["ModifiedNs"]
+        if found.st_size != state["Size"] or not (same_time or _sha256(file) == state["SHA256"]):
+            return f"{name} was changed after it was written"
+    return ""
 
 
 def svg_of(figure: Figure) -> bytes:
@@ -286,25 +381,34 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _file_facts(path: Path, store: Store) -> dict[str, Any]:
+def _input_state(path: Path, store: Store) -> dict[str, Any]:
     try:
-        facts = path.stat()
+        found = path.stat()
     except OSError as fault:
         raise HedypetError(f"The input {path} has disappeared: {fault.strerror}.") from fault
-    known = {"URI": store.uri(path), "Size": facts.st_size}
+    known = {"URI": store.uri(path), "Size": found.st_size}
     if store.checksums:
-        return {**known, "SHA256": _checksum(path, facts.st_size, facts.st_mtime_ns)}
-    return {**known, "ModifiedNs": facts.st_mtime_ns}
+        return {**known, "SHA256": _checksum(path, found.st_size, found.st_mtime_ns)}
+    return {**known, "ModifiedNs": found.st_mtime_ns}
+
+
+def _output_state(path: Path) -> dict[str, Any]:
+    found = path.stat()
+    return {"Size": found.st_size, "ModifiedNs": found.st_mtime_ns, "SHA256": _sha256(path)}
 
 
 @cache
 def _checksum(path: Path, _size: int, _modified_ns: int) -> str:
     """SHA-256 of a file, read once in a process as long as it does not change."""
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as fault:
-        raise HedypetError(f"The input {path} cannot be read: {fault.strerror}.") from fault
+        raise HedypetError(f"{path} cannot be read: {fault.strerror}.") from fault
 
 
 def _text_of(path: Path) -> str | None:
@@ -317,7 +421,7 @@ def _text_of(path: Path) -> str | None:
 
 def _generated_by() -> dict[str, Any]:
     """Name, version and, from the environment that the image sets, the container."""
-    entry: dict[str, Any] = {"Name": "hedypet", "Version": __version__, "CodeURL": SOURCE_URL}
+    entry: dict[str, Any] = {"Name": _PROGRAM, "Version": __version__, "CodeURL": SOURCE_URL}
     tag = os.environ.get("HEDYPET_CONTAINER_TAG")
     if tag:
         entry["Container"] = {"Type": os.environ.get("HEDYPET_CONTAINER_TYPE", "docker"), "Tag": tag}

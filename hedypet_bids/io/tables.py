@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.atomic import atomic
-from hedypet_bids.model import FrameTimes
+from hedypet_bids.model import FrameTimes, InputFunction
 
 MISSING = "n/a"
 FRAME_START, FRAME_END = "frame_start", "frame_end"
@@ -39,3 +40,18 @@ def frame_times(table: pd.DataFrame) -> FrameTimes:
     """Frame times of a table with the columns ``frame_start`` and ``frame_end``, s."""
     start = table[FRAME_START].to_numpy(dtype=np.float64)
     return FrameTimes(start, table[FRAME_END].to_numpy(dtype=np.float64) - start)
+
+
+def read_blood(path: Path) -> InputFunction:
+    """The input function of a blood table that hedypet wrote."""
+    table = read_table(path)
+    missing = sorted({"whole_blood_radioactivity", FRAME_START, FRAME_END} - set(table.columns))
+    if missing:
+        raise BadDataError(f"{path} lacks the column {names.listed(missing)}; run the participant again.")
+    return InputFunction(
+        name=names.entities_of(path.name)["recording"],
+        frames=frame_times(table),
+        mean=table["whole_blood_radioactivity"].to_numpy(dtype=np.float64),
+        std=table["std"].to_numpy(dtype=np.float64),
+        n_voxels=int(table["n_voxels"].iloc[0]),
+    )

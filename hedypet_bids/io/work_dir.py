@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from hedypet_bids.errors import OutputError, ReadWriteError
@@ -32,12 +34,19 @@ def prepare(given: Path | None) -> Path:
                 "There is no folder for temporary files (TMPDIR, /tmp). Choose one with --work-dir."
             ) from fault
         temporary = given
-    work = given or temporary / f"hedypet-{os.getuid()}"
+    try:
+        work = given or _private(temporary / f"hedypet-{os.getuid()}")
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise OutputError(
+            f"The work folder {given or temporary} cannot be written: {fault.strerror}. Choose one with "
+            "--work-dir."
+        ) from fault
     for variable, folder in _CACHES:
         if variable not in os.environ:
             path = work / folder
             try:
-                path.mkdir(parents=True, exist_ok=True)
+                path = _private(path)
                 # What numba itself would try, to end with a RuntimeError that tells nobody what to do.
                 with tempfile.TemporaryFile(dir=path):
                     pass
@@ -55,6 +64,21 @@ def prepare(given: Path | None) -> Path:
         # A read-only container without /tmp: what Python and its children put there goes here.
         tempfile.tempdir = os.environ["TMPDIR"] = str(work)
     return work
+
+
+def _private(path: Path) -> Path:
+    """A folder that only this user can write: this one, or a new one beside it where others could.
+
+    Numba runs what it finds in its cache, so that a folder which another user of the machine made, or
+    replaced by a link, would run that user's code.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+        return path
+    return Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=path.parent))
 
 
 def out_of_space(fault: OSError) -> ReadWriteError | None:

@@ -42,7 +42,7 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
         1.0,
         "1",
         "activity in the field of view over injected activity",
-        "check dose and its units, weight of the syringe's rest, decay correction, and the field of view",
+        "check dose and its units, the activity left in the syringe, decay correction, and the field of view",
     ),
     # The same participants: 0.98 to 1.03 in spleen, liver, pancreas, brain and heart.
     "static_over_dynamic": NormalRange(
@@ -59,21 +59,21 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
         1.0,
         "mm",
         "largest displacement of the body from the reference frame",
-        "look for motion between the frames",
+        "check for motion between the frames",
     ),
     "body_centroid_shift_mm": NormalRange(
         0.0,
         3.0,
         "mm",
         "largest displacement of the body's centroid from the reference frame",
-        "look for motion between the frames",
+        "check for motion between the frames",
     ),
     "body_ncc": NormalRange(
         0.9,
         1.0,
         "1",
         "lowest correlation of a frame with the reference frame inside the body",
-        "look for motion between the frames",
+        "check for motion between the frames",
     ),
     "negative_fraction": NormalRange(
         0.0,
@@ -98,17 +98,25 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
     ),
     # The same participants: brain 1132 to 1617, liver 1044 to 2120, aorta 115 to 435 mL.
     "brain_volume_ml": NormalRange(
-        900.0, 1900.0, "mL", "volume of the brain", "look whether the brain is in the CT and segmented as one"
+        900.0,
+        1900.0,
+        "mL",
+        "volume of the brain",
+        "check that the CT covers the brain and that it is segmented as one piece",
     ),
     "liver_volume_ml": NormalRange(
-        700.0, 3000.0, "mL", "volume of the liver", "look whether the liver is in the CT and segmented as one"
+        700.0,
+        3000.0,
+        "mL",
+        "volume of the liver",
+        "check that the CT covers the liver and that it is segmented as one piece",
     ),
     "aorta_volume_ml": NormalRange(
         80.0,
         700.0,
         "mL",
         "volume of the aorta",
-        "look whether the aorta is whole: the input functions need it",
+        "check that the aorta is complete: the input functions need it",
     ),
     "spleen_left_of_liver_mm": NormalRange(
         50.0,
@@ -116,6 +124,27 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
         "mm",
         "distance of the spleen to the left of the liver",
         "check the affine of the CT and the side of the labels (or situs inversus)",
+    ),
+    "sides_swapped": NormalRange(
+        0.0,
+        0.0,
+        "pairs",
+        "pairs of left and right regions of which the left one lies to the right",
+        "check the affine of the CT, and whether the labels were mirrored or renumbered",
+    ),
+    "heart_left_of_midline_mm": NormalRange(
+        0.0,
+        100.0,
+        "mm",
+        "distance of the heart to the left of the middle between left and right regions",
+        "check the affine of the CT and the side of the labels (or situs inversus)",
+    ),
+    "prostate_of_a_woman_ml": NormalRange(
+        0.0,
+        1.0,
+        "mL",
+        "volume labelled as prostate in a woman",
+        "check the sex in participants.tsv, that the segmentation is this person's, and its label table",
     ),
     "organs_cut": NormalRange(
         0.0,
@@ -129,7 +158,7 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
     ),
     # SynthSeg's authors reject below 0.65 (Billot et al., PNAS 2023;120(9):e2216399120).
     "synthseg_lowest_score": NormalRange(
-        0.65, 1.0, "1", "lowest of SynthSeg's own quality scores", "look at the segmentation of the brain"
+        0.65, 1.0, "1", "lowest of SynthSeg's own quality scores", "check the segmentation of the brain"
     ),
     "not_finite_voxels": NormalRange(
         0.0,
@@ -140,7 +169,7 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
     ),
 }
 
-State = Literal["normal", "outside", "unknown"]
+CheckState = Literal["normal", "outside", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -153,7 +182,7 @@ class QualityCheck:
     high: float
     units: str
     meaning: str
-    state: State
+    state: CheckState
     text: str
 
 
@@ -211,10 +240,10 @@ class FrameQuality:
     centroid_shift_mm: float
 
 
-def check(name: str, value: float) -> QualityCheck:
+def quality_check(name: str, value: float) -> QualityCheck:
     """A number judged by the normal range of that name in ``NORMAL_RANGES``."""
     normal = NORMAL_RANGES[name]
-    state: State = "unknown"
+    state: CheckState = "unknown"
     text = f"{normal.meaning}: unknown"
     if math.isfinite(value):
         state = "normal" if normal.low <= value <= normal.high else "outside"
@@ -350,9 +379,11 @@ def drift_checks(
     centroid_shifts = [q.centroid_shift_mm for q in late]
     correlations = [q.ncc for q in late]
     return (
-        check("body_shift_mm", max(filter(math.isfinite, shifts), default=math.nan)),
-        check("body_centroid_shift_mm", max(filter(math.isfinite, centroid_shifts), default=math.nan)),
-        check("body_ncc", min(filter(math.isfinite, correlations), default=math.nan)),
+        quality_check("body_shift_mm", max(filter(math.isfinite, shifts), default=math.nan)),
+        quality_check(
+            "body_centroid_shift_mm", max(filter(math.isfinite, centroid_shifts), default=math.nan)
+        ),
+        quality_check("body_ncc", min(filter(math.isfinite, correlations), default=math.nan)),
     )
 
 

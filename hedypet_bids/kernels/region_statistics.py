@@ -105,6 +105,16 @@ class JointLabels:
     def combine(cls, sets: Iterable[RegionSet]) -> JointLabels:
         """The joint labels of some sets; each label map is needed only while it is taken in.
 
+        Parameters
+        ----------
+        sets
+            Sets of regions whose label maps have the same shape.
+
+        Returns
+        -------
+        JointLabels
+            What :func:`region_statistics` takes.
+
         Raises
         ------
         ValueError
@@ -147,11 +157,29 @@ def region_statistics(frames: Iterable[FloatArray], joint: JointLabels) -> dict[
     ----------
     frames
         Images of the grid's shape, one at a time.
+    joint
+        The label maps, from :meth:`JointLabels.combine`.
+
+    Returns
+    -------
+    dict
+        The statistics of each set of regions by its key.
 
     Raises
     ------
     ValueError
         A frame has another shape.
+
+    Examples
+    --------
+    >>> labels = np.array([[[1, 1, 2, 0]]])
+    >>> joint = JointLabels.combine([RegionSet(("total", 0), labels, np.array([1, 2]))])
+    >>> frames = [np.array([[[1.0, 3.0, 5.0, 9.0]]]), np.array([[[2.0, 2.0, np.nan, 9.0]]])]
+    >>> found = region_statistics(frames, joint)["total", 0]
+    >>> found.mean.tolist()
+    [[2.0, 2.0], [5.0, nan]]
+    >>> found.n_valid.tolist()
+    [[2, 2], [1, 0]]
     """
     moments = [_moments(frame, joint) for frame in frames]
     n, mean, squares = (np.array([m[part] for m in moments]) for part in range(3))

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hedypet_bids.kernels.quality import QualityCheck, check
+from hedypet_bids.kernels.quality import QualityCheck, quality_check
 from hedypet_bids.labels import LabelTable
-from hedypet_bids.model import Grid, IntArray
+from hedypet_bids.model import Grid, IntArray, Sex
 
 SIZED_ORGANS = ("brain", "liver", "aorta")
 _ON_THE_LEFT, _ON_THE_RIGHT = "spleen", "liver"
+_OF_MEN = "prostate"
 # Above lung and air, below fat.
 _LOWEST_TISSUE_HU = -300.0
 _MOST_VOXELS = 2e7
 
 
 def segmentation_checks(
-    labels: IntArray, grid: Grid, table: LabelTable, hu: NDArray[Any] | None
+    labels: IntArray, grid: Grid, table: LabelTable, hu: NDArray[Any] | None, *, sex: Sex | None = None
 ) -> list[QualityCheck]:
-    """Volumes of large organs, side of liver and spleen, organs cut by the field of view, labels outside.
+    """Volumes of large organs, sides, organs that the sex rules out, that are cut, or outside the body.
 
     Parameters
     ----------
@@ -31,18 +33,24 @@ def segmentation_checks(
         Shape ``grid.shape``.
     hu
         The CT in Hounsfield units, same shape; None leaves out where the body is.
+    sex
+        None where it is not known.
     """
     counts = np.bincount(labels.ravel(order="K"), minlength=max(table.indices) + 1)
     checks = [
-        check(f"{organ}_volume_ml", float(counts[table.index_of(organ)]) * grid.voxel_volume_ml)
+        quality_check(f"{organ}_volume_ml", float(counts[table.index_of(organ)]) * grid.voxel_volume_ml)
         for organ in SIZED_ORGANS
         if organ in table.names
     ]
     if _ON_THE_LEFT in table.names:
-        checks.append(check("spleen_left_of_liver_mm", _left_of(labels, grid, table)))
-        checks.append(check("organs_cut", float(len(cut_regions(labels, grid, table)))))
+        checks.append(quality_check("spleen_left_of_liver_mm", _left_of(labels, grid, table)))
+        checks += _side_checks(labels, grid, table)
+        if sex == "F":
+            volume_ml = float(counts[table.index_of(_OF_MEN)]) * grid.voxel_volume_ml
+            checks.append(quality_check("prostate_of_a_woman_ml", volume_ml))
+        checks.append(quality_check("organs_cut", float(len(cut_regions(labels, grid, table)))))
     if hu is not None:
-        checks.append(check("labels_outside_body", _part_outside(labels, hu, _long_axis(grid))))
+        checks.append(quality_check("labels_outside_body", _part_outside(labels, hu, _long_axis(grid))))
     return checks
 
 
@@ -76,6 +84,38 @@ def _part_outside(labels: IntArray, hu: NDArray[Any], long_axis: int) -> float:
     if not n_labelled:
         return math.nan
     return int(np.count_nonzero(labelled & ~body_mask(hu[thin], long_axis))) / n_labelled
+
+
+def _side_checks(labels: IntArray, grid: Grid, table: LabelTable) -> Iterator[QualityCheck]:
+    """Whether regions lie on the side that their names say, and the heart to the left of the middle."""
+    x = dict(zip(table.names, _middles_x(labels, grid, table), strict=True))
+    rights = {name: name.replace("left", "right") for name in table.names if "left" in name}
+    sides = [(x[left], x[right]) for left, right in rights.items() if right in x]
+    both = [pair for pair in sides if math.isfinite(sum(pair))]
+    if not both:
+        return
+    # World coordinates are RAS+: left is negative.
+    yield quality_check("sides_swapped", float(sum(left > right for left, right in both)))
+    if math.isfinite(x["heart"]):
+        yield quality_check("heart_left_of_midline_mm", float(np.mean(both)) - x["heart"])
+
+
+def _middles_x(labels: IntArray, grid: Grid, table: LabelTable) -> list[float]:
+    """World x of the middle of each region, mm; NaN where it is not there."""
+    # A part of the voxels shows it as well.
+    step = max(1, math.ceil((labels.size / _MOST_VOXELS) ** (1 / 3)))
+    thin = labels[(slice(None, None, step),) * 3]
+    n = max(table.indices) + 1
+    counts = np.zeros(n)
+    sums = np.zeros((3, n))
+    for axis in range(3):
+        for index in range(thin.shape[axis]):
+            found = np.bincount(thin.take(index, axis=axis).ravel(), minlength=n)[:n]
+            sums[axis] += index * step * found
+            counts += found if axis == 0 else 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        middles = grid.affine[0, :3] @ (sums / counts) + grid.affine[0, 3]
+    return [float(middles[index]) for index in table.indices]
 
 
 def _left_of(labels: IntArray, grid: Grid, table: LabelTable) -> float:

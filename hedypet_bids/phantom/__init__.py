@@ -1,4 +1,4 @@
-"""A whole-body FDG PET/CT/MR phantom with known truth, written as a raw BIDS dataset.
+"""A whole-body PET/CT/MR phantom with known truth, written as a raw BIDS dataset.
 
 The command ``hedypet-phantom`` calls :func:`write_phantom`. The body is analytic
 (:func:`sample_labels` on any grid) and so are the curves (:func:`irreversible_two_tissue`,
@@ -16,8 +16,10 @@ from hedypet_bids.phantom.kinetics import (
     irreversible_two_tissue,
     merged_frames,
     scaled_feng_input,
+    tissue_curve,
 )
 from hedypet_bids.phantom.regions import label_lut
+from hedypet_bids.phantom.scans import PhantomScan, PhantomSession, make_sessions
 from hedypet_bids.phantom.subject import (
     PhantomParticipant,
     aorta_centreline_mm,
@@ -26,14 +28,19 @@ from hedypet_bids.phantom.subject import (
     material_curves,
     sample_labels,
 )
+from hedypet_bids.phantom.tracers import TRACERS, Tracer
 
 __all__ = [
     "PIECES",
     "SIZES",
+    "TRACERS",
     "FengInput",
     "Kinetics",
     "PhantomParticipant",
+    "PhantomScan",
+    "PhantomSession",
     "PhantomSize",
+    "Tracer",
     "Voxels",
     "aorta_centreline_mm",
     "closed_form_volumes_ml",
@@ -43,10 +50,12 @@ __all__ = [
     "irreversible_two_tissue",
     "label_lut",
     "make_participant",
+    "make_sessions",
     "material_curves",
     "merged_frames",
     "sample_labels",
     "scaled_feng_input",
+    "tissue_curve",
     "truth_folder",
     "write_phantom",
 ]

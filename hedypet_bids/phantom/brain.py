@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids.phantom.regions import CORTEX, INNER_FAT, MUSCLE, PARCELS_PER_HEMISPHERE, SKIN_FAT, code_of
 from hedypet_bids.phantom.regions import regions as all_regions
-from hedypet_bids.phantom.shapes import Ellipsoid, Points, Solid, Stroke, tube
+from hedypet_bids.phantom.shapes import Coords, Ellipsoid, Solid, Stroke, tube
 
 TOP_MM = 522.0
 """Height of the top of the head."""
@@ -55,7 +55,7 @@ class CortexSectors:
 
     n_parcels: int = PARCELS_PER_HEMISPHERE
 
-    def number(self, x: Points, y: Points, z: Points) -> NDArray[np.int64]:
+    def number(self, x: Coords, y: Coords, z: Coords) -> NDArray[np.int64]:
         """The parcel of each point, 0 to ``n_parcels`` - 1."""
         (cx, cy, cz), (a, b, c) = _CEREBRUM.centre, _CEREBRUM.semi
         u, v, w = np.abs(x - cx) / a, (y - cy) / b, (z - cz) / c

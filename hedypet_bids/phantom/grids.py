@@ -12,6 +12,7 @@ from hedypet_bids.model import Grid
 from hedypet_bids.phantom.subject import PhantomParticipant
 
 _AIR_ABOVE_HEAD_MM = 20.0
+_HEAD_BOX_MM = (192.0, 240.0, 216.0)
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,14 @@ def body_grid(voxels: Voxels, participant: PhantomParticipant) -> Grid:
     top = participant.top_mm + _AIR_ABOVE_HEAD_MM
     centre = (0.0, 0.0, top - voxels.length_mm / 2)
     return _oriented(voxels, centre, participant.orientation)
+
+
+def t1w_grid(voxels: Voxels, participant: PhantomParticipant) -> Grid:
+    """A grid around the head in the world of CT and PET, with half the voxel size of ``voxels``."""
+    size = np.array(voxels.size_mm) / 2
+    x, y, z = np.ceil(np.array(_HEAD_BOX_MM) / size).astype(int).tolist()
+    halved = Voxels((x, y, z), (float(size[0]), float(size[1]), float(size[2])))
+    return _oriented(halved, participant.head_centre_mm, participant.orientation)
 
 
 def mr_body_grid(voxels: Voxels, participant: PhantomParticipant) -> Grid:

@@ -14,7 +14,7 @@ from hedypet_bids.phantom.materials import MATERIALS
 from hedypet_bids.phantom.regions import regions
 
 Codes = NDArray[np.int16]
-Values = NDArray[np.float32]
+Intensities = NDArray[np.float32]
 
 _PLANES = 32
 _CT_NOISE_HU = 12.0
@@ -76,7 +76,7 @@ def pet_slabs(
     *,
     fwhm_mm: float,
     noise: float,
-) -> Iterator[Values]:
+) -> Iterator[Intensities]:
     """One PET frame in Bq/mL, in planes of the last axis.
 
     Activity of the region at each voxel centre, blurred, with Gaussian noise whose variance is
@@ -117,7 +117,7 @@ def pet_frames(
     *,
     fwhm_mm: float,
     noise: float,
-) -> Iterator[Values]:
+) -> Iterator[Intensities]:
     """All frames of a series, one after the other; ``curves`` has the shape (n_regions, n_frames)."""
     for curve, duration, rng in zip(curves.T, frames.duration_s, rngs, strict=True):
         yield from pet_slabs(codes, grid, curve, float(duration), rng, fwhm_mm=fwhm_mm, noise=noise)
@@ -148,7 +148,7 @@ def _bounding_box(codes: Codes, halo: NDArray[np.int64]) -> tuple[tuple[int, int
     return (low[0], low[1]), (high[0], high[1])
 
 
-def _noisy(values: Values, rng: np.random.Generator, sigma: float) -> Values:
+def _noisy(values: Intensities, rng: np.random.Generator, sigma: float) -> Intensities:
     if sigma:
         values = values + np.float32(sigma) * rng.standard_normal(values.shape, dtype=np.float32)
     return values

@@ -6,6 +6,7 @@ input functions from whole blood. Everything is decay-corrected to the injection
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ _SECONDS_PER_MINUTE = 60.0
 # The frames of hedyPET: (how many, seconds each); 69 frames in 70 min.
 _HEDYPET_SCHEDULE = ((20, 2.0), (10, 5.0), (15, 10.0), (6, 60.0), (10, 120.0), (8, 300.0))
 
-# States of the linear system that _frame_means solves.
+# States of the linear system that tissue_curve solves.
 _N_STATES = 8
 _T_EXP, _EXP_1, _EXP_2, _EXP_3, _FREE, _BOUND, _AREA_BLOOD, _AREA_TISSUE = range(_N_STATES)
 
@@ -52,13 +53,13 @@ class FengInput:
 
 @dataclass(frozen=True)
 class Kinetics:
-    """Rate constants of the irreversible two-tissue model of FDG (k4 = 0).
+    """Rate constants of the two-tissue model; without k4 it is irreversible, without k3 it has one tissue.
 
     Parameters
     ----------
     K1
         mL/min/mL.
-    k2, k3
+    k2, k3, k4
         1/min.
     vb
         Fraction of the volume that is blood, 0 to 1.
@@ -68,11 +69,32 @@ class Kinetics:
     k2: float
     k3: float
     vb: float
+    k4: float = 0.0
 
     @property
     def ki(self) -> float:
-        """Net influx rate K1 k3 / (k2 + k3) of the tissue without its blood, mL/min/mL."""
-        return self.K1 * self.k3 / (self.k2 + self.k3) if self.k3 > 0 else 0.0
+        """Net influx rate K1 k3 / (k2 + k3) of the tissue without its blood, mL/min/mL; 0 if reversible."""
+        return self.K1 * self.k3 / (self.k2 + self.k3) if self.k3 > 0 and self.k4 == 0 else 0.0
+
+    @property
+    def vt(self) -> float:
+        """Distribution volume K1/k2 (1 + k3/k4) of the tissue without its blood, mL/mL; may be infinite."""
+        if self.K1 == 0:
+            return 0.0
+        if self.k2 == 0 or (self.k3 > 0 and self.k4 == 0):
+            return math.inf
+        return self.K1 / self.k2 * (1.0 + (self.k3 / self.k4 if self.k3 > 0 else 0.0))
+
+    def scaled(self, *, K1: float, net: float, vb: float) -> Kinetics:
+        """The same tissue with K1, its net uptake (Ki if irreversible, else VT) and vb times these factors.
+
+        Without k2 Ki is K1, and only ``K1`` counts.
+        """
+        if self.k4 > 0 or self.k3 == 0:
+            return Kinetics(self.K1 * K1, self.k2 * K1 / net, self.k3, self.vb * vb, self.k4)
+        kept = self.k3 / (self.k2 + self.k3) * net / K1
+        k3 = self.k2 * kept / (1.0 - kept) if self.k2 > 0 else self.k3
+        return Kinetics(self.K1 * K1, self.k2, k3, self.vb * vb)
 
 
 def hedypet_frames() -> FrameTimes:
@@ -112,7 +134,7 @@ def feng_input(t_s: NDArray[np.float64], parameters: FengInput) -> NDArray[np.fl
 
 def input_function(frames: FrameTimes, parameters: FengInput) -> NDArray[np.float64]:
     """Average of the input function over each frame, Bq/mL, shape (n_frames,)."""
-    return _frame_means(frames, parameters, Kinetics(0.0, 0.0, 0.0, 1.0))
+    return tissue_curve(frames, parameters, Kinetics(0.0, 0.0, 0.0, 1.0))
 
 
 def irreversible_two_tissue(
@@ -130,14 +152,15 @@ def irreversible_two_tissue(
     vb
         Blood fraction, 0 to 1.
     """
-    return _frame_means(frames, input_parameters, Kinetics(K1, k2, k3, vb))
+    return tissue_curve(frames, input_parameters, Kinetics(K1, k2, k3, vb))
 
 
-def _frame_means(frames: FrameTimes, p: FengInput, tissue: Kinetics) -> NDArray[np.float64]:
-    """Differences of the exact running integrals at the frame edges, over the durations.
+def tissue_curve(frames: FrameTimes, p: FengInput, tissue: Kinetics) -> NDArray[np.float64]:
+    """Average of the curve of any tissue over each frame, Bq/mL, shape (n_frames,).
 
-    Input and tissue together are one linear system x' = A x, so matrix exponentials take its states and
-    integrals from one edge to the next: no error of time steps, and nothing special where rates are equal.
+    Differences of the exact running integrals at the frame edges, over the durations. Input and tissue
+    together are one linear system x' = A x, so matrix exponentials take its states and integrals from one
+    edge to the next: no error of time steps, and nothing special where rates are equal.
     """
     edges_s = np.unique(np.concatenate([[p.delay_s], frames.start_s, frames.end_s]))
     edges_s = edges_s[edges_s >= p.delay_s]
@@ -164,7 +187,8 @@ def _system(p: FengInput, tissue: Kinetics) -> NDArray[np.float64]:
     matrix[_EXP_1, _EXP_1], matrix[_EXP_2, _EXP_2], matrix[_EXP_3, _EXP_3] = -p.l1, -p.l2, -p.l3
     matrix[_FREE] = tissue.K1 * blood
     matrix[_FREE, _FREE] = -(tissue.k2 + tissue.k3)
-    matrix[_BOUND, _FREE] = tissue.k3
+    matrix[_FREE, _BOUND] = tissue.k4
+    matrix[_BOUND, [_FREE, _BOUND]] = tissue.k3, -tissue.k4
     matrix[_AREA_BLOOD] = blood
     matrix[_AREA_TISSUE, [_FREE, _BOUND]] = 1.0
     return matrix

@@ -88,7 +88,7 @@ def code_of(name: str) -> int:
     for code, region in enumerate(regions()):
         if region.name == name:
             return code
-    raise KeyError(f"{name!r} is no region of the phantom")
+    raise KeyError(f"{name!r} is not a region of the phantom")
 
 
 @cache

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids.model import BoolArray, Grid, Matrix
 
-Points = NDArray[np.float64]
+Coords = NDArray[np.float64]
 Bounds = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Lower and upper corner of a box, mm."""
 
@@ -30,14 +30,14 @@ class Solid(Protocol):
     def bounds(self) -> Bounds:
         """A box around it."""
 
-    def inside(self, x: Points, y: Points, z: Points) -> BoolArray:
+    def inside(self, x: Coords, y: Coords, z: Coords) -> BoolArray:
         """Whether points (arrays that broadcast together, mm) belong to it."""
 
 
 class Parcels(Protocol):
     """A numbering of points from 0, to divide a solid into several regions."""
 
-    def number(self, x: Points, y: Points, z: Points) -> NDArray[np.int64]:
+    def number(self, x: Coords, y: Coords, z: Coords) -> NDArray[np.int64]:
         """The parcel of each point."""
 
 
@@ -60,7 +60,7 @@ class Ellipsoid:
         """Volume of the whole ellipsoid, without regard to its cuts."""
         return float(4.0 / 3.0 * np.pi * np.prod(self.semi))
 
-    def inside(self, x: Points, y: Points, z: Points) -> BoolArray:
+    def inside(self, x: Coords, y: Coords, z: Coords) -> BoolArray:
         """Whether points belong to it."""
         (cx, cy, cz), (a, b, c) = self.centre, self.semi
         result: BoolArray = ((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 + ((z - cz) / c) ** 2 <= 1.0
@@ -85,7 +85,7 @@ class Cone:
         low, high = np.minimum(self.start, self.end) - radius, np.maximum(self.start, self.end) + radius
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
-    def inside(self, x: Points, y: Points, z: Points) -> BoolArray:
+    def inside(self, x: Coords, y: Coords, z: Coords) -> BoolArray:
         """Whether points belong to it."""
         (sx, sy, sz), step = self.start, np.subtract(self.end, self.start)
         along = ((x - sx) * step[0] + (y - sy) * step[1] + (z - sz) * step[2]) / float(step @ step)
@@ -125,7 +125,7 @@ class Loft:
         high_y = max(s.y0 + s.b for s in self.sections) + self.margin
         return (low_x, low_y, self.sections[0].z), (high_x, high_y, self.sections[-1].z)
 
-    def inside(self, x: Points, y: Points, z: Points) -> BoolArray:
+    def inside(self, x: Coords, y: Coords, z: Coords) -> BoolArray:
         """Whether points belong to it."""
         table = np.array([(s.z, s.x0, s.y0, s.a, s.b) for s in self.sections]).T
         x0, y0, a, b = (np.interp(z, table[0], row) for row in table[1:])
@@ -146,7 +146,7 @@ class Box:
         """The box itself."""
         return self.low, self.high
 
-    def inside(self, x: Points, y: Points, z: Points) -> BoolArray:
+    def inside(self, x: Coords, y: Coords, z: Coords) -> BoolArray:
         """Whether points belong to it."""
         (x0, y0, z0), (x1, y1, z1) = self.low, self.high
         result: BoolArray = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1) & (z >= z0) & (z <= z1)
@@ -180,7 +180,9 @@ def tube(points: Sequence[Sequence[float]], radii: Sequence[float]) -> tuple[Con
     )
 
 
-def paint(strokes: Sequence[Stroke], grid: Grid, to_body: Matrix) -> NDArray[np.int16]:
+def paint(
+    strokes: Sequence[Stroke], grid: Grid, to_body: Matrix, *, onto: NDArray[np.int16] | None = None
+) -> NDArray[np.int16]:
     """Codes at the voxel centres of a grid, shape ``grid.shape``, 0 where nothing was painted.
 
     Parameters
@@ -189,9 +191,11 @@ def paint(strokes: Sequence[Stroke], grid: Grid, to_body: Matrix) -> NDArray[np.
         In the order of painting: later ones cover earlier ones.
     to_body
         4x4 matrix from the grid's world to the coordinates of the solids.
+    onto
+        Codes to paint over, in place; by default none.
     """
     affine = np.asarray(to_body @ grid.affine)
-    codes = np.zeros(grid.shape, dtype=np.int16, order="F")
+    codes = np.zeros(grid.shape, dtype=np.int16, order="F") if onto is None else onto
     boxes = _index_boxes([stroke.solid.bounds for stroke in strokes], affine, grid.shape)
     planes = max(1, _SLAB_VOXELS // (grid.shape[0] * grid.shape[1]))
     for first in range(0, grid.shape[2], planes):
@@ -231,7 +235,7 @@ def _paint_box(
         target[mask] = stroke.code + stroke.parcels.number(*points)
 
 
-def _coordinates(affine: Matrix, start: Sequence[int], stop: Sequence[int]) -> tuple[Points, Points, Points]:
+def _coordinates(affine: Matrix, start: Sequence[int], stop: Sequence[int]) -> tuple[Coords, Coords, Coords]:
     """World x, y and z of a box of voxels: one-dimensional where the axes are aligned, else full."""
     steps = np.meshgrid(
         *(np.arange(a, b, dtype=np.float64) for a, b in zip(start, stop, strict=True)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,35 +15,35 @@ from hedypet_bids.phantom.brain import CENTRE_MM, TOP_MM, head_strokes, whole_br
 from hedypet_bids.phantom.kinetics import (
     FengInput,
     Kinetics,
-    input_function,
-    irreversible_two_tissue,
     scaled_feng_input,
+    tissue_curve,
 )
 from hedypet_bids.phantom.materials import MATERIALS
 from hedypet_bids.phantom.shapes import paint
+from hedypet_bids.phantom.tracers import FDG
 from hedypet_bids.phantom.trunk import (
     aorta_line,
     content_strokes,
     outline_strokes,
+    table_stroke,
     whole_trunk_ellipsoids,
 )
 
 Curves = dict[str, NDArray[np.float64]]
 """Bq/mL per frame of every material, by name."""
 
+BODY_CENTRE_MM = (0.0, 0.0, -10.0)
+"""What the body turns about from one image to the next."""
+
 _REFERENCE_HEIGHT_M = 1.72
 _HEIGHT_M: Mapping[Sex, tuple[float, float]] = {"F": (1.58, 1.78), "M": (1.68, 1.88)}
 _BMI = (19.5, 28.0)
 _AGE = (18, 80)
 _AGE_GROUPS = ((18, 34), (35, 49), (50, 64), (65, 120))
-_MBQ_PER_KG = (2.7, 3.3)
-# Blood an hour after injection, as SUV: the hedyPET aortas have a median of 1.9 from 50 to 70 min.
-_LATE_BLOOD_SUV = (1.9, 2.2)
 _ARRIVAL_S = (13.0, 17.0)
 _KINETIC_SPREAD = 0.08
 _HEAD_ROTATION_DEG, _BODY_ROTATION_DEG = 5.0, 3.0
 _SHIFT_MM = 15.0
-_BODY_CENTRE_MM = (0.0, 0.0, -10.0)
 # Stored axes of the images. The first two are those of the acceptance data.
 _ORIENTATIONS = ("LAS", "RAS", "LPS", "RPI", "RSA", "PIL")
 
@@ -66,6 +66,8 @@ class PhantomParticipant:
         World of the head and body MR images to the world of CT and PET: ``x_ct = M @ x_mr``.
     orientation
         Stored axes of CT and PET, as ``LAS``.
+    pose
+        World of CT and PET of the first session to that of this one; by default it is the first.
     """
 
     label: str
@@ -82,6 +84,7 @@ class PhantomParticipant:
     mr2ct_head: Matrix
     mr2ct_body: Matrix
     orientation: str
+    pose: Matrix = field(default_factory=lambda: np.eye(4))
 
     @property
     def demographic_group(self) -> str:
@@ -96,8 +99,8 @@ class PhantomParticipant:
 
     @property
     def head_centre_mm(self) -> tuple[float, float, float]:
-        """The middle of the cerebrum in the world of CT and PET."""
-        x, y, z = (value * self.scale for value in CENTRE_MM)
+        """The middle of the cerebrum in the world of CT and PET of this session."""
+        x, y, z, _ = (self.pose @ [*(value * self.scale for value in CENTRE_MM), 1.0]).tolist()
         return x, y, z
 
     def rng(self, *names: str | int) -> np.random.Generator:
@@ -113,9 +116,9 @@ def make_participant(number: int, *, seed: int) -> PhantomParticipant:
     height = round(float(rng.uniform(*_HEIGHT_M[sex])), 2)
     bmi = float(rng.uniform(*_BMI))
     weight = round(bmi * height**2, 1)
-    dose = float(rng.uniform(*_MBQ_PER_KG)) * weight
+    dose = float(rng.uniform(*FDG.mbq_per_kg)) * weight
     scale = height / _REFERENCE_HEIGHT_M
-    late = float(rng.uniform(*_LATE_BLOOD_SUV)) * dose * 1e6 / (weight * 1000.0)
+    late_suv = float(rng.uniform(*FDG.late_blood_suv))
     return PhantomParticipant(
         label=f"{number:03d}",
         seed=seed,
@@ -126,10 +129,10 @@ def make_participant(number: int, *, seed: int) -> PhantomParticipant:
         dose_mbq=dose,
         scale=scale,
         fat_mm=10.0 + 1.8 * (bmi - _BMI[0]),
-        blood=scaled_feng_input(late, delay_s=float(rng.uniform(*_ARRIVAL_S))),
-        kinetics=_kinetics(rng),
-        mr2ct_head=_rigid(rng, _HEAD_ROTATION_DEG, np.multiply(CENTRE_MM, scale)),
-        mr2ct_body=_rigid(rng, _BODY_ROTATION_DEG, np.array(_BODY_CENTRE_MM)),
+        blood=blood_curve(late_suv, rng, dose_mbq=dose, weight_kg=weight),
+        kinetics=vary_kinetics(FDG.kinetics, rng),
+        mr2ct_head=rigid(rng, _HEAD_ROTATION_DEG, _SHIFT_MM, np.multiply(CENTRE_MM, scale)),
+        mr2ct_body=rigid(rng, _BODY_ROTATION_DEG, _SHIFT_MM, np.array(BODY_CENTRE_MM)),
         orientation=_ORIENTATIONS[(number - 1) % len(_ORIENTATIONS)],
     )
 
@@ -140,19 +143,23 @@ def sample_labels(grid: Grid, participant: PhantomParticipant, *, table: bool = 
     ``regions.label_lut(task)[codes]`` makes the label image of a task. With ``table`` the table of
     the scanner is there too (it has no label in any task).
     """
+    to_reference = np.diag([*(1.0 / participant.scale,) * 3, 1.0])
+    # The body moves on the table from session to session; the table stays.
+    beneath = paint([table_stroke(participant.fat_mm)], grid, to_reference) if table else None
     strokes = [
-        *outline_strokes(fat_mm=participant.fat_mm, table=table),
+        *outline_strokes(fat_mm=participant.fat_mm),
         *head_strokes(),
         *content_strokes(sex=participant.sex, aorta_width=1.0 / participant.scale),
     ]
-    return paint(strokes, grid, np.diag([*(1.0 / participant.scale,) * 3, 1.0]))
+    return paint(strokes, grid, to_reference @ np.linalg.inv(participant.pose), onto=beneath)
 
 
 def aorta_centreline_mm(participant: PhantomParticipant) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points from root to bifurcation, shape (n, 3), and the radius at each, shape (n,), world mm."""
     # Its radius is that of the reference body in everyone: it depends on age more than on height.
     points, radii = aorta_line(1.0 / participant.scale)
-    return np.array(points) * participant.scale, np.array(radii) * participant.scale
+    placed = np.array(points) * participant.scale @ participant.pose[:3, :3].T + participant.pose[:3, 3]
+    return placed, np.array(radii) * participant.scale
 
 
 def closed_form_volumes_ml(participant: PhantomParticipant) -> dict[str, float]:
@@ -163,36 +170,38 @@ def closed_form_volumes_ml(participant: PhantomParticipant) -> dict[str, float]:
 
 def material_curves(participant: PhantomParticipant, frames: FrameTimes) -> Curves:
     """Exact frame averages of every material, Bq/mL, decay-corrected to injection, shape (n_frames,)."""
-    curves = {}
-    for name in MATERIALS:
-        k = participant.kinetics.get(name)
-        if k is None:
-            curves[name] = np.zeros(len(frames))
-        elif k.vb == 1.0:
-            curves[name] = input_function(frames, participant.blood)
-        else:
-            curves[name] = irreversible_two_tissue(
-                frames, K1=k.K1, k2=k.k2, k3=k.k3, vb=k.vb, input_parameters=participant.blood
-            )
-    return curves
+    return {
+        name: tissue_curve(frames, participant.blood, participant.kinetics[name])
+        if name in participant.kinetics
+        else np.zeros(len(frames))
+        for name in MATERIALS
+    }
 
 
-def _kinetics(rng: np.random.Generator) -> dict[str, Kinetics]:
+def blood_curve(late_suv: float, rng: np.random.Generator, *, dose_mbq: float, weight_kg: float) -> FengInput:
+    """The input function that is ``late_suv`` an hour after injection, with an arrival drawn from ``rng``."""
+    late_bq_ml = late_suv * dose_mbq * 1e6 / (weight_kg * 1000.0)
+    return scaled_feng_input(late_bq_ml, delay_s=float(rng.uniform(*_ARRIVAL_S)))
+
+
+def vary_kinetics(reference: Mapping[str, Kinetics], rng: np.random.Generator) -> dict[str, Kinetics]:
     """The reference rate constants with K1 and k3 a little different in each participant."""
     varied = {}
-    for name, material in MATERIALS.items():
-        k1_factor, k3_factor = np.exp(_KINETIC_SPREAD * np.clip(rng.standard_normal(2), -2.0, 2.0))
-        k = material.kinetics
+    for name in MATERIALS:
+        k1_factor, k3_factor = np.exp(_KINETIC_SPREAD * np.clip(rng.standard_normal(2), -2.0, 2.0)).tolist()
+        k = reference.get(name)
         if k is not None:
-            varied[name] = Kinetics(k.K1 * float(k1_factor), k.k2, k.k3 * float(k3_factor), k.vb)
+            varied[name] = replace(k, K1=k.K1 * k1_factor, k3=k.k3 * k3_factor)
     return varied
 
 
-def _rigid(rng: np.random.Generator, rotation_deg: float, centre_mm: NDArray[np.float64]) -> Matrix:
+def rigid(
+    rng: np.random.Generator, rotation_deg: float, shift_mm: float, centre_mm: NDArray[np.float64]
+) -> Matrix:
     """A rotation about a centre with each angle and shift uniform within its limits."""
     angles = rng.uniform(-rotation_deg, rotation_deg, size=3)
     matrix = np.eye(4)
     matrix[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
-    shift = rng.uniform(-_SHIFT_MM, _SHIFT_MM, size=3)
+    shift = rng.uniform(-shift_mm, shift_mm, size=3)
     matrix[:3, 3] = centre_mm - matrix[:3, :3] @ centre_mm + shift
     return matrix

@@ -23,7 +23,7 @@ from hedypet_bids.phantom.regions import (
 from hedypet_bids.phantom.shapes import Box, Cone, Ellipsoid, Loft, Section, Solid, Stroke, tube
 
 Path = tuple[tuple[float, float, float], ...]
-Tube = tuple[Path, tuple[float, ...]]
+Channel = tuple[Path, tuple[float, ...]]
 
 # z, x0, y0, a, b
 _TRUNK = tuple(
@@ -96,7 +96,7 @@ _ARCH_STEPS = 12
 # Wide for an adult, so that coarse voxels show it; the hedyPET aortas have median radii up to 13 mm.
 _RADIUS_ROOT_MM, _RADIUS_ARCH_MM, _RADIUS_LOW_MM = 14.0, 12.6, 12.1
 
-_TUBES: tuple[tuple[str, Tube], ...] = (
+_TUBES: tuple[tuple[str, Channel], ...] = (
     ("esophagus", (((3, -28, 205), (6, -32, 110), (-2, -24, 20), (-24, 20, -20)), (7, 7, 7, 7))),
     ("trachea", (((2, 6, 262), (8, -6, 190), (16, -22, 118)), (9, 9, 9))),
     ("trachea", (((16, -22, 118), (44, -18, 92)), (7, 6))),
@@ -168,19 +168,14 @@ _CARTILAGE_END_DEG = (166, 168, 168, 168, 168, 166, 160, 150, 140, 132)
 _RIB_DROP_MM = 55.0
 
 
-def outline_strokes(*, fat_mm: float, table: bool) -> Iterator[Stroke]:
-    """Skin, muscle wall and cavity of trunk, neck and thighs, on the table of the scanner.
+def table_stroke(fat_mm: float) -> Stroke:
+    """The table of the scanner, under the back of a body with so much subcutaneous fat."""
+    back = max(s.b - s.y0 for s in _TRUNK) + fat_mm
+    return Stroke(Box((-200.0, -back - 14.0, -2000.0), (200.0, -back - 4.0, 2000.0)), code_of(TABLE))
 
-    Parameters
-    ----------
-    fat_mm
-        Thickness of the subcutaneous fat.
-    table
-        Whether the table lies under the back.
-    """
-    if table:
-        back = max(s.b - s.y0 for s in _TRUNK) + fat_mm
-        yield Stroke(Box((-200.0, -back - 14.0, -2000.0), (200.0, -back - 4.0, 2000.0)), code_of(TABLE))
+
+def outline_strokes(*, fat_mm: float) -> Iterator[Stroke]:
+    """Skin, muscle wall and cavity of trunk, neck and thighs; ``fat_mm``: the subcutaneous fat."""
     for margin, leg, rest in ((fat_mm, LEG_FAT, SKIN_FAT), (0.0, LEG_MUSCLE, MUSCLE)):
         for sign in (-1.0, 1.0):
             sections = tuple(Section(z, sign * _LEG_X, _LEG_Y, a, b) for z, a, b in _LEG)

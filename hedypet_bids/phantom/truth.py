@@ -9,36 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedypet_bids.labels import label_table
-from hedypet_bids.model import FrameTimes
 from hedypet_bids.phantom.kinetics import Kinetics, input_function
 from hedypet_bids.phantom.materials import MATERIALS
 from hedypet_bids.phantom.regions import TASKS, material_of_label
+from hedypet_bids.phantom.scans import WITHIN_SUBJECT_SD, PhantomScan
 from hedypet_bids.phantom.subject import (
-    Curves,
     PhantomParticipant,
     aorta_centreline_mm,
     closed_form_volumes_ml,
 )
-
-STATIC_FRAME = FrameTimes(start_s=np.array([3000.0]), duration_s=np.array([1200.0]))
-"""The static image, 50 to 70 min after injection."""
+from hedypet_bids.phantom.tracers import Tracer
 
 
-def truth(
-    participant: PhantomParticipant,
-    frames: FrameTimes,
-    *,
-    curves: Curves,
-    static: Curves,
-    volumes_ml: Mapping[str, Mapping[str, float]],
-) -> dict[str, Any]:
-    """Everything known of a participant, ready for JSON.
+def truth(scan: PhantomScan, *, volumes_ml: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Everything known of a scan, ready for JSON.
 
-    ``curves``, ``static``, ``ki`` and ``kinetics`` are by label name (of every task, where all of the
-    label is one material) and by material name. Ki, K1, k2, k3 are per minute and mL of tissue without
-    its blood: the slope that a Patlak plot of a whole region tends to is (1 - vb) Ki.
+    ``curves``, ``static``, ``ki`` (``vt`` of a reversible tracer) and ``kinetics`` are by label name (of
+    every task, where all of the label is one material) and by material name. Ki, VT, K1, k2, k3, k4 are per
+    minute and mL of tissue without its blood: the slope that a Patlak plot of a whole region tends to is
+    (1 - vb) Ki.
     """
-    p, materials = participant, _materials_by_name()
+    p, frames, materials = scan.participant, scan.frames, _materials_by_name()
+    net = _net(scan.tracer)
     rates = {name: p.kinetics[material] for name, material in materials.items() if material in p.kinetics}
     centreline, radius = aorta_centreline_mm(p)
     return {
@@ -47,22 +39,50 @@ def truth(
         "frame_duration_s": frames.duration_s.tolist(),
         "input_parameters": vars(p.blood),
         "input_function": input_function(frames, p.blood).tolist(),
-        "curves": {name: curves[material].tolist() for name, material in materials.items()},
-        "static": {name: float(static[material][0]) for name, material in materials.items()},
-        "ki": {name: k.ki for name, k in rates.items()},
+        "curves": {name: scan.curves[material].tolist() for name, material in materials.items()},
+        "static": {name: float(scan.static_curves[material][0]) for name, material in materials.items()},
+        net: {name: getattr(k, net) for name, k in rates.items()},
         "vb": {name: k.vb for name, k in rates.items()},
-        "kinetics": {name: _rates(k) for name, k in rates.items()},
+        "kinetics": {name: _rates(k, net) for name, k in rates.items()},
         "volumes_ml": {task: dict(volumes) for task, volumes in volumes_ml.items()},
         "closed_form_volumes_ml": closed_form_volumes_ml(p),
         "aorta_centreline_mm": centreline.tolist(),
         "aorta_radius_mm": radius.tolist(),
         "mr2ct_head": p.mr2ct_head.tolist(),
         "mr2ct_body": p.mr2ct_body.tolist(),
-        **constants(p),
+        **participant_constants(p),
     }
 
 
-def constants(participant: PhantomParticipant) -> dict[str, float]:
+def scan_truth(scan: PhantomScan) -> dict[str, Any]:
+    """What tells a scan from the participant's others, ready for JSON.
+
+    ``within_subject_factors`` has, by the names of :func:`truth`, K1, vb and ki (or vt) as multiples of
+    those in the first scan with this tracer. ``pose`` takes the world of the first session's CT to that of
+    this session's.
+    """
+    p, net = scan.participant, _net(scan.tracer)
+    factors = {
+        name: {"K1": f["K1"], net: f["net"], "vb": f["vb"]}
+        for name, material in _materials_by_name().items()
+        if (f := scan.factors.get(material)) is not None
+    }
+    return {
+        "scan": {
+            "session": scan.session,
+            "tracer": scan.tracer.label,
+            "run": scan.run,
+            "radionuclide": scan.tracer.radionuclide,
+            "half_life_s": scan.tracer.half_life_s,
+            "time_zero": scan.time_zero,
+        },
+        "within_subject_sd": WITHIN_SUBJECT_SD,
+        "within_subject_factors": factors,
+        "pose": p.pose.tolist(),
+    }
+
+
+def participant_constants(participant: PhantomParticipant) -> dict[str, float]:
     """SUV and SUL constants (James and Janmahasatian), Bq/g."""
     w, h_cm = participant.weight_kg, participant.height_m * 100.0
     bmi = w / participant.height_m**2
@@ -97,8 +117,13 @@ def _materials_by_name() -> dict[str, str]:
     return found
 
 
-def _rates(k: Kinetics) -> dict[str, float]:
-    return {"K1": k.K1, "k2": k.k2, "k3": k.k3, "vb": k.vb, "ki": k.ki}
+def _net(tracer: Tracer) -> str:
+    return "vt" if tracer.is_reversible else "ki"
+
+
+def _rates(k: Kinetics, net: str) -> dict[str, float]:
+    k4 = {"k4": k.k4} if net == "vt" else {}
+    return {"K1": k.K1, "k2": k.k2, "k3": k.k3, **k4, "vb": k.vb, net: getattr(k, net)}
 
 
 def _person(p: PhantomParticipant) -> dict[str, Any]:

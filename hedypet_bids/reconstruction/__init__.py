@@ -21,7 +21,7 @@ from hedypet_bids.reconstruction.parameters import (
     read_parameters,
     write_parameters,
 )
-from hedypet_bids.reconstruction.sidecar import Difference, differences, read_sidecar
+from hedypet_bids.reconstruction.sidecar import Difference, differences, read_pet_sidecar
 
 __all__ = [
     "Description",
@@ -36,7 +36,7 @@ __all__ = [
     "parse_parameters",
     "read_description",
     "read_parameters",
-    "read_sidecar",
+    "read_pet_sidecar",
     "shipped_descriptions",
     "write_parameters",
 ]

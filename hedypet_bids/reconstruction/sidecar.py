@@ -37,7 +37,7 @@ class Difference:
         return f"{self.key}: expected {self.expected}; found {self.found}"
 
 
-def read_sidecar(path: Path) -> dict[str, Any]:
+def read_pet_sidecar(path: Path) -> dict[str, Any]:
     """Content of a JSON sidecar.
 
     Raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,24 @@ from hedypet_bids import names
 from hedypet_bids.figures.distributions import BYTES_A_VALUE, Histogram, packed
 from hedypet_bids.group.dictionary import COLUMNS
 from hedypet_bids.group.page_values import (
-    KI,
-    UPTAKE,
-    VOLUME,
+    PageRegion,
+    PageScan,
     Quality,
-    Region,
-    RegionValues,
-    missing_reasons,
+    RegionTable,
+    metadata_of_manifests,
+    page_scans,
+    read_input_functions,
     read_quality,
     read_region_values,
     read_small_table,
-    shown_input_function,
 )
 from hedypet_bids.group.readouts import GroupTables
-from hedypet_bids.group.statistics import DENOMINATORS, MIN_FOR_OUTLIERS, OUTLIER_Z
+from hedypet_bids.group.statistics import MAD_TO_SD, MIN_FOR_OUTLIERS, OUTLIER_Z
+from hedypet_bids.group.values import UPTAKE, VOLUME, main_parameters
 from hedypet_bids.labels import CT_TASKS
-from hedypet_bids.report.page import number, write_page
-from hedypet_bids.settings import PatlakSettings
+from hedypet_bids.names import NORMALISATIONS, SCAN_COLUMNS
+from hedypet_bids.report.page import number_text, write_page
+from hedypet_bids.settings import Settings
 
 MOST_VALUE_BYTES = 9_000_000
 """What the values by region may take in the page: with the rest, 1,000 full participants stay under 15 MB."""
@@ -52,10 +54,8 @@ MAIN_REGIONS = (
 )
 """Regions of the task total that the page shows first."""
 
-_MAD_TO_SD = 1.4826  # as in the table of outliers
 _MOST_ROWS = 500  # of the tables of outliers and of flags
-_SHOWN_QUANTITIES = ("SUV", "SUL Janma", KI)
-_COLUMNS = {"uptake": UPTAKE, "ki": KI, "volume": VOLUME}
+_SHOWN_UPTAKES = ("SUV", "SUL Janma")
 _TASK_ORDER = ("ts_total", "ts_tissue", "ts_body", "totalimage", "aortasegments", "synthseg", "synthsegparc")
 _SEXES = {"F": "female", "M": "male"}
 _NO_SEX = "sex not known"
@@ -67,75 +67,104 @@ _DEMOGRAPHICS = {
 }
 
 
-def write_group_page(output: Path, tables: GroupTables, patlak: PatlakSettings | None = None) -> None:
-    """Write ``group.html`` from the readout tables and the participants' quality checks.
+def write_group_page(
+    output: Path,
+    tables: GroupTables,
+    settings: Settings | None = None,
+    *,
+    most_value_bytes: int = MOST_VALUE_BYTES,
+) -> None:
+    """Write ``group.html`` from the readout tables and what the participants' manifests list.
 
     A table that is missing or cannot be read is named on the page, which then goes without it.
 
     Parameters
     ----------
-    patlak
-        Which input function and window the Ki of the page is of, as in the table of statistics.
+    settings
+        Which kinetic models the participants were to have. Default: the default settings.
+    most_value_bytes
+        What the values by region may take in the page.
     """
-    patlak = patlak or PatlakSettings()
+    settings = settings or Settings()
     metadata, problems = read_small_table(output, "metadata")
     if problems:
-        metadata = _participants_by_folder(output, metadata)
-    subjects = [str(subject) for subject in metadata["Subject"]]
-    outliers, unread = read_small_table(output, "outliers")
-    statistics, unread_too = read_small_table(output, "statistics")
-    values, unread_values = read_region_values(output, subjects, patlak)
-    quality = read_quality(output, subjects)
-    flags = [(subject, flag) for subject, found in quality.flags.items() for flag in found]
-    regions, n_left_out = _shown_regions(values)
-    has_page = [(output / names.report(names.participant_label(s))).is_file() for s in subjects]
+        metadata = metadata_of_manifests(output, metadata)
+    scans = page_scans(output, metadata, settings)
+    # What is known of a participant: of the first scan that tells it.
+    people = metadata.groupby("Subject", sort=False).first().reset_index()
+    small = {name: read_small_table(output, name) for name in ("outliers", "statistics", "repeatability")}
+    values, unread_values = read_region_values(output, scans)
+    quality = read_quality(output, scans)
+    unread = [problem for _, found in small.values() for problem in found]
     write_page(
         output / names.GROUP_REPORT,
         "group.html",
-        n_participants=len(subjects),
+        n_participants=len(people),
+        n_scans=len(scans),
         tables=[(name, rows, _parquet_link(output, name)) for name, rows in tables.rows.items()],
         warnings=tables.warnings,
-        problems=[*problems, *unread, *unread_too, *unread_values, *quality.problems],
-        missing=_missing(output, metadata),
-        missing_parts=_missing_parts(metadata),
-        demographics=_demographics(metadata),
-        histograms=_histograms(metadata),
-        participants=_participants(metadata, has_page, quality),
+        problems=[*problems, *unread, *unread_values, *quality.problems],
+        missing=[{"subject": scan.title, "reasons": scan.missing} for scan in scans if scan.missing],
+        missing_parts=_missing_parts(scans),
+        demographics=_demographics(people),
+        histograms=_histograms(people),
+        participants=_participants(scans, quality),
         has_splits=bool(metadata["Split"].notna().any()),
-        pages={
-            s: names.report(names.participant_label(s))
-            for s, there in zip(subjects, has_page, strict=True)
-            if there
-        },
-        flags=flags[:_MOST_ROWS],
-        n_flags=len(flags),
-        n_checked=len(quality.flags),
-        outliers=_outliers(outliers),
-        n_outliers=len(outliers),
-        min_for_outliers=MIN_FOR_OUTLIERS,
-        outlier_z=OUTLIER_Z,
-        quantities=_SHOWN_QUANTITIES,
-        statistics=_statistics(statistics),
-        n_regions=len(regions),
-        n_left_out=n_left_out,
-        has_ki=any(np.isfinite(values.of(region, KI)).any() for region in regions),
-        input_function=shown_input_function(patlak),
-        last_frames=patlak.map_last_frames,
-        data={
-            "participants": _participant_data(metadata, has_page),
+        varying=[column for column in SCAN_COLUMNS[1:] if metadata[column].nunique(dropna=False) > 1],
+        pages={scan.title: scan.page for scan in scans if scan.page},
+        several_sessions=bool((metadata.groupby("Subject")["Session"].nunique() > 1).any()),
+        repeatability=_repeatability(small["repeatability"][0]),
+        **_quality_section(scans, quality),
+        **_outliers_section(scans, small["outliers"][0]),
+        **_regions_section(scans, values, quality, most_value_bytes),
+        input_functions=read_input_functions(output),
+        quantities=_shown_quantities(),
+        statistics=_statistics(small["statistics"][0]),
+    )
+
+
+def _regions_section(
+    scans: Sequence[PageScan], values: RegionTable, quality: Quality, most_bytes: int
+) -> dict[str, Any]:
+    """The distributions by region, drawn by the page itself."""
+    regions, n_left_out = _shown_regions(values, most_bytes)
+    return {
+        "n_regions": len(regions),
+        "n_left_out": n_left_out,
+        "without": [
+            quantity
+            for quantity in main_parameters()
+            if not any(np.isfinite(values.of(region, quantity)).any() for region in regions)
+        ],
+        "data": {
+            "participants": _scan_data(scans),
             "quantities": _quantities(),
             "tasks": {t: (COLUMNS["Task"].levels or {}).get(t, t) for t in {r.task for r in regions}},
             "regions": [_region_data(region, values) for region in regions],
             "quality": _quality_data(quality),
-            "outliers": {"z": OUTLIER_Z, "least": MIN_FOR_OUTLIERS, "madToSd": _MAD_TO_SD},
+            "outliers": {"z": OUTLIER_Z, "least": MIN_FOR_OUTLIERS, "madToSd": MAD_TO_SD},
         },
-    )
+    }
 
 
-def _participants_by_folder(output: Path, empty: pd.DataFrame) -> pd.DataFrame:
-    """Metadata that knows no more of the participants than that they have a folder."""
-    folders = sorted(path.name for path in output.glob("sub-*") if path.is_dir())
-    return empty.reindex(range(len(folders))).assign(Subject=folders)
+def _quality_section(scans: Sequence[PageScan], quality: Quality) -> dict[str, Any]:
+    """Checks outside their range, and the scans of which steps failed."""
+    flags = [(scan, flag) for scan, found in quality.flags.items() for flag in found]
+    return {
+        "flags": flags[:_MOST_ROWS],
+        "n_flags": len(flags),
+        "n_checked": len(quality.flags),
+        "failed": [(scan.title, scan.failed) for scan in scans if scan.failed],
+    }
+
+
+def _outliers_section(scans: Sequence[PageScan], table: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "outliers": _outliers(scans, table),
+        "n_outliers": len(table),
+        "min_for_outliers": MIN_FOR_OUTLIERS,
+        "outlier_z": OUTLIER_Z,
+    }
 
 
 def _parquet_link(output: Path, table: str) -> str:
@@ -144,25 +173,25 @@ def _parquet_link(output: Path, table: str) -> str:
     return "" if (output / path).is_dir() else path
 
 
-def _shown_regions(values: RegionValues) -> tuple[list[Region], int]:
+def _shown_regions(values: RegionTable, most_bytes: int) -> tuple[list[PageRegion], int]:
     """The regions that fit into the page, the most looked at first, and how many do not."""
 
-    def rank(region: Region) -> tuple[Any, ...]:
+    def rank(region: PageRegion) -> tuple[Any, ...]:
         task = _TASK_ORDER.index(region.task) if region.task in _TASK_ORDER else len(_TASK_ORDER)
         return region.erosion, not _is_main(region), task, region.name
 
     regions = sorted(values.regions, key=rank)
-    each = BYTES_A_VALUE * len(_COLUMNS) * max(1, len(values.subjects))
-    shown = regions[: max(1, int(MOST_VALUE_BYTES / each))]
+    each = BYTES_A_VALUE * len(_columns()) * max(1, len(values.scans))
+    shown = regions[: max(1, int(most_bytes / each))]
     return shown, len(regions) - len(shown)
 
 
-def _is_main(region: Region) -> bool:
+def _is_main(region: PageRegion) -> bool:
     return region.task == "ts_total" and region.name in MAIN_REGIONS
 
 
-def _region_data(region: Region, values: RegionValues) -> dict[str, Any]:
-    columns = {key: values.of(region, column) for key, column in _COLUMNS.items()}
+def _region_data(region: PageRegion, values: RegionTable) -> dict[str, Any]:
+    columns = {key: values.of(region, column) for key, column in _columns().items()}
     return {
         "task": region.task,
         "name": region.name,
@@ -172,32 +201,52 @@ def _region_data(region: Region, values: RegionValues) -> dict[str, Any]:
     }
 
 
+def _columns() -> dict[str, str]:
+    """What a region has values of, by the key in the page's data."""
+    return {"uptake": UPTAKE, "volume": VOLUME, **{quantity: quantity for quantity in main_parameters()}}
+
+
+def _shown_quantities() -> list[str]:
+    """The quantities of the page's tables of regions."""
+    return [*_SHOWN_UPTAKES, *main_parameters()]
+
+
 def _quantities() -> list[dict[str, str]]:
     """What can be chosen: the column of the values, and the constant that they are divided by."""
     uptakes = [
         {"name": name, "units": "g/mL", "column": "uptake", "constant": column}
-        for name, column in DENOMINATORS.items()
+        for name, column in NORMALISATIONS.items()
     ]
     return [
         *uptakes,
-        {"name": KI, "units": COLUMNS[KI].units, "column": "ki", "constant": ""},
+        *(
+            {"name": quantity, "units": parameter.units, "column": quantity, "constant": ""}
+            for quantity, (_, parameter) in main_parameters().items()
+        ),
         {"name": "Volume", "units": COLUMNS[VOLUME].units, "column": "volume", "constant": ""},
     ]
 
 
-def _participant_data(metadata: pd.DataFrame, has_page: Sequence[bool]) -> dict[str, Any]:
+def _scan_data(scans: Sequence[PageScan]) -> dict[str, Any]:
+    def numbers(column: str) -> list[float | None]:
+        found = [scan.columns[column] for scan in scans]
+        return [None if pd.isna(value) or not np.isfinite(value) else float(value) for value in found]
+
+    def texts(column: str) -> list[str]:
+        return [_text(scan.columns[column]) for scan in scans]
+
     return {
-        "label": list(metadata["Subject"]),
-        "hasPage": list(has_page),
-        "sex": [_text(sex) for sex in metadata["Sex"]],
-        "age": [None if pd.isna(age) else age for age in metadata["Age [years]"]],
+        "label": [scan.title for scan in scans],
+        "subject": [str(scan.columns["Subject"]) for scan in scans],
+        "page": [scan.page for scan in scans],
+        "sex": texts("Sex"),
+        "age": numbers("Age [years]"),
         # hedyPET writes the group as sex and years: F18-34.
-        "ageGroup": [_text(group).lstrip("FM") for group in metadata["Demographic Group [Sex,Age]"]],
-        "split": [_text(split) for split in metadata["Split"]],
-        "constants": {
-            column: [value if np.isfinite(value) else None for value in _real(metadata, column)]
-            for column in DENOMINATORS.values()
-        },
+        "ageGroup": [group.lstrip("FM") for group in texts("Demographic Group [Sex,Age]")],
+        "split": texts("Split"),
+        "session": texts("Session"),
+        "tracer": texts("Tracer"),
+        "constants": {column: numbers(column) for column in NORMALISATIONS.values()},
     }
 
 
@@ -215,21 +264,10 @@ def _quality_data(quality: Quality) -> list[dict[str, Any]]:
     ]
 
 
-def _missing(output: Path, metadata: pd.DataFrame) -> list[dict[str, Any]]:
-    """What each participant lacks, and why."""
-    lacking = metadata[metadata["Missing"].notna()]
-    return [
-        {"subject": row["Subject"], "reasons": missing_reasons(output, row["Subject"], row["Missing"])}
-        for row in lacking.to_dict("records")
-    ]
-
-
-def _missing_parts(metadata: pd.DataFrame) -> list[tuple[str, int]]:
-    """How many participants lack each part."""
-    parts = metadata["Missing"].dropna().replace(r"^unreadable: .*", "all tables (unreadable)", regex=True)
-    kinds = parts.str.split(", ").explode().replace(r"^unfinished .*", "unfinished files", regex=True)
-    counts = kinds.to_frame("part").reset_index().drop_duplicates()["part"].value_counts()
-    return [(str(part), int(n)) for part, n in counts.items()]
+def _missing_parts(scans: Sequence[PageScan]) -> list[tuple[str, int]]:
+    """How many scans lack each part."""
+    counts = Counter(gap.name for scan in scans for gap in set(scan.gaps) if gap.kind != "detail")
+    return counts.most_common()
 
 
 def _demographics(metadata: pd.DataFrame) -> list[dict[str, Any]]:
@@ -262,39 +300,72 @@ def _median_and_range(values: NDArray[np.float64]) -> str:
     values = values[np.isfinite(values)]
     if not values.size:
         return "n/a"
-    return f"{number(np.median(values))} ({number(values.min())} to {number(values.max())}; n {values.size})"
+    span = f"{number_text(values.min())} to {number_text(values.max())}"
+    return f"{number_text(np.median(values))} ({span}; n {values.size})"
 
 
-def _participants(metadata: pd.DataFrame, has_page: Sequence[bool], quality: Quality) -> list[dict[str, Any]]:
+def _participants(scans: Sequence[PageScan], quality: Quality) -> list[dict[str, Any]]:
     return [
         {
-            "subject": row["Subject"],
-            "page": names.report(names.participant_label(row["Subject"])) if there else "",
-            "split": _text(row["Split"]),
-            "sex": _SEXES.get(_text(row["Sex"]), "n/a"),
-            "numbers": [row[column] for column in _DEMOGRAPHICS],
-            "suv": row["SUV Denominator [Bq/mL]"],
-            "flags": len(quality.flags[row["Subject"]]) if row["Subject"] in quality.flags else None,
+            "subject": scan.title,
+            "scan": {column: _text(scan.columns[column]) for column in SCAN_COLUMNS},
+            "failed": len(scan.failed),
+            "split": _text(scan.columns["Split"]),
+            "sex": _SEXES.get(_text(scan.columns["Sex"]), "n/a"),
+            "numbers": [scan.columns[column] for column in _DEMOGRAPHICS],
+            "suv": scan.columns["SUV Denominator [Bq/mL]"],
+            "flags": len(quality.flags[scan.title]) if scan.title in quality.flags else None,
         }
-        for row, there in zip(metadata.to_dict("records"), has_page, strict=True)
+        for scan in scans
     ]
 
 
-def _outliers(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _outliers(scans: Sequence[PageScan], table: pd.DataFrame) -> list[dict[str, Any]]:
     """The farthest outliers, the farthest first."""
     order = table["Robust z"].abs().sort_values(ascending=False, kind="stable").index[:_MOST_ROWS]
+    titles = {scan.key(SCAN_COLUMNS): scan.title for scan in scans}
+    units = {quantity["name"]: quantity["units"] for quantity in _quantities()}
     return [
         {
-            "subject": row["Subject"],
-            "what": f"{row['Quantity']} of {row['Label Name']}",
+            "subject": titles.get("\t".join(_text(row[key]) for key in SCAN_COLUMNS), row["Subject"]),
+            "measure": f"{row['Quantity']} of {row['Label Name']}",
             "task": row["Task"],
             "erosion": row["Erosion Iterations"],
             "value": row["Value"],
             "median": row["Median"],
-            "units": "mL/min/mL" if row["Quantity"] == KI else "g/mL",
+            "units": units[row["Quantity"]],
             "z": row["Robust z"],
         }
         for row in table.reset_index(drop=True).loc[order].to_dict("records")
+    ]
+
+
+def _repeatability(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Test-retest of the main regions without erosion."""
+    chosen = table[
+        (table["Task"] == "ts_total")
+        & table["Label Name"].isin(MAIN_REGIONS)
+        & (table["Erosion Iterations"] == 0)
+        & table["Quantity"].isin(_shown_quantities())
+    ]
+    return [
+        {
+            "region": row["Label Name"],
+            "quantity": row["Quantity"],
+            "scan": ", ".join(filter(None, (_text(row[c]) for c in ("Tracer", "Reconstruction", "Framing")))),
+            "n": row["Participants"],
+            "mean": row["Mean"],
+            "sd": row["Within-Subject SD"],
+            "coefficient": row["Repeatability Coefficient"],
+            "icc": row["ICC(2,1)"],
+            "low": row["ICC(2,1) Low"],
+            "high": row["ICC(2,1) High"],
+            "bias": row["Bias"],
+            "bias_se": row["Bias SE"],
+            "change": row["Mean Change [%]"],
+            "reason": _text(row["Reason"]),
+        }
+        for row in chosen.to_dict("records")
     ]
 
 
@@ -304,20 +375,24 @@ def _statistics(table: pd.DataFrame) -> list[dict[str, Any]]:
         table["Task"].isin([task.readout_name for task in CT_TASKS])
         & (table["Erosion Iterations"] == 0)
         & (table["Age Group"] == "all")
-        & table["Quantity"].isin(_SHOWN_QUANTITIES)
+        & table["Quantity"].isin(_shown_quantities())
     ]
-    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    several = {q for q, n in chosen.groupby("Quantity")["Reconstruction"].nunique().items() if n > 1}
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in chosen.to_dict("records"):
-        key = (row["Task"], row["Label Name"], row["Sex Group"])
-        region = rows.setdefault(key, {"task": key[0], "region": key[1], "sex": key[2], "cells": {}})
-        region["cells"][row["Quantity"]] = _cell(row)
+        key = (row["Task"], row["Label Name"], row["Sex Group"], _text(row["Tracer"]))
+        kept = rows.setdefault(
+            key, {**dict(zip(("task", "region", "sex", "tracer"), key, strict=True)), "cells": {}}
+        )
+        prefix = f"{_text(row['Reconstruction']) or 'n/a'}: " if row["Quantity"] in several else ""
+        kept["cells"].setdefault(row["Quantity"], []).append(prefix + _cell(row))
     return list(rows.values())
 
 
 def _cell(row: Mapping[Any, Any]) -> str:
-    quartiles = f"{number(row['25 %'], 3)} to {number(row['75 %'], 3)}"
-    mean = f"mean {number(row['Mean'], 3)}, SD {number(row['SD'], 2)}"
-    return f"{number(row['Median'], 3)} ({quartiles}; {mean}; n {row['Participants']})"
+    quartiles = f"{number_text(row['25 %'], 3)} to {number_text(row['75 %'], 3)}"
+    mean = f"mean {number_text(row['Mean'], 3)}, SD {number_text(row['SD'], 2)}"
+    return f"{number_text(row['Median'], 3)} ({quartiles}; {mean}; n {row['Participants']})"
 
 
 def _real(metadata: pd.DataFrame, column: str) -> NDArray[np.float64]:

@@ -1,80 +1,107 @@
-"""Curves, input functions and Patlak plots of a participant's page."""
+"""Curves, input functions and fits of kinetic models on the page of a scan."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.figures.curves import draw_curves, draw_input_functions
 from hedypet_bids.figures.patlak import PatlakPlot, draw_patlak, patlak_plot
 from hedypet_bids.figures.pictures import Picture
-from hedypet_bids.io.tables import read_table
+from hedypet_bids.io.manifest import ScanOutputs
+from hedypet_bids.io.tables import read_blood, read_table
+from hedypet_bids.kernels.kinetics import KineticModel, Parameter, Patlak, known_models
 from hedypet_bids.kernels.kinetics.patlak import Window
 from hedypet_bids.kernels.region_statistics import RegionKey
-from hedypet_bids.model import InputFunction
+from hedypet_bids.model import FrameTimes, InputFunction
 from hedypet_bids.report.organs import (
     CURVE_ORGANS,
     PATLAK_ORGANS,
     REPORTED_ORGANS,
     Organ,
-    curve_table,
     organ_curve,
+    organ_curves,
+    organ_named,
     suv_constant,
 )
-from hedypet_bids.steps.input_functions import InputFunctions, read_blood
-from hedypet_bids.steps.step import Subject
-from hedypet_bids.steps.tacs import Curves
+from hedypet_bids.settings import Settings
+
+_UNKNOWN = float("nan")
 
 
 @dataclass(frozen=True)
-class Kinetics:
-    """What the page shows of the dynamic PET; Ki is that of the voxel maps' input function and window."""
+class OrganFit:
+    """What a model says of an organ: an estimate and its standard error for each parameter.
 
-    subject: Subject
-    constants: Path | None
-    curves: Curves
-    blood: InputFunctions
-    tables: Mapping[RegionKey, Path]
+    A standard error is None where the model gives none.
+    """
+
+    title: str
+    erosion: int
+    estimates: Sequence[tuple[float, float | None]]
+
+
+@dataclass(frozen=True)
+class ModelFits:
+    """What a model says of the main organs; empty, with the reason, where it was not fitted."""
+
+    name: str
+    title: str
+    parameters: Sequence[Parameter]
+    organs: Sequence[OrganFit]
+    input_functions: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class DynamicSections:
+    """What the page shows of the dynamic PET."""
+
+    outputs: ScanOutputs
+    settings: Settings
 
     def note(self) -> str:
         """What the table of organs holds."""
         note = "SUV and SUL are means of the static PET over the normalisation constants."
-        if self.tables:
-            settings = self.subject.settings.patlak
+        if self._patlak_was_fitted:
+            kinetics = self.settings.kinetics
             note += (
-                f" Ki ± standard error: Patlak, last {settings.map_last_frames} frames, input function "
-                f"{settings.map_input_function}, integration rule {settings.rule}. Organs of several "
-                "regions are "
-                "fitted on their mean curve."
+                f" Ki ± standard error: Patlak, last {kinetics.patlak.map_last_frames} frames, input "
+                f"function {kinetics.map_input_function}, integration rule {kinetics.patlak.rule}. Organs of "
+                "several regions are fitted on their mean curve."
             )
         return note
 
     def ki(self, title: str) -> tuple[float, float]:
-        """Ki and its standard error of an organ: from the table, or refitted where it has several regions."""
-        organ = next(organ for organ in REPORTED_ORGANS if organ.title == title)
-        row = self._row(organ)
-        if row is not None:
-            return float(row["Ki"]), float(row["Ki_se"])
-        plot = self.plot(organ)
-        return (plot.ki, plot.ki_se) if plot else (float("nan"), float("nan"))
+        """Patlak's Ki of an organ and its standard error; NaN where it is not known."""
+        plot = self.plot(organ_named(title))
+        return (plot.ki, plot.ki_se) if plot else (_UNKNOWN, _UNKNOWN)
 
     def plot(self, organ: Organ) -> PatlakPlot | None:
         """The Patlak plot of an organ; None without its curve or without an input function."""
-        if not self.tables or self._input_function is None:
-            return None
-        found = organ_curve(organ, self.curves.paths, self._volumes)
-        if found is None:
+        blood = self._blood(self.settings.kinetics.map_input_function)
+        found = self._curve(organ)
+        if not self._patlak_was_fitted or found is None or blood is None or not blood.n_voxels:
             return None
         frames, curve = found
-        settings = self.subject.settings.patlak
-        window = Window(last_frames=settings.map_last_frames)
-        return patlak_plot(curve, self._input_function.mean, frames, window=window, rule=settings.rule)
+        patlak = self.settings.kinetics.patlak
+        window = Window(last_frames=patlak.map_last_frames)
+        return patlak_plot(curve, blood.mean, frames, window=window, rule=patlak.rule)
+
+    def models(self) -> list[ModelFits]:
+        """Every model that was fitted, or was to be."""
+        return [
+            self._fits_of(model)
+            for name, model in known_models().items()
+            if self.outputs.of("kinetics", name) or name in self.settings.kinetics.models
+        ]
 
     def patlak_pictures(self) -> list[Picture]:
         """Patlak plots of grey matter, liver and muscle."""
@@ -83,20 +110,20 @@ class Kinetics:
             plot = self.plot(organ)
             if plot is None:
                 continue
-            words = _in_words(plot)
+            numbers = _numbers_of(plot)
             picture = Picture.of(
                 draw_patlak(plot, title=organ.title),
                 "patlak" + "".join(c for c in organ.title.title() if c.isalpha()),
-                f"{organ.title.capitalize()}: {words}",
+                f"{organ.title.capitalize()}: {numbers}",
                 f"Patlak plot of {organ.title}: uptake over blood against the integral of blood over "
-                f"blood. {words}",
+                f"blood. {numbers}",
             )
             pictures.append(picture)
         return pictures
 
     def input_function_pictures(self) -> list[Picture]:
         """Every input function: the first minutes and the whole scan."""
-        tables = {name: read_table(path) for name, path in self.blood.paths.items()}
+        tables = {name: read_table(path) for name, path in self.outputs.of("blood").items()}
         if not tables:
             return []
         return [
@@ -112,10 +139,10 @@ class Kinetics:
 
     def curve_pictures(self) -> list[Picture]:
         """Curves of the main organs: the first minutes and the whole scan."""
-        table = curve_table(self.curves.paths, self._volumes, CURVE_ORGANS)
+        table = organ_curves(self.outputs.of("mean"), self.outputs.of("volumes"), CURVE_ORGANS)
         if table.empty:
             return []
-        suv = suv_constant(self.constants)
+        suv = suv_constant(self.outputs.get("constants"))
         known = bool(np.isfinite(suv))
         regions = {title: title for title in CURVE_ORGANS if title in table}
         pictures = []
@@ -132,42 +159,56 @@ class Kinetics:
             pictures.append(Picture.of(figure, "tacs" + ("early" if early else ""), when, alt))
         return pictures
 
+    def _fits_of(self, model: KineticModel) -> ModelFits:
+        paths: Mapping[RegionKey, Path] = self.outputs.of("kinetics", model.name)
+        shown = {key: model.shown(read_table(path), self.settings) for key, path in paths.items()}
+        bloods = list(dict.fromkeys(name for rows in shown.values() for name in rows["input_function"]))
+        organs = list(self._organ_fits(model, shown))
+        return ModelFits(model.name, model.title, model.parameters, organs, bloods)
+
+    def _organ_fits(self, model: KineticModel, shown: Mapping[RegionKey, pd.DataFrame]) -> Iterator[OrganFit]:
+        """The main organs, from the table or, where an organ has several regions, fitted on their mean."""
+        for organ in REPORTED_ORGANS:
+            key = organ.key(shown)
+            found = self._curve(organ)
+            if key is None or found is None:
+                continue
+            if len(organ.regions) == 1:
+                rows = shown[key][shown[key]["name"] == organ.regions[0]]
+            else:
+                rows = self._refitted(model, *found, list(dict.fromkeys(shown[key]["input_function"])))
+            if len(rows):
+                estimates = [_estimate(rows.iloc[0], parameter) for parameter in model.parameters]
+                yield OrganFit(organ.title, key[1], estimates)
+
+    def _refitted(
+        self, model: KineticModel, frames: FrameTimes, curve: NDArray[np.float64], bloods: Sequence[str]
+    ) -> pd.DataFrame:
+        """The shown rows of the fit of a single curve."""
+        inputs = {name: blood.mean for name in bloods if (blood := self._blood(name)) is not None}
+        if not inputs:
+            return pd.DataFrame()
+        fits = model.fit(curve[np.newaxis], np.array(list(inputs.values())), frames, self.settings)
+        return model.shown(fits.table(["organ"], list(inputs)), self.settings)
+
+    def _curve(self, organ: Organ) -> tuple[FrameTimes, NDArray[np.float64]] | None:
+        return organ_curve(organ, self.outputs.of("mean"), self.outputs.of("volumes"))
+
+    def _blood(self, recording: str) -> InputFunction | None:
+        path = self.outputs.get("blood", recording)
+        return read_blood(path) if path else None
+
     @cached_property
-    def _input_function(self) -> InputFunction | None:
-        path = self.blood.paths.get(self.subject.settings.patlak.map_input_function)
-        blood = read_blood(path) if path else None
-        return blood if blood is not None and blood.n_voxels else None
-
-    @property
-    def _volumes(self) -> dict[RegionKey, Path]:
-        return {
-            key: self.subject.store.path(names.volumes(self.subject.dynamic, *key))
-            for key in self.curves.paths
-        }
-
-    def _row(self, organ: Organ) -> pd.Series | None:
-        """The organ's row in the table of fits, if it is a single region and the window is in the table."""
-        key = organ.key(self.tables)
-        if key is None or len(organ.regions) > 1:
-            return None
-        rows = self._fits[key]
-        return rows.loc[organ.regions[0]] if organ.regions[0] in rows.index else None
-
-    @cached_property
-    def _fits(self) -> dict[RegionKey, pd.DataFrame]:
-        """The rows of the maps' input function and window, by region."""
-        settings = self.subject.settings.patlak
-        tables = {key: read_table(path) for key, path in self.tables.items()}
-        return {
-            key: table[
-                (table["input_function"] == settings.map_input_function)
-                & (table["last_frames"] == settings.map_last_frames)
-            ].set_index("name")
-            for key, table in tables.items()
-        }
+    def _patlak_was_fitted(self) -> bool:
+        return bool(self.outputs.of("kinetics", Patlak.name))
 
 
-def _in_words(plot: PatlakPlot) -> str:
+def _estimate(row: pd.Series[Any], parameter: Parameter) -> tuple[float, float | None]:
+    se = row.get(f"{parameter.name}_se")
+    return float(row[parameter.name]), None if se is None else float(se)
+
+
+def _numbers_of(plot: PatlakPlot) -> str:
     if not np.isfinite(plot.ki):
         return "no fit is possible in this window."
     return (

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from hedypet_bids.report.references import REFERENCES
-from hedypet_bids.settings import PatlakSettings, Settings
+from hedypet_bids.kernels.kinetics import kinetic_models, known_models
+from hedypet_bids.names import enumerated
+from hedypet_bids.report.references import known_references
+from hedypet_bids.settings import AortaMethod, Settings
 from hedypet_bids.version import __version__
 
-_CITED = re.compile(r" ?\[(@[a-z]+(?:; @[a-z]+)*)\]")
+_CITED = re.compile(r" ?\[(@[a-z0-9]+(?:; @[a-z0-9]+)*)\]")
 
 MADE, READY = "made", "ready"
 _SEGMENTATIONS_GIVEN = "segmentations that came with the dataset"
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What took place for a participant; the text is about nothing else.
+class Performed:
+    """What was done for a scan; the text is about nothing else.
 
     Parameters
     ----------
     segmented
         ``made`` or ``ready`` (taken over) by task.
     registered
-        ``rigid``, ``identity`` or ``given`` by part (head, body).
+        ``rigid``, ``identity`` or ``given`` by body part (head, body).
     labelled
         What organs and tissues were segmented on: ``CT``, ``PET`` or ``MR image``.
     fixed
         What the MR images were brought to: ``CT`` or ``PET``.
+    fitted, mapped
+        Names of the kinetic models that were fitted to regions and to voxels.
     """
 
     segmented: Mapping[str, str] = field(default_factory=dict)
@@ -40,8 +44,8 @@ class Parts:
     head_space: bool = False
     constants: bool = False
     aorta: bool = False
-    kinetics: bool = False
-    maps: bool = False
+    fitted: Collection[str] = ()
+    mapped: Collection[str] = ()
     labelled: str = "CT"
     fixed: str = "CT"
 
@@ -59,7 +63,7 @@ class Methods:
 
     def references(self) -> tuple[str, ...]:
         """The list that the numbers point to."""
-        return tuple(REFERENCES[key].text() for key in self.keys)
+        return tuple(known_references()[key].text() for key in self.keys)
 
     def markdown(self) -> str:
         """The text and its references as Markdown."""
@@ -68,20 +72,21 @@ class Methods:
 
     def bibtex(self) -> str:
         """The references as BibTeX."""
-        return "\n".join(REFERENCES[key].bibtex(key) for key in self.keys)
+        return "\n".join(known_references()[key].bibtex(key) for key in self.keys)
 
     def _numbers(self, match: re.Match[str]) -> str:
         return f" [{', '.join(str(self.keys.index(key) + 1) for key in _keys_of(match))}]"
 
 
-def methods_of(settings: Settings, parts: Parts) -> Methods:
-    """What was done for one participant."""
-    return _methods(_introduction(), _participant(settings, parts))
+def methods_of(settings: Settings, performed: Performed) -> Methods:
+    """What was done for one scan."""
+    return _methods(_introduction(), _scan(settings, performed))
 
 
 def methods_of_dataset(settings: Settings) -> Methods:
     """What is done with these settings wherever the images for it are there."""
-    either = Parts(
+    models = [model.name for model in kinetic_models(settings)]
+    anything = Performed(
         segmented=dict.fromkeys(("total", "synthseg"), "either"),
         registered=dict.fromkeys(("head", "body"), settings.register.method),
         static=True,
@@ -90,13 +95,13 @@ def methods_of_dataset(settings: Settings) -> Methods:
         head_space=True,
         constants=True,
         aorta=True,
-        kinetics=True,
-        maps=True,
+        fitted=models,
+        mapped=models,
     )
     lead = (
         "What follows was done for each participant whose images allow it; the reports say what was left out."
     )
-    return _methods(f"{_introduction()} {lead}", _participant(settings, either))
+    return _methods(f"{_introduction()} {lead}", _scan(settings, anything))
 
 
 def _methods(introduction: str, paragraphs: Iterator[str]) -> Methods:
@@ -117,180 +122,153 @@ def _introduction() -> str:
     )
 
 
-def _participant(settings: Settings, parts: Parts) -> Iterator[str]:
-    yield " ".join(filter(None, (_ct_segmentation(settings, parts), _mr_segmentation(settings, parts))))
-    yield _registration(settings, parts)
-    yield _spaces(settings, parts)
-    yield " ".join(filter(None, (_normalisation(parts), _regions(settings, parts))))
-    if parts.aorta:
+def _scan(settings: Settings, performed: Performed) -> Iterator[str]:
+    yield " ".join(
+        filter(None, (_ct_segmentation(settings, performed), _mr_segmentation(settings, performed)))
+    )
+    yield _registration(settings, performed)
+    yield _spaces(settings, performed)
+    yield " ".join(filter(None, (_normalisation(performed), _regions(settings, performed))))
+    if performed.aorta:
         yield _aorta(settings)
-    if parts.kinetics:
-        yield _patlak(settings.patlak, maps=parts.maps)
+    yield from _kinetics(settings, performed)
 
 
 def _software() -> str:
     return "Computations rest on NumPy [@numpy] and SciPy [@scipy]."
 
 
-def _ct_segmentation(settings: Settings, parts: Parts) -> str:
-    tasks = [task for task in ("total", "tissue", "body") if task in parts.segmented]
+def _ct_segmentation(settings: Settings, performed: Performed) -> str:
+    tasks = [task for task in ("total", "tissue", "body") if task in performed.segmented]
     if not tasks:
         return ""
-    how = parts.segmented[tasks[0]]
+    how = performed.segmented[tasks[0]]
     chosen = settings.segment
     detail = " at 3 mm (the body at 6 mm)" if chosen.totalseg_fast else ""
     if chosen.totalseg_roi_subset:
-        detail += f", limited to {_listed(chosen.totalseg_roi_subset)}"
+        detail += f", limited to {enumerated(chosen.totalseg_roi_subset)}"
     if how == READY:
-        return (
-            f"Organs, tissues and body on the {parts.labelled} were taken over from {_SEGMENTATIONS_GIVEN}."
-        )
+        labelled = performed.labelled
+        return f"Organs, tissues and body on the {labelled} were taken over from {_SEGMENTATIONS_GIVEN}."
     made = f"Organs, tissues and body on the CT were segmented with TotalSegmentator{detail}"
     made += " [@totalsegmentator; @nnunet]"
     return made + ("." if how == MADE else ", unless segmentations came with the dataset.")
 
 
-def _mr_segmentation(settings: Settings, parts: Parts) -> str:
-    how = parts.segmented.get("synthseg") or parts.segmented.get("synthsegparc")
+def _mr_segmentation(settings: Settings, performed: Performed) -> str:
+    how = performed.segmented.get("synthseg") or performed.segmented.get("synthsegparc")
     if how is None:
         return ""
     if how == READY:
         return f"Brain regions on the T1-weighted MR image were taken over from {_SEGMENTATIONS_GIVEN}."
     robust = settings.segment.synthseg_robust
-    which = (
+    program = (
         "SynthSeg in its robust variant [@synthseg; @synthsegrobust]" if robust else "SynthSeg [@synthseg]"
     )
-    made = f"Brain regions on the T1-weighted MR image were segmented with {which}"
+    made = f"Brain regions on the T1-weighted MR image were segmented with {program}"
     return made + ("." if how == MADE else ", unless segmentations came with the dataset.")
 
 
-def _registration(settings: Settings, parts: Parts) -> str:
+def _registration(settings: Settings, performed: Performed) -> str:
     images = {"head": "the T1-weighted MR image", "body": "the Dixon MR image"}
     texts = {
-        "rigid": f"brought to the {parts.fixed} by a rigid transform that maximises Mattes' mutual "
+        "rigid": f"brought to the {performed.fixed} by a rigid transform that maximises Mattes' mutual "
         f"information [@mattes] (seed {settings.register.seed})",
-        "identity": f"taken to lie where the {parts.fixed} is, without registration",
-        "given": f"brought to the {parts.fixed} by the transform that came with the dataset",
+        "identity": f"taken to lie where the {performed.fixed} is, without registration",
+        "given": f"brought to the {performed.fixed} by the transform that came with the dataset",
     }
     by_method: dict[str, list[str]] = {}
-    for part, method in parts.registered.items():
-        by_method.setdefault(method, []).append(images[part])
+    for body_part, method in performed.registered.items():
+        by_method.setdefault(method, []).append(images[body_part])
     sentences = []
-    for method, which in by_method.items():
-        names = " and ".join(which)
-        verb = "were each" if len(which) > 1 else "was"
-        sentences.append(f"{names[0].upper()}{names[1:]} {verb} {texts[method]}.")
+    for method, moved in by_method.items():
+        verb = "were each" if len(moved) > 1 else "was"
+        sentences.append(_capitalised(f"{' and '.join(moved)} {verb} {texts[method]}."))
     return " ".join(sentences)
 
 
-def _spaces(settings: Settings, parts: Parts) -> str:
+def _spaces(settings: Settings, performed: Performed) -> str:
     resample = settings.resample
     size = " x ".join(f"{mm:g}" for mm in resample.head_size_mm)
     spaces = [
-        *(["the grid of the static PET"] if parts.static else []),
-        *(["the grid of the dynamic PET"] if parts.dynamic else []),
+        *(["the grid of the static PET"] if performed.static else []),
+        *(["the grid of the dynamic PET"] if performed.dynamic else []),
         *(
             [f"a {resample.head_voxel_mm:g} mm grid of {size} mm around the brain"]
-            if parts.head_space
+            if performed.head_space
             else []
         ),
     ]
     if not spaces:
         return ""
     mean = ""
-    if parts.static_from_frames:
+    if performed.static_from_frames:
         low, high = settings.static.window_min
         mean = (
             f" Without a static image, the mean of the dynamic PET from {low:g} to {high:g} min stood for it."
         )
     return (
         f"Images were resampled in one step with B-splines of order {resample.spline_order} [@thevenaz], "
-        f"segmentations by nearest neighbour, to {_listed(spaces)}.{mean}"
+        f"segmentations by nearest neighbour, to {enumerated(spaces)}.{mean}"
     )
 
 
-def _normalisation(parts: Parts) -> str:
-    if not parts.constants:
+def _normalisation(performed: Performed) -> str:
+    if not performed.constants:
         return ""
     return (
         "Standardised uptake values (SUV) are activity concentration over injected activity per body "
         "weight; SUL use "
         "the lean body mass by James [@james], by Janmahasatian [@janmahasatian] and, from the fat "
         "between hip and "
-        f"skull on the {parts.labelled}, by a variant of Decazes' method [@decazes]."
+        f"skull on the {performed.labelled}, by a variant of Decazes' method [@decazes]."
     )
 
 
-def _regions(settings: Settings, parts: Parts) -> str:
-    measured = [
-        *(["the mean of each region in the static PET"] if parts.static else []),
-        *(["its mean in each frame of the dynamic PET"] if parts.dynamic else []),
+def _regions(settings: Settings, performed: Performed) -> str:
+    measures = [
+        *(["the mean of each region in the static PET"] if performed.static else []),
+        *(["its mean in each frame of the dynamic PET"] if performed.dynamic else []),
     ]
-    if not measured or not parts.segmented:
+    if not measures or not performed.segmented:
         return ""
-    erosions = _listed([str(n) for n in settings.curves.erosions])
-    what = " and ".join(measured)
-    verb = "were" if len(measured) > 1 else "was"
-    return (
-        f"{what[0].upper()}{what[1:]} {verb} measured after {erosions} erosions with a face-connected "
+    erosions = enumerated(settings.curves.erosions)
+    verb = "were" if len(measures) > 1 else "was"
+    return _capitalised(
+        f"{' and '.join(measures)} {verb} measured after {erosions} erosions with a face-connected "
         "structuring element."
     )
 
 
 def _aorta(settings: Settings) -> str:
     aorta = settings.aorta
-    if aorta.method == "nifti_dynamic":
-        return (
+    texts: dict[AortaMethod, str] = {
+        "nifti_dynamic": (
             "Image-derived input functions come from volumes of interest that the library "
             "nifti_dynamic places in four "
             "segments of the aorta; they are whole-blood curves without corrections for metabolites "
             "or dispersion."
-        )
-    return (
-        "Image-derived input functions are the mean activity of volumes of interest along the "
-        "centreline of the aorta, "
-        f"in four segments, placed where the bolus shows in the first {aorta.early_window_s:g} s of "
-        "the dynamic PET, "
-        f"without the voxels below {aorta.keep_fraction:.0%} of the median early uptake of their "
-        "segment; they are "
-        "whole-blood curves without corrections for metabolites or dispersion."
-    )
-
-
-def _patlak(settings: PatlakSettings, *, maps: bool) -> str:
-    rules = {
-        "simpson": "the input function was integrated by Simpson's rule over the middles of the frames",
-        "frames": "the input function was integrated with the whole area of each finished frame and "
-        "linearly within "
-        "the running one",
+        ),
+        "centreline": (
+            "Image-derived input functions are the mean activity of volumes of interest along the "
+            "centreline of the aorta, "
+            f"in four segments, placed where the bolus shows in the first {aorta.early_window_s:g} s of "
+            "the dynamic PET, "
+            f"without the voxels below {aorta.keep_fraction:.0%} of the median early uptake of their "
+            "segment; they are "
+            "whole-blood curves without corrections for metabolites or dispersion."
+        ),
     }
-    windows = [
-        *(
-            [f"the last {_listed([str(n) for n in settings.last_frames])} frames"]
-            if settings.last_frames
-            else []
-        ),
-        *(
-            [f"frames from {_listed([f'{t:g}' for t in settings.start_min])} min on"]
-            if settings.start_min
-            else []
-        ),
-    ]
-    text = (
-        "Net influx Ki and intercept V0 are slope and intercept of Patlak plots [@patlak], fitted by "
-        "ordinary least "
-        f"squares over {' and over '.join(windows)}; {rules[settings.rule]}."
-    )
-    if maps:
-        smoothed = (
-            f", smoothed with a Gaussian of {settings.map_fwhm_mm:g} mm FWHM" if settings.map_fwhm_mm else ""
-        )
-        text += (
-            f" Voxel maps use the last {settings.map_last_frames} frames and the input function "
-            f"{settings.map_input_function}{smoothed}."
-        )
-    return text
+    return texts[aorta.method]
 
 
-def _listed(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+def _kinetics(settings: Settings, performed: Performed) -> Iterator[str]:
+    """A paragraph a model, written by the model."""
+    for name, model in known_models().items():
+        if name in performed.fitted:
+            maps = model.map_methods(settings) if name in performed.mapped else ""
+            yield " ".join(filter(None, (model.methods(settings), maps)))
+
+
+def _capitalised(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]

@@ -1,4 +1,4 @@
-"""Volume, SUV, SUL and Ki of the main organs, and the curves behind them, from a participant's tables."""
+"""Volume, SUV and SUL of the main organs, and their curves, from the tables of a scan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONSTANTS = ("suv", "sul_james", "sul_janma", "sul_decazes")
 
 @dataclass(frozen=True)
 class Organ:
-    """What the report calls an organ: one region of a task, or several taken together.
+    """An organ of the report: one region of a task, or several taken together.
 
     Parameters
     ----------
@@ -45,12 +45,12 @@ GREY_MATTER = Organ(
 )
 LIVER = Organ("liver", "total", ("liver",))
 MUSCLE = Organ("muscle (gluteus maximus)", "total", ("gluteus_maximus_left", "gluteus_maximus_right"))
-AORTA = Organ("aorta", "total", ("aorta",))
+WHOLE_AORTA = Organ("aorta", "total", ("aorta",))
 REPORTED_ORGANS = (
     Organ("brain", "total", ("brain",)),
     GREY_MATTER,
     Organ("heart", "total", ("heart",)),
-    AORTA,
+    WHOLE_AORTA,
     Organ("lungs", "total", tuple(name for name in label_table("total").names if name.startswith("lung_"))),
     LIVER,
     Organ("spleen", "total", ("spleen",)),
@@ -118,6 +118,11 @@ def organ_values(means: Mapping[RegionKey, Path], constants: Path | None) -> lis
     return rows
 
 
+def organ_named(title: str) -> Organ:
+    """One of the main organs by its title."""
+    return next(organ for organ in REPORTED_ORGANS if organ.title == title)
+
+
 def suv_constant(constants: Path | None) -> float:
     """Bq/mL of an SUV of 1; NaN where unknown."""
     return _constants(constants)[0]
@@ -141,7 +146,7 @@ def organ_curve(
     return frame_times(table), values @ (n[n > 0] / n.sum())
 
 
-def curve_table(
+def organ_curves(
     curves: Mapping[RegionKey, Path], volumes: Mapping[RegionKey, Path], titles: Collection[str]
 ) -> pd.DataFrame:
     """The curves of some of the main organs beside the frame times, a column an organ; empty without any."""

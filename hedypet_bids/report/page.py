@@ -21,11 +21,11 @@ def write_page(path: Path, template: str, **content: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
+    environment.filters["number"] = number_text
     write_text(path, environment.get_template(template).render(version=__version__, **content))
 
 
-def number(value: Any, digits: int = 4) -> str:
+def number_text(value: Any, digits: int = 4) -> str:
     """A number for people: some significant digits, ``n/a`` for what is missing."""
     if value is None or value == MISSING or pd.isna(value):
         return "n/a"

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.manifest import StepRecord
 from hedypet_bids.io.tables import read_table
 
 _MOST_CRASH_CHARACTERS = 20_000
+_COLUMNS = {"step", "state", "seconds", "peak_mb", "reason"}
 
 
 @dataclass(frozen=True)
@@ -23,25 +26,35 @@ class PastStep:
     reason: str
 
 
-def past_steps(logs: Path, *, but: Path) -> dict[str, PastStep]:
-    """The last time that each step ran or failed, from the folders of all runs ``but`` one, by step."""
-    found: dict[str, PastStep] = {}
-    for folder in sorted(path for path in logs.glob("*") if path.is_dir() and path != but):
-        for step, past in _steps_of(folder):
-            found[step] = past
-    return found
+@dataclass(frozen=True)
+class PastRuns:
+    """The last time that each step ran or failed, by its name and what it worked on."""
+
+    steps: dict[tuple[str, str], PastStep]
+
+    @classmethod
+    def before(cls, run: Path) -> PastRuns:
+        """Those of all runs but one, from the log folders beside its own."""
+        found: dict[tuple[str, str], PastStep] = {}
+        for folder in sorted(path for path in run.parent.glob("*") if path.is_dir() and path != run):
+            found.update(_steps_of(folder))
+        return cls(found)
+
+    def of(self, record: StepRecord) -> PastStep | None:
+        """The last time that a step ran or failed; None if it never did."""
+        return self.steps.get((record.step, record.about))
 
 
-def crash_text(folder: Path, step: str) -> str:
-    """What the crash file of a step in the folder of a run says; empty when there is none."""
-    path = folder / f"crash-{step.replace(' ', '-')}.txt"
+def crash_text(folder: Path, record: StepRecord) -> str:
+    """What the crash file of a step in the log folder of a run says; empty when there is none."""
+    path = folder / names.crash_file(record.title)
     try:
         return path.read_text("utf-8", errors="replace")[-_MOST_CRASH_CHARACTERS:]
     except OSError:
         return ""
 
 
-def _steps_of(folder: Path) -> Iterator[tuple[str, PastStep]]:
+def _steps_of(folder: Path) -> Iterator[tuple[tuple[str, str], PastStep]]:
     if not (folder / "steps.tsv").is_file():
         return
     try:
@@ -49,10 +62,11 @@ def _steps_of(folder: Path) -> Iterator[tuple[str, PastStep]]:
     except BadDataError:
         # A run that was killed may leave half a table; its steps are then not known.
         return
-    if not {"step", "state", "seconds", "peak_mb", "reason"} <= set(table.columns):
+    if not set(table.columns) >= _COLUMNS:
         return
     for row in table[table["state"].isin(["ran", "failed"])].fillna("").to_dict("records"):
         past = PastStep(
             folder.name, row["state"], float(row["seconds"]), float(row["peak_mb"]), str(row["reason"])
         )
-        yield str(row["step"]), past
+        # Logs from before there were several scans do not say what a step worked on.
+        yield (str(row["step"]), str(row.get("about", ""))), past

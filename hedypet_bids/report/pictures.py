@@ -1,8 +1,8 @@
-"""Projections, segmentations and alignments of a participant's page, from images read slab by slab."""
+"""Projections, segmentations and alignments on the page of a scan, from images read slab by slab."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from hedypet_bids.figures.planes import (
     CORONAL,
     SAGITTAL,
     VIEW_NAMES,
-    Box,
+    ShownBox,
     Survey,
     View,
     Voxel,
@@ -35,12 +35,13 @@ from hedypet_bids.figures.rasters import (
     legend_of,
     window_of,
 )
+from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.nifti_read import FrameReader
+from hedypet_bids.kernels.kinetics import known_models
 from hedypet_bids.labels import task
-from hedypet_bids.names import Source
+from hedypet_bids.model import Scan
+from hedypet_bids.names import Source, Space
 from hedypet_bids.report.organs import suv_constant
-from hedypet_bids.steps.resample import ImagesInSpace
-from hedypet_bids.steps.step import Subject
 
 Views = dict[int, View]
 
@@ -88,47 +89,71 @@ class Aligned:
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """The pictures of one participant's images."""
+class ParametricMap:
+    """Projections of the voxel map of a parameter of a kinetic model."""
 
-    subject: Subject
-    static_space: ImagesInSpace
-    head_space: ImagesInSpace
-    constants: Path | None
-    maps: Mapping[str, Path]
+    model: str
+    measure: str
+    scaled: Scaled
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures of the images of a scan.
+
+    Parameters
+    ----------
+    static
+        The static PET that stands for the scan.
+    scale
+        What its stored values are multiplied by to be Bq/mL.
+    """
+
+    scan: Scan
+    static: Source | None
+    scale: float
+    outputs: ScanOutputs
 
     def uptake(self) -> Scaled | None:
         """Maximum intensity projections of the static PET, SUV 0 to 10 where the constant is known."""
-        static = self.subject.inputs.static
-        if static is None:
+        if self.static is None:
             return None
-        suv = suv_constant(self.constants)
-        known = bool(np.isfinite(suv))
-        scale = float(self.subject.metadata(static).scale[0]) / (suv if known else 1000.0)
-        views = _scaled(read_projections(static.path), scale)
+        known = bool(np.isfinite(self._suv))
+        views = _scaled(read_projections(self.static.path), self._to_suv_or_kbq)
         window = SUV_WINDOW if known else window_of(list(views.values()))
         return _projections(views, window, "SUV [g/mL]" if known else "kBq/mL", "mip", "static PET")
 
-    def ki_map(self) -> Scaled | None:
-        """Maximum intensity projections of the Ki map."""
-        path = self.maps.get("Ki")
-        if path is None:
-            return None
-        return _projections(read_projections(path), KI_WINDOW, "Ki [mL/min/mL]", "kimip", "Ki map")
+    def maps(self) -> list[ParametricMap]:
+        """Maximum intensity projections of the map of each model's most important parameter."""
+        found: dict[str, ParametricMap] = {}
+        for model in known_models().values():
+            for parameter in model.maps[:1]:
+                path = self.outputs.get("map", model.name, parameter.name)
+                if path is None:
+                    continue
+                views, measure = read_projections(path), parameter.name
+                window = KI_WINDOW if measure == "Ki" else window_of(list(views.values()))
+                units = f"{measure} [{parameter.units or 1}]"
+                prefix = f"{measure.lower()}mip"
+                prefix = model.name.lower() + prefix if prefix in found else prefix
+                scaled = _projections(views, window, units, prefix, f"{measure} map")
+                found[prefix] = ParametricMap(model.name, measure, scaled)
+        return list(found.values())
 
     def segmentations(self) -> list[Segmented]:
         """Labels of the CT over it, and those of the brain over the head MR, where these are."""
         found = []
         for name in ("total", "tissue", "body"):
-            if name in self.static_space.labels and self._ct:
+            path = self.outputs.get("labels", "bodystat", name)
+            if path and self._ct:
                 ct = {along: self._cropped(view) for along, view in self._ct.items()}
-                labels = read_planes(self.static_space.labels[name], self._centre, along=_FRONT_AND_SIDE)
+                labels = read_planes(path, self._centre, along=_FRONT_AND_SIDE)
                 labels = {along: self._cropped(view) for along, view in labels.items()}
                 survey = self._total if name == "total" else None
-                survey = survey or survey_labels(self.static_space.labels[name])
+                survey = survey or survey_labels(path)
                 found.append(_segmented(name, "CT", (ct, Shade(*HU_WINDOW)), labels, survey))
-        if "synthseg" in self.head_space.labels and self._head_mr:
-            path = self.head_space.labels["synthseg"]
+        path = self.outputs.get("labels", "head", "synthseg")
+        if path and self._head_mr:
             shade = Shade(*window_of(list(self._head_mr.values())))
             labels = read_planes(path, self._head_centre, along=_FRONT_AND_SIDE)
             found.append(
@@ -141,33 +166,30 @@ class Gallery:
         return [*self._pet_on_ct(), *self._head_mr_on_ct(), *self._body_mr_on_ct()]
 
     def _pet_on_ct(self) -> Iterator[Aligned]:
-        static = self.subject.inputs.static
-        if static is None or not self._ct:
+        if self.static is None or not self._ct:
             return
-        suv = suv_constant(self.constants)
-        scale = float(self.subject.metadata(static).scale[0]) / (suv if np.isfinite(suv) else 1000.0)
-        pet = _scaled(read_planes(static.path, self._centre), scale)
+        pet = _scaled(read_planes(self.static.path, self._centre), self._to_suv_or_kbq)
         inside = np.concatenate([pet[along].values[self._ct[along].values > SKIN_HU] for along in pet])
         level = _PET_OUTLINE * float(np.median(inside)) if inside.size else 0.0
         shade = Shade(*window_of(list(pet.values()), 99.0), _PET_COLOURS)
         yield self._aligned("pet", "Static PET on the CT", self._ct, pet, shade, level, "PET", crop=True)
 
     def _body_mr_on_ct(self) -> Iterator[Aligned]:
-        path = self._in_space(self.static_space, self.subject.inputs.body_mr)
+        path = self._in_space("bodystat", self.scan.body_mr)
         if path and self._ct:
             mr = read_planes(path, self._centre)
             yield self._mr_aligned("body", self._ct, mr, crop=True)
 
     def _head_mr_on_ct(self) -> Iterator[Aligned]:
-        path = self._in_space(self.head_space, self.subject.inputs.ct)
+        path = self._in_space("head", self.scan.ct)
         if path and self._head_mr:
             yield self._mr_aligned("head", read_planes(path, self._head_centre), self._head_mr, crop=False)
 
-    def _mr_aligned(self, part: str, ct: Views, mr: Views, *, crop: bool) -> Aligned:
+    def _mr_aligned(self, body_part: str, ct: Views, mr: Views, *, crop: bool) -> Aligned:
         views = list(mr.values())
         level = _MR_OUTLINE * window_of(views, 95.0)[1]
-        shade, title = Shade(*window_of(views)), f"{part.capitalize()} MR on the CT"
-        return self._aligned(part, title, ct, mr, shade, level, f"{part} MR", crop=crop)
+        shade, title = Shade(*window_of(views)), f"{body_part.capitalize()} MR on the CT"
+        return self._aligned(body_part, title, ct, mr, shade, level, f"{body_part} MR", crop=crop)
 
     def _aligned(
         self,
@@ -177,7 +199,7 @@ class Gallery:
         moved: Views,
         shade: Shade,
         level: float,
-        what: str,
+        called: str,
         *,
         crop: bool,
     ) -> Aligned:
@@ -185,60 +207,69 @@ class Gallery:
         for below, above in zip(front_first(ct), front_first(moved), strict=True):
             pair = (self._cropped(below), self._cropped(above)) if crop else (below, above)
             shades = (Shade(*HU_WINDOW), shade)
-            blends.append(blend(*pair, shades, (SKIN_HU, level), (f"align{name}", "CT", what)))
-        return Aligned(name, title, "CT", what, blends)
+            blends.append(blend(*pair, shades, (SKIN_HU, level), (f"align{name}", "CT", called)))
+        return Aligned(name, title, "CT", called, blends)
 
     def _cropped(self, view: View) -> View:
         return view.cropped(self._box) if self._box else view
 
-    @staticmethod
-    def _in_space(space: ImagesInSpace, source: Source | None) -> Path | None:
-        return space.images.get(source.path.name) if source else None
+    def _in_space(self, space: Space, source: Source | None) -> Path | None:
+        return self.outputs.get("image", space, source.path.name) if source else None
+
+    @cached_property
+    def _suv(self) -> float:
+        return suv_constant(self.outputs.get("constants"))
+
+    @property
+    def _to_suv_or_kbq(self) -> float:
+        """What stored values of the static PET are multiplied by to be SUV or, if unknown, kBq/mL."""
+        return self.scale / (self._suv if np.isfinite(self._suv) else 1000.0)
 
     @cached_property
     def _total(self) -> Survey | None:
-        path = self.static_space.labels.get("total")
+        path = self.outputs.get("labels", "bodystat", "total")
         return survey_labels(path) if path else None
 
     @cached_property
-    def _box(self) -> Box | None:
+    def _box(self) -> ShownBox | None:
         """Around the body (else the organs) in the static PET's space."""
-        path = self.static_space.labels.get("body")
+        path = self.outputs.get("labels", "bodystat", "body")
         survey = survey_labels(path) if path else self._total
-        if survey is None or not survey.counts:
+        if survey is None or not survey.counts or self.static is None:
             return None
-        sizes_mm = world_sizes_mm(FrameReader(self.subject.static.path).grid)
-        return Box.around(survey.marginals, [round(_MARGIN_MM / mm) for mm in sizes_mm])
+        sizes_mm = world_sizes_mm(FrameReader(self.static.path).grid)
+        return ShownBox.around(survey.marginals, [round(_MARGIN_MM / mm) for mm in sizes_mm])
 
     @cached_property
     def _centre(self) -> Voxel:
         """The middle of the organs in the static PET's space; of its grid without segmentation."""
         if self._total is not None:
             return self._total.centre()
-        return _middle(self.subject.static.path)
+        assert self.static is not None
+        return _middle(self.static.path)
 
     @cached_property
     def _ct(self) -> Views:
         """Planes of the CT in the static PET's space; none without it."""
-        path = self._in_space(self.static_space, self.subject.inputs.ct)
+        path = self._in_space("bodystat", self.scan.ct)
         return read_planes(path, self._centre) if path else {}
 
     @cached_property
     def _head_centre(self) -> Voxel:
-        path = self.head_space.labels.get("synthseg")
+        path = self.outputs.get("labels", "head", "synthseg")
         if path:
             return survey_labels(path).centre(_HEMISPHERE)
-        return _middle(next(iter(self.head_space.images.values())))
+        return _middle(next(iter(self.outputs.of("image", "head").values())))
 
     @cached_property
     def _head_mr(self) -> Views:
         """Planes of the head MR in the head space; none without it."""
-        path = self._in_space(self.head_space, self.subject.inputs.head_mr)
+        path = self._in_space("head", self.scan.head_mr)
         return read_planes(path, self._head_centre) if path else {}
 
 
 def _segmented(
-    name: str, what: str, background: tuple[Views, Shade], labels: Views, survey: Survey
+    name: str, image: str, background: tuple[Views, Shade], labels: Views, survey: Survey
 ) -> Segmented:
     """A segmentation over an image, with its legend."""
     views, shade = background
@@ -249,17 +280,17 @@ def _segmented(
             labels[along],
             name=f"seg{name}{VIEW_NAMES[along]}",
             title=VIEW_NAMES[along],
-            alt=f"{VIEW_NAMES[along].capitalize()} plane of the {what} with the labels of {name} in colours",
+            alt=f"{VIEW_NAMES[along].capitalize()} plane of the {image} with the labels of {name} in colours",
         )
         for along in _FRONT_AND_SIDE
     ]
     table = task(name).table
     names = dict(zip(table.indices, table.names, strict=True))
     legend = legend_of(survey.counts, names, LEGEND_ENTRIES)
-    return Segmented(f"{name} on the {what}", pictures, legend, len(survey.counts))
+    return Segmented(f"{name} on the {image}", pictures, legend, len(survey.counts))
 
 
-def _projections(views: Views, window: tuple[float, float], units: str, name: str, what: str) -> Scaled:
+def _projections(views: Views, window: tuple[float, float], units: str, name: str, image: str) -> Scaled:
     """Coronal and sagittal projections, dark where much is, without the air around."""
     box = _body_box(views, window[1])
     shade = Shade(*window, "gray_r")
@@ -269,7 +300,7 @@ def _projections(views: Views, window: tuple[float, float], units: str, name: st
             shade,
             name=f"{name}{view.name}",
             title=view.name,
-            alt=f"{view.name.capitalize()} maximum intensity projection of the {what}, {units} "
+            alt=f"{view.name.capitalize()} maximum intensity projection of the {image}, {units} "
             f"{window[0]:g} to "
             f"{window[1]:.3g} from white to black",
         )
@@ -278,12 +309,12 @@ def _projections(views: Views, window: tuple[float, float], units: str, name: st
     return Scaled(pictures, *window, units, "white, black")
 
 
-def _body_box(views: Views, high: float) -> Box:
+def _body_box(views: Views, high: float) -> ShownBox:
     """Where projections show more than air."""
     coronal, sagittal = (views[along].values > _BODY * high for along in (CORONAL, SAGITTAL))
     marginals = (coronal.sum(axis=1), sagittal.sum(axis=1), coronal.sum(axis=0))
     margins = (views[CORONAL].pixel_mm[0], views[SAGITTAL].pixel_mm[0], views[CORONAL].pixel_mm[1])
-    return Box.around(marginals, [round(_MARGIN_MM / mm) for mm in margins])
+    return ShownBox.around(marginals, [round(_MARGIN_MM / mm) for mm in margins])
 
 
 def _scaled(views: Views, scale: float) -> Views:

@@ -1,59 +1,11 @@
-"""The papers that hedypet's methods come from, as text and as BibTeX."""
+"""The papers that hedypet's methods come from, but for those of the kinetic models, which name their own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Reference:
-    """A paper or report; ``authors`` as ``Family, Given``, several joined by `` and ``."""
-
-    authors: str
-    title: str
-    year: int
-    where: str
-    volume: str = ""
-    pages: str = ""
-    doi: str = ""
-    kind: str = "article"
-
-    def text(self) -> str:
-        """One line for a list of references."""
-        people = [_initials(person) for person in self.authors.split(" and ")]
-        place = f"{self.where} {self.year}"
-        if self.volume:
-            place += f";{self.volume}" + (f":{self.pages}" if self.pages else "")
-        link = f" https://doi.org/{self.doi}" if self.doi else ""
-        return f"{', '.join(people)}. {self.title}. {place}.{link}"
-
-    def bibtex(self, key: str) -> str:
-        """One BibTeX entry."""
-        place = "journal" if self.kind == "article" else "publisher"
-        fields = {
-            "author": self.authors,
-            "title": "{" + self.title + "}",
-            place: self.where,
-            "year": str(self.year),
-            "volume": self.volume,
-            "pages": self.pages.replace("-", "--"),
-            "doi": self.doi,
-        }
-        lines = "".join(f"  {name} = {{{_tex(value)}}},\n" for name, value in fields.items() if value)
-        return f"@{self.kind}{{{key},\n{lines}}}\n"
-
-
-def _initials(person: str) -> str:
-    if person == "others":
-        return "et al"
-    family, _, given = person.partition(", ")
-    return f"{family} {''.join(name[0] for name in given.replace('-', ' ').split())}".strip()
-
-
-def _tex(text: str) -> str:
-    return text.replace("&", r"\&").replace("%", r"\%")
-
+from hedypet_bids.kernels.kinetics import known_models
+from hedypet_bids.kernels.reference import Reference
 
 REFERENCES: Mapping[str, Reference] = {
     "bids": Reference(
@@ -171,15 +123,6 @@ REFERENCES: Mapping[str, Reference] = {
         "753-758",
         "10.2967/jnumed.115.164913",
     ),
-    "patlak": Reference(
-        "Patlak, Clifford S and Blasberg, Ronald G and Fenstermacher, Joseph D",
-        "Graphical evaluation of blood-to-brain transfer constants from multiple-time uptake data",
-        1983,
-        "Journal of Cerebral Blood Flow and Metabolism",
-        "3",
-        "1-7",
-        "10.1038/jcbfm.1983.1",
-    ),
     "numpy": Reference(
         "Harris, Charles R and Millman, K Jarrod and van der Walt, Stéfan J and others",
         "Array programming with NumPy",
@@ -199,3 +142,9 @@ REFERENCES: Mapping[str, Reference] = {
         "10.1038/s41592-019-0686-2",
     ),
 }
+
+
+def known_references() -> dict[str, Reference]:
+    """Every paper by key, those of the kinetic models among them."""
+    of_models = (model.references for model in known_models().values())
+    return {**REFERENCES, **{key: paper for papers in of_models for key, paper in papers.items()}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import threading
@@ -11,33 +10,38 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
+from typing import TYPE_CHECKING
 
 from hedypet_bids import names
 from hedypet_bids.errors import (
     HedypetError,
     MissingInputError,
     MissingProgramError,
+    NothingSelectedError,
     OutputError,
     StoppedBySignal,
 )
 from hedypet_bids.group.splits import read_splits
+from hedypet_bids.inputs.asked import check_asked
 from hedypet_bids.inputs.dataset import Dataset, Request, read_filters
-from hedypet_bids.inputs.roles import ParticipantInputs
 from hedypet_bids.io import work_dir
 from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.store import Store
-from hedypet_bids.run.cluster import GpuParts, Workers, available_cpus, run_all
+from hedypet_bids.model import Subject
+from hedypet_bids.run.cluster import Certificates, GpuParts, Workers, available_cpus, run_all
 from hedypet_bids.run.console import Console
-from hedypet_bids.run.job import Job, gpu_part, inputs_of, joined, lost
+from hedypet_bids.run.job import Job, ParticipantResult, gpu_part, joined, lost, subject_of
 from hedypet_bids.run.memory import memory_limit_mb, participant_mb, segmentation_mb
-from hedypet_bids.run.options import SEGMENTATION, Options, chosen
+from hedypet_bids.run.options import SEGMENT, Options, chosen
 from hedypet_bids.run.preflight import segmentation_tools
-from hedypet_bids.run.schedule import ParticipantResult
 from hedypet_bids.settings import Settings
 from hedypet_bids.tools.validator import validate_dataset
 from hedypet_bids.version import __version__
+
+if TYPE_CHECKING:
+    from hedypet_bids.group.readouts import GroupTables
 
 # Without --mem-mb the memory of so many participants is estimated: a look at hundreds would take a minute.
 _ESTIMATED = 4
@@ -45,8 +49,8 @@ _ESTIMATED = 4
 _log = logging.getLogger("hedypet")
 
 
-def run(options: Options) -> int:
-    """Do what the command line asks for; returns the exit status.
+def run(options: Options, settings: Settings) -> int:
+    """Do what the command line asks for with these settings of the study; returns the exit status.
 
     Raises
     ------
@@ -56,21 +60,30 @@ def run(options: Options) -> int:
     _set_up_logging(options.verbosity)
     _stop_on_sigterm()
     folder = work_dir.prepare(options.work_dir)
-    settings = Settings.from_toml(options.settings_file) if options.settings_file else Settings()
-    settings = settings.with_values(options.values)
     try:
-        return _group(options, settings) if options.level == "group" else _participants(options, settings)
+        if options.level == "group":
+            return process_group_level(options, settings).exit_code
+        return exit_code_of(process_participants(options, settings))
     finally:
         if options.clean_workdir:
             work_dir.empty(folder)
 
 
-def _participants(options: Options, settings: Settings) -> int:
+def process_participants(options: Options, settings: Settings) -> Sequence[ParticipantResult]:
+    """Process or plan the participants that the options select, with progress and a summary for a person.
+
+    Raises
+    ------
+    HedypetError
+        The run as a whole cannot be done.
+    """
     request = _request(options)
     dataset = Dataset(options.bids_dir, request)
+    check_asked(dataset, settings.selection, options.derivatives)
     corrections = {"corrections": dataset.corrections.root} if dataset.corrections.root else {}
     links = {"raw": dataset.root, **dataset.derivatives, **corrections}
     store = Store(options.output_dir.resolve(), links, checksums=options.checksums)
+    store.check_ours()
     answer = "" if options.skip_bids_validation else _validate(dataset, store, keep=not options.dry_run)
     nprocs = options.nprocs or available_cpus()
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
@@ -88,66 +101,69 @@ def _participants(options: Options, settings: Settings) -> int:
         )
         for label in dataset.labels
     ]
-    found: dict[str, ParticipantInputs] = {}
-    tools = segmentation_tools(options, settings.segment, [partial(_inputs, job, found) for job in jobs])
-    jobs = [replace(job, tools=tools, inputs=found.get(job.label)) for job in jobs]
+    found: dict[str, Subject] = {}
+    tools = segmentation_tools(options, settings.segment, [partial(_read, job, found) for job in jobs])
+    jobs = [replace(job, tools=tools, subject=found.get(job.label)) for job in jobs]
     console = Console(verbose=options.verbosity > 0)
     if options.dry_run:
-        results = [process(job, _silent) for job in jobs]
+        results = [process_job(job, _silent) for job in jobs]
         console.show_plan(results)
-        return exit_code_of(results)
+        return results
     _make_output(store)
     if answer:
         write_text(store.path(names.VALIDATOR_LOG), answer)
-    workers = _workers(options, jobs, nprocs)
+    workers = workers_for(options, jobs, nprocs)
     if not options.low_mem and _fit_side_by_side(jobs, workers):
         jobs = [replace(job, side_by_side=True) for job in jobs]
     progress = _Progress(console)
     with console:
         results = list(
             run_all(
-                process,
+                process_job,
                 jobs,
                 workers=workers,
                 notify=progress.step,
                 lost=progress.lost,
-                enough=lambda result: options.stop_on_first_crash and result.failed,
+                enough=_has_failed if options.stop_on_first_crash else _is_not_enough,
                 gpu_parts=GpuParts(gpu_part, joined) if options.device.startswith("gpu") else None,
             )
         )
     results += _not_begun(jobs, results)
-    code = exit_code_of(results)
-    console.summarise(sorted(results, key=lambda r: r.label), store.root, code)
-    return code
+    results.sort(key=lambda result: result.label)
+    console.summarise(results, store.root, exit_code_of(results))
+    return results
 
 
-def process(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
+def process_job(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:
     """Process one participant, or plan it; whatever goes wrong is in the result."""
     # Imported where the work is done: who only waits for workers is spared the second that the study takes.
     from hedypet_bids.run import participant
 
-    _keep_for_good()
     return participant.process(job, notify)
 
 
-@cache
-def _keep_for_good() -> None:
-    """Have the garbage collector leave out what was imported, 200,000 objects that stay to the end.
+def workers_for(
+    options: Options, jobs: Sequence[Job], nprocs: int, *, has_mb: Callable[[], float] = memory_limit_mb
+) -> Workers:
+    """As many worker processes as processors, participants and memory allow.
 
-    Looking at them again and again took 4 % of a short participant's time, and 0.3 s when the process ended.
+    Parameters
+    ----------
+    has_mb
+        Asked for the memory there is, MB, where ``--mem-mb`` does not say what may be used.
     """
-    gc.freeze()
-
-
-def _workers(options: Options, jobs: Sequence[Job], nprocs: int) -> Workers:
-    """As many worker processes as processors, participants and memory allow."""
-    workers = Workers(nprocs, scheduler=options.dask_scheduler, folder=options.work_dir)
+    workers = Workers(
+        nprocs,
+        scheduler=options.dask_scheduler,
+        certificates=Certificates(options.tls_ca_file, options.tls_cert, options.tls_key),
+        folder=options.work_dir,
+    )
     if options.dask_scheduler is not None:
         return workers
     if options.mem_mb:
         needed_mb, limit_mb = _needed_mb(jobs), float(options.mem_mb)
     elif min(nprocs, len(jobs)) > 1:
-        needed_mb, limit_mb = _needed_mb(jobs[:_ESTIMATED]), memory_limit_mb()
+        needed_mb, limit_mb = _needed_mb(jobs[:_ESTIMATED]), has_mb()
     else:
         return workers
     if needed_mb > limit_mb:
@@ -169,9 +185,9 @@ def _request(options: Options) -> Request:
     )
 
 
-def _inputs(job: Job, found: dict[str, ParticipantInputs]) -> ParticipantInputs:
-    """The inputs of a participant, which are kept for its run."""
-    found[job.label] = inputs_of(job)
+def _read(job: Job, found: dict[str, Subject]) -> Subject:
+    """A participant, which is kept for its run."""
+    found[job.label] = subject_of(job)
     return found[job.label]
 
 
@@ -180,11 +196,11 @@ def _needed_mb(jobs: Sequence[Job], *, side_by_side: bool = False) -> float:
     estimates = [0.0]
     for job in jobs:
         try:
-            inputs = job.inputs or inputs_of(job)
+            subject = subject_of(job)
             network_mb = 0.0
-            if chosen(job.steps, SEGMENTATION):
-                network_mb = segmentation_mb(inputs, job.tools, job.settings.segment, job.store)
-            estimates.append(participant_mb(inputs, side_by_side=side_by_side, segmentation_mb=network_mb))
+            if chosen(job.steps, SEGMENT):
+                network_mb = segmentation_mb(subject, job.tools, job.settings.segment, job.store)
+            estimates.append(participant_mb(subject, side_by_side=side_by_side, segmentation_mb=network_mb))
         except HedypetError:
             continue  # its own run will say so, and must not stop the others
     return max(estimates)
@@ -226,6 +242,14 @@ class _Progress:
         )
 
 
+def _has_failed(result: ParticipantResult) -> bool:
+    return result.failed
+
+
+def _is_not_enough(_result: ParticipantResult) -> bool:
+    return False
+
+
 def _not_begun(jobs: Sequence[Job], results: Sequence[ParticipantResult]) -> list[ParticipantResult]:
     """Results of the participants that were left out after the first failure."""
     done = {result.label for result in results}
@@ -233,26 +257,35 @@ def _not_begun(jobs: Sequence[Job], results: Sequence[ParticipantResult]) -> lis
     return [lost(job, reason) for job in jobs if job.label not in done]
 
 
-def _group(options: Options, settings: Settings) -> int:
+def process_group_level(options: Options, settings: Settings) -> GroupTables:
+    """Write the tables and the page of the group, with a summary for a person.
+
+    Raises
+    ------
+    HedypetError
+        They cannot be written at all.
+    """
     output = options.output_dir.resolve()
     if not (output / "dataset_description.json").is_file():
         raise MissingInputError(
             f"{output} holds no output of the participant level. Run hedypet with 'participant' first."
         )
+    Store(output, {}).check_ours()
     splits = read_splits(options.splits_file, [output, options.bids_dir], options.split)
-    with exclusive(output / names.readout("", ".lock"), wait=True, what="the group tables"):
+    with exclusive(output / names.readout("", ".lock"), wait=True, holder="the group tables"):
         # Imported here: it takes a second, which the participant level does not need in this process.
-        from hedypet_bids.pipeline import run_group
+        from hedypet_bids.pipeline import process_group
 
-        tables = run_group(output, settings, splits=splits, nprocs=options.nprocs)
-    code = HedypetError.exit_code if tables.problems else 0
-    Console(verbose=options.verbosity > 0).summarise_group(tables, output, code)
-    return code
+        tables = process_group(output, settings, splits=splits, nprocs=options.nprocs)
+    Console(verbose=options.verbosity > 0).summarise_group(tables, output)
+    return tables
 
 
 def exit_code_of(results: Sequence[ParticipantResult]) -> int:
-    """0 when all went well; the common code when everyone failed for the same reason; else 1."""
-    codes = Counter(result.exit_code for result in results)
+    """0 when all went well; the common code when everyone asked for failed for the same reason; else 1."""
+    codes = Counter(result.exit_code for result in results if not result.nothing_selected)
+    if not codes:
+        return NothingSelectedError.exit_code
     if set(codes) == {0}:
         return 0
     return next(iter(codes)) if len(codes) == 1 else HedypetError.exit_code

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import re
 import signal
 import socket
 import tempfile
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from hedypet_bids.errors import TryAgainError
+from hedypet_bids.errors import TryAgainError, UsageError
+
+if TYPE_CHECKING:
+    from hedypet_bids.run.job import Notify
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
-AnswerT = TypeVar("AnswerT")
 
-PROGRESS_TOPIC = "hedypet-progress"
-GPU_RESOURCE = "gpu"
+GPU_RESOURCE = "GPU"
 """What a worker has as often as it has GPUs; each part of an item that wants a GPU takes one."""
-
-CONNECT_TIMEOUT_S = 30
-# Workers of a cluster are started by others, by a queue perhaps: how long to wait, and how often to look.
-PATIENCE_S = 900.0
-_LOOK_UP_S = 2.0
-# A worker that died is there again after some seconds.
-_RESTART_S = 10.0
-# An item that takes less is small, and the next one would only fault the same pages in anew.
-_LONG_S = 10.0
 
 WORKER_SETTINGS = {
     # Non-daemonic workers may fork external tools.
@@ -56,9 +46,86 @@ WORKER_SETTINGS = {
 }
 """Dask's settings for worker processes, here and of ``hedypet-worker``."""
 
-Notify = Callable[[str, str, str], None]
-
 _log = logging.getLogger("hedypet")
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """What the processes of a cluster know each other by: PEM files; None for those of Dask's settings.
+
+    Parameters
+    ----------
+    ca_file
+        Certificate of the authority that signed those of all processes.
+    cert, key
+        Certificate of this process, and its private key.
+    """
+
+    ca_file: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def security(self, role: str) -> Any:
+        """Dask's object for connections that are encrypted, and on which both sides show who they are.
+
+        Parameters
+        ----------
+        role
+            ``client`` or ``worker``, which differ in the settings of Dask that are used.
+
+        Raises
+        ------
+        UsageError
+            A file is missing, cannot be read or is no certificate.
+        """
+        from distributed.security import Security
+
+        fields = {
+            "tls_ca_file": self.ca_file,
+            f"tls_{role}_cert": self.cert,
+            f"tls_{role}_key": self.key,
+        }
+        given = {name: str(path) for name, path in fields.items() if path is not None}
+        absent = [path for path in given.values() if not Path(path).is_file()]
+        if absent:
+            raise UsageError(f"There is no certificate or key {', '.join(absent)}. {HOW_TO_ENCRYPT}")
+        security = Security(require_encryption=True, **given)
+        if not all(getattr(security, name) for name in fields):
+            raise UsageError(f"A Dask scheduler needs certificates. {HOW_TO_ENCRYPT}")
+        try:
+            security.get_connection_args(role)
+        except OSError as fault:  # such as ssl.SSLError
+            raise UsageError(f"The certificates cannot be used: {fault}. {HOW_TO_ENCRYPT}") from fault
+        return security
+
+
+HOW_TO_ENCRYPT = (
+    "Whoever reaches a scheduler without encryption can run programs as its owner, so its address begins "
+    "with tls://, and it, its workers and hedypet are given --tls-ca-file, --tls-cert and --tls-key. One "
+    "call of openssl makes them; docs/engine.md (On several machines) shows it."
+)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait, seconds.
+
+    Parameters
+    ----------
+    connect_s
+        For an answer of the scheduler.
+    notice_s
+        Before it is said that no worker can do what is left; one that ended is there again sooner.
+    worker_s
+        For such a worker, which others start, by a queue perhaps.
+    end_s
+        For how the process of a lost worker ended; where its machine is gone nobody says.
+    """
+
+    connect_s: float = 30.0
+    notice_s: float = 10.0
+    worker_s: float = 900.0
+    end_s: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -75,18 +142,24 @@ class Workers:
         Memory that one item needs; fewer workers are started where more would not fit.
     scheduler
         Address of a Dask scheduler whose workers do the work instead.
+    certificates
+        For the connection to that scheduler.
     folder
         For the temporary files of the workers; None: the system's.
     always_watched
         Whether a single worker is kept to the memory as well, which takes a process of its own.
+    patience
+        How long to wait for what others do.
     """
 
     nprocs: int
     memory_mb: float | None = None
     item_mb: float = 0.0
     scheduler: str | None = None
+    certificates: Certificates = Certificates()
     folder: Path | None = None
     always_watched: bool = False
+    patience: Patience = Patience()
 
     def number_for(self, n_items: int) -> int:
         """Worker processes to start on this machine."""
@@ -112,16 +185,6 @@ class GpuParts(Generic[ItemT, ResultT]):
 
     split: Callable[[ItemT], tuple[ItemT | None, ItemT | None]]
     join: Callable[[ResultT, ResultT], ResultT]
-
-
-@dataclass(frozen=True)
-class _Part(Generic[ItemT, ResultT]):
-    """What is sent to a worker: an item or a part of it, and what is known and left to do of that item."""
-
-    item: ItemT
-    wants_gpu: bool = False
-    rest: ItemT | None = None
-    before: ResultT | None = None
 
 
 def available_cpus() -> int:
@@ -160,23 +223,14 @@ def run_all(
     Raises
     ------
     TryAgainError
-        There is no scheduler at the address given.
+        There is no scheduler at the address given, it went away, or no worker came that can do the work.
+    UsageError
+        The certificates for the scheduler are missing or cannot be used.
     """
     n_workers = workers.number_for(len(items))
-    results: Iterator[ResultT]
-    if n_workers == 1 and workers.scheduler is None and not workers.always_watched:
-        results = _run_here(work, items, notify, enough)
-    else:
-        results = _run_on_cluster(work, items, n_workers, workers, notify, lost, enough, gpu_parts)
-    yield from results
-
-
-def _run_here(
-    work: Callable[[ItemT, Notify], ResultT],
-    items: Sequence[ItemT],
-    notify: Notify,
-    enough: Callable[[ResultT], bool],
-) -> Iterator[ResultT]:
+    if n_workers > 1 or workers.scheduler is not None or workers.always_watched:
+        yield from _run_on_cluster(work, items, n_workers, workers, notify, lost, enough, gpu_parts)
+        return
     for item in items:
         result = work(item, notify)
         yield result
@@ -197,7 +251,9 @@ def _run_on_cluster(
     # Imported here: one process needs no cluster, and the import takes half a second. All of it before any
     # setting is changed: what its import adds to the settings would be gone when they are set back.
     import dask
-    import distributed  # noqa: F401
+    from distributed import Event, as_completed
+
+    from hedypet_bids.run.dask_nodes import ENDS_TOPIC, RunWatch
 
     with ExitStack() as stack:
         # What Dask would choose is shared by all runs of a user, and stays behind.
@@ -206,153 +262,145 @@ def _run_on_cluster(
                 prefix="hedypet-dask-", dir=workers.folder, ignore_cleanup_errors=True
             )
         )
-        stack.enter_context(
-            dask.config.set(
-                {
-                    **WORKER_SETTINGS,
-                    "temporary-directory": folder,
-                    # One for its own repetition, one for having waited on a worker that another item killed.
-                    "distributed.scheduler.allowed-failures": 2,
-                }
-            )
-        )
-        deaths = _Deaths()
-        nannies = logging.getLogger("distributed.nanny")
-        nannies.addHandler(deaths)
-        stack.callback(nannies.removeHandler, deaths)
+        # A lost item is done once more.
+        own = {"temporary-directory": folder, "distributed.scheduler.allowed-failures": 1}
+        stack.enter_context(dask.config.set({**WORKER_SETTINGS, **own}))
         client = _client(stack, n_workers, workers)
-        client.subscribe_topic(PROGRESS_TOPIC, lambda event: notify(*event[1]))
-        client.subscribe_topic("worker-restart-memory", deaths.stopped)
-        queue = _Queue(client, work, workers.scheduler)
-        stack.callback(queue.cancel)
+        run = f"hedypet-{uuid.uuid4().hex}"
+        events = _Events(notify, workers.scheduler)
+        client.subscribe_topic(run, events.of_run)
+        client.subscribe_topic(ENDS_TOPIC, events.of_ends)
+        wait = workers.patience
+        client.register_plugin(RunWatch(run, client.id, notice_s=wait.notice_s, patience_s=wait.worker_s))
         split = gpu_parts if workers.scheduler is not None else None
-        queue.add(_first_part(item, split) for item in items)
-        for part, future in queue.ended():
-            if future.status != "finished":
-                result = lost(part.item, _why_lost(future.exception(), deaths, workers, n_workers))
-            else:
-                result = future.result()
-            if part.rest is not None and future.status == "finished" and not enough(result):
-                queue.add([_Part(part.rest, before=result)])
-                continue
-            if part.before is not None and split is not None:
-                result = split.join(part.before, result)
+        parts = _submit(client, run, work, items, enough, split)
+        stack.callback(client.cancel, list(parts))
+        done: dict[Any, ResultT] = {}
+        for future, result in as_completed(
+            list(parts), loop=client.loop, with_results=True, raise_errors=False
+        ):
+            part = parts[future]
+            if future.cancelled():
+                raise events.why_cancelled(result)
+            if future.status == "error":
+                if part.then is not None:
+                    continue  # what comes after it ends in the same way
+                why = _why_lost(result[1], events, workers, workers.share_mb(n_workers))
+                result = _result_of_lost(part, parts, done, why, lost, split)
+            elif result is None:
+                continue  # enough was done before it began
+            done[future] = result
             if enough(result):
-                queue.begin_no_more()
+                Event(run, client).set()
+            elif part.then is not None:
+                continue
             yield result
 
 
-def _first_part(item: ItemT, split: GpuParts[ItemT, ResultT] | None) -> _Part[ItemT, ResultT]:
-    on_gpu, rest = split.split(item) if split else (None, item)
-    if on_gpu is not None:
-        return _Part(on_gpu, wants_gpu=True, rest=rest)
-    assert rest is not None
-    return _Part(rest)
+@dataclass
+class _Part(Generic[ItemT]):
+    """What is sent to a worker: an item or a part of it; the futures of the parts before and after it."""
+
+    item: ItemT
+    before: Any = None
+    then: Any = None
 
 
-class _Queue(Generic[ItemT, ResultT]):
-    """Sends to Dask no more than its workers can begin at once.
+def _submit(
+    client: Any,
+    run: str,
+    work: Callable[[ItemT, Notify], ResultT],
+    items: Sequence[ItemT],
+    enough: Callable[[ResultT], bool],
+    gpu_parts: GpuParts[ItemT, ResultT] | None,
+) -> dict[Any, _Part[ItemT]]:
+    """The futures of all parts of all items, those that want a GPU before anything else on their workers."""
+    parts: dict[Any, _Part[ItemT]] = {}
+    given = (work, enough, run)
+    for number, item in enumerate(items):
+        on_gpu, rest = gpu_parts.split(item) if gpu_parts else (None, item)
+        first = None
+        if on_gpu is not None:
+            wishes = {"resources": {GPU_RESOURCE: 1}, "priority": 1}
+            first = client.submit(_on_worker, *given, on_gpu, key=f"{run}-{number}-gpu", **wishes)
+            parts[first] = _Part(on_gpu)
+        if rest is not None:
+            after = (gpu_parts.join, first) if first is not None and gpu_parts is not None else ()
+            future = client.submit(_on_worker, *given, rest, *after, key=f"{run}-{number}")
+            parts[future] = _Part(rest, before=first)
+            if first is not None:
+                parts[first].then = future
+    return parts
 
-    What waits on a worker falls with it when that is brought down by another part; what wants a GPU would
-    all wait on the workers that have one.
-    """
 
-    def __init__(self, client: Any, work: Callable[[ItemT, Notify], ResultT], scheduler: str | None) -> None:
-        self._client = client
-        self._work = work
+def _on_worker(
+    work: Callable[[ItemT, Notify], ResultT],
+    enough: Callable[[ResultT], bool],
+    run: str,
+    item: ItemT,
+    join: Callable[[ResultT, ResultT], ResultT] | None = None,
+    before: ResultT | None = None,
+) -> ResultT | None:
+    """The result of an item or a part of it; None where enough was done before it began."""
+    from distributed import get_worker
+    from distributed.utils import sync
+
+    worker: Any = get_worker()
+    scheduler = worker.scheduler
+    if (join and before is None) or sync(worker.loop, scheduler.event_is_set, name=run):
+        return None
+    # The scheduler has to know whose fault it is before this can end the process.
+    begun = {"begun": worker.get_current_task()}
+    sync(worker.loop, scheduler.log_event, topic=run, msg=begun)
+    result = work(item, lambda *step: worker.log_event(run, {"step": step}))
+    if enough(result):
+        # Here, since this worker may begin the next item before the run has seen the result.
+        sync(worker.loop, scheduler.event_set, name=run)
+    return join(before, result) if join and before is not None else result
+
+
+class _Events:
+    """What the processes of the cluster report while they work."""
+
+    def __init__(self, notify: Notify, scheduler: str | None) -> None:
+        self._notify = notify
         self._address = f" at {scheduler}" if scheduler else ""
-        self._waiting: deque[_Part[ItemT, ResultT]] = deque()
-        self._waiting_for_gpu: deque[_Part[ItemT, ResultT]] = deque()
-        self._running: dict[Any, _Part[ItemT, ResultT]] = {}
+        self._ends: dict[str, dict[str, Any]] = {}
+        self._changed = threading.Condition()
 
-    def add(self, parts: Iterable[_Part[ItemT, ResultT]]) -> None:
-        """Have these parts done."""
-        for part in parts:
-            (self._waiting_for_gpu if part.wants_gpu else self._waiting).append(part)
+    def of_run(self, event: tuple[float, dict[str, Any]]) -> None:
+        """A step has begun or ended, or no task can run."""
+        if "step" in event[1]:
+            self._notify(*event[1]["step"])
+        elif "lacks" in event[1]:
+            _log.warning("%s", self._what_it_lacks(event[1]["lacks"]))
 
-    def begin_no_more(self) -> None:
-        """Let what runs end, and forget the rest."""
-        self._waiting.clear()
-        self._waiting_for_gpu.clear()
+    def of_ends(self, event: tuple[float, dict[str, Any]]) -> None:
+        """A worker process has ended."""
+        with self._changed:
+            self._ends[event[1]["worker"]] = event[1]
+            self._changed.notify_all()
 
-    def cancel(self) -> None:
-        """End what was sent; for a run that is itself ending."""
-        self._client.cancel(list(self._running))
+    def end_of(self, address: str, within_s: float) -> dict[str, Any] | None:
+        """How a worker process ended; None where nobody reports it in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: address in self._ends, within_s)
+            return self._ends.get(address)
 
-    def ended(self) -> Iterator[tuple[_Part[ItemT, ResultT], Any]]:
-        """Parts with their futures, as they end, until nothing waits nor runs.
+    def why_cancelled(self, cancelled: Any) -> TryAgainError:
+        """The error of a run whose task was cancelled."""
+        from hedypet_bids.run.dask_nodes import NO_GPU, NO_WORKERS
 
-        Raises
-        ------
-        TryAgainError
-            The scheduler is gone, or no worker came that can do what waits.
-        """
-        stuck_since = None
-        told = False
-        while self._waiting or self._waiting_for_gpu or self._running:
-            n_threads, n_gpus = self._asked(self._capacity)
-            self._fill(n_threads, n_gpus)
-            if any(n_gpus if part.wants_gpu else n_threads for part in self._running.values()):
-                stuck_since = None
-            elif stuck_since is None:
-                stuck_since = time.monotonic()
-            elif time.monotonic() - stuck_since > PATIENCE_S:
-                raise TryAgainError(
-                    f"{self._what_it_lacks(n_threads)} None came in {PATIENCE_S / 60:.0f} minutes."
-                )
-            elif time.monotonic() - stuck_since > _RESTART_S and not told:
-                _log.warning("%s", self._what_it_lacks(n_threads))
-                told = True
-            if not self._running:
-                time.sleep(_LOOK_UP_S)
-                continue
-            self._asked(self._wait)
-            for future in [future for future in self._running if future.status != "pending"]:
-                yield self._running.pop(future), future
+        if cancelled.reason in (NO_GPU, NO_WORKERS):
+            return TryAgainError(f"{self._what_it_lacks(cancelled.reason)} {cancelled.msg}")
+        return TryAgainError(
+            f"The Dask scheduler{self._address} is gone. Run the same command again; finished steps are kept."
+        )
 
-    def _fill(self, n_threads: int, n_gpus: int) -> None:
-        """Send what can begin, parts that want a GPU first: only some workers can do them."""
-        n_gpus -= sum(part.wants_gpu for part in self._running.values())
-        while self._waiting_for_gpu and n_gpus > 0 and len(self._running) < n_threads:
-            self._submit(self._waiting_for_gpu.popleft())
-            n_gpus -= 1
-        while self._waiting and len(self._running) < n_threads:
-            self._submit(self._waiting.popleft())
+    def _what_it_lacks(self, lack: str) -> str:
+        from hedypet_bids.run.dask_nodes import NO_GPU
 
-    def _submit(self, part: _Part[ItemT, ResultT]) -> None:
-        # Before anything else that its worker may have to do.
-        wishes = {"resources": {GPU_RESOURCE: 1}, "priority": 1} if part.wants_gpu else {}
-        future = self._client.submit(_on_worker, self._work, part.item, pure=False, retries=0, **wishes)
-        self._running[future] = part
-
-    def _wait(self) -> None:
-        """Return when a part ends, or when it is time to look at the workers again."""
-        from distributed import wait
-
-        with suppress(TimeoutError):
-            wait(list(self._running), _LOOK_UP_S, return_when="FIRST_COMPLETED")
-
-    def _capacity(self) -> tuple[int, int]:
-        """Threads and GPUs of all workers."""
-        found = self._client.scheduler_info()["workers"].values()
-        n_gpus = sum(worker.get("resources", {}).get(GPU_RESOURCE, 0) for worker in found)
-        return sum(worker["nthreads"] for worker in found), int(n_gpus)
-
-    def _asked(self, ask: Callable[[], AnswerT]) -> AnswerT:
-        """The scheduler's answer; TryAgainError where it is gone."""
-        # Dask has a name of its own for futures that end with their scheduler.
-        from distributed.client import FuturesCancelledError
-
-        try:
-            return ask()
-        except (OSError, FuturesCancelledError) as fault:
-            raise TryAgainError(
-                f"The Dask scheduler{self._address} is gone. Run the same command again; finished steps are "
-                "kept."
-            ) from fault
-
-    def _what_it_lacks(self, n_threads: int) -> str:
-        if n_threads:
+        if lack == NO_GPU:
             return (
                 f"No worker of the Dask scheduler{self._address} offers a GPU, which --device gpu asks for. "
                 "Start hedypet-worker on a machine with a GPU (--gpus 1 where it sees none)."
@@ -361,26 +409,42 @@ class _Queue(Generic[ItemT, ResultT]):
 
 
 def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
-    from distributed import Client, LocalCluster
+    from distributed import Client, SpecCluster
+    from distributed.security import Security
+
+    from hedypet_bids.run.dask_nodes import PrivateScheduler, PrivateWorker, TellingNanny
 
     if workers.scheduler is not None:
+        security = workers.certificates.security("client")
         try:
-            return stack.enter_context(Client(workers.scheduler, timeout=CONNECT_TIMEOUT_S))
+            return stack.enter_context(
+                Client(workers.scheduler, timeout=workers.patience.connect_s, security=security)
+            )
         except (OSError, TimeoutError, ValueError) as fault:
             raise TryAgainError(
                 f"--dask-scheduler {workers.scheduler}: there is no scheduler ({fault}). Start one with "
                 "'dask scheduler' and workers with 'hedypet-worker ADDRESS'."
             ) from fault
     share_mb = workers.share_mb(n_workers)
+    # Other users of this machine can reach its loopback device, and have no certificate.
+    security = Security.temporary()
+    private = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
+    nanny = {
+        "cls": TellingNanny,
+        "options": {
+            **private,
+            "worker_class": PrivateWorker,
+            "nthreads": 1,
+            "memory_limit": None if share_mb is None else f"{share_mb}MB",
+            "silence_logs": logging.CRITICAL,
+        },
+    }
     try:
-        _talk_to_self()
-        cluster = LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=None if share_mb is None else f"{share_mb}MB",
-            # On no fixed port, which another run may have, and not open to the network.
-            dashboard_address="127.0.0.1:0",
+        _talk_to_self(workers.patience.connect_s)
+        cluster = SpecCluster(
+            workers=dict.fromkeys(range(n_workers), nanny),
+            scheduler={"cls": PrivateScheduler, "options": {**private, "port": 0, "dashboard": False}},
+            security=security,
             silence_logs=logging.CRITICAL,
         )
     except (OSError, RuntimeError, TimeoutError) as fault:
@@ -391,41 +455,49 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
     return stack.enter_context(Client(stack.enter_context(cluster)))
 
 
-def _talk_to_self() -> None:
+def _talk_to_self(within_s: float) -> None:
     """Raise OSError where processes of this machine cannot reach each other; Dask would try for a minute."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        socket.create_connection(server.getsockname(), CONNECT_TIMEOUT_S).close()
+        socket.create_connection(server.getsockname(), within_s).close()
 
 
-class _Deaths(logging.Handler):
-    """How worker processes of this machine ended, by process id, as Dask tells it."""
+def _result_of_lost(
+    part: _Part[ItemT],
+    parts: dict[Any, _Part[ItemT]],
+    done: dict[Any, ResultT],
+    why: str,
+    lost: Callable[[ItemT, str], ResultT],
+    gpu_parts: GpuParts[ItemT, ResultT] | None,
+) -> ResultT:
+    """The result of an item of which a part was given up, with that of a part that finished before it."""
+    if part.before is None or gpu_parts is None:
+        return lost(part.item, why)
+    if part.before in done:
+        return gpu_parts.join(done[part.before], lost(part.item, why))
+    return lost(parts[part.before].item, why)
 
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self._signals: dict[int, int] = {}
-        self._stopped_mb: dict[int, float] = {}
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the signal that ended a process."""
-        told = re.search(r"process (\d+) was killed by signal (\d+)", record.getMessage())
-        if told:
-            self._signals[int(told[1])] = int(told[2])
+def _why_lost(fault: BaseException, events: _Events, workers: Workers, share_mb: int | None) -> str:
+    worker = getattr(fault, "last_worker", None)
+    if worker is None:
+        told = str(fault).strip().partition("\n")[0]
+        return f"its worker process was lost ({told or type(fault).__name__})"
+    how = _how_it_ended(events.end_of(worker.address, workers.patience.end_s), share_mb)
+    return f"its worker processes were lost again and again; the last one ({worker.address}) {how}"
 
-    def stopped(self, event: tuple[float, dict[str, Any]]) -> None:
-        """Keep how much memory a process had when it was stopped for that."""
-        self._stopped_mb[event[1]["pid"]] = event[1]["rss"] / 1e6
 
-    def of(self, worker: Any, share_mb: int | None) -> str:
-        """How the process of a worker ended."""
+def _how_it_ended(end: dict[str, Any] | None, share_mb: int | None) -> str:
+    if end is None:
+        return "was lost, with its machine or the network to it"
+    if end["stopped_mb"] is not None:
         share = "" if share_mb is None else f" of {share_mb} MB"
-        if worker.pid in self._stopped_mb:
-            return f"was stopped with {self._stopped_mb[worker.pid]:.0f} MB, more than its share{share}"
-        if worker.pid not in self._signals:
-            return "was lost, with its machine or the network to it"
-        number = self._signals[worker.pid]
-        why = ", which the system sends when memory runs out" if number == signal.SIGKILL else ""
-        limit = f"; its share was{share[3:]}" if share else ""
-        return f"was ended by signal {number} ({_signal_name(number)}){why}{limit}"
+        return f"was stopped with {end['stopped_mb']:.0f} MB, more than its share{share}"
+    limit = "" if share_mb is None else f"; its share was {share_mb} MB"
+    if end["exit_code"] >= 0:
+        return f"ended with exit code {end['exit_code']}{limit}"
+    number = -end["exit_code"]
+    why = ", which the system sends when memory runs out" if number == signal.SIGKILL else ""
+    return f"was ended by signal {number} ({_signal_name(number)}){why}{limit}"
 
 
 def _signal_name(number: int) -> str:
@@ -433,34 +505,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return "unknown"
-
-
-def _why_lost(fault: BaseException, deaths: _Deaths, workers: Workers, n_workers: int) -> str:
-    worker = getattr(fault, "last_worker", None)
-    if worker is None:
-        told = str(fault).strip().partition("\n")[0]
-        return f"its worker process was lost ({told or type(fault).__name__})"
-    how = deaths.of(worker, workers.share_mb(n_workers))
-    return f"its worker processes were lost again and again; the last one ({worker.address}) {how}"
-
-
-def _on_worker(work: Callable[[ItemT, Notify], ResultT], item: ItemT) -> ResultT:
-    from distributed import get_worker
-
-    worker: Any = get_worker()
-
-    def tell(label: str, step: str, state: str) -> None:
-        worker.log_event(PROGRESS_TOPIC, (label, step, state))
-
-    began = time.monotonic()
-    try:
-        return work(item, tell)
-    finally:
-        if time.monotonic() - began > _LONG_S:
-            _give_back_memory()
-
-
-def _give_back_memory() -> None:
-    """Hand what the C library keeps of freed arrays back to the system, once an item, not at every array."""
-    with suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)

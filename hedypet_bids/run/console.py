@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from hedypet_bids.run.options import N_STEPS
-from hedypet_bids.run.schedule import NOT_CHOSEN, ParticipantResult
+from hedypet_bids.io.manifest import StepRecord
+from hedypet_bids.run.job import ParticipantResult
+from hedypet_bids.run.schedule import COUNTED, NOT_CHOSEN, UNNEEDED
 
 if TYPE_CHECKING:
     from hedypet_bids.group.readouts import GroupTables
+    from hedypet_bids.model import InputCheck
 
 FINAL_STATES = ("ran", "done", "skipped", "failed")
 
@@ -47,32 +49,34 @@ class Console:
         if label not in self._bars:
             self._bars[label] = tqdm(
                 desc=f"sub-{label}",
-                total=N_STEPS,
                 position=len(self._bars),
                 file=self.stream,
                 bar_format="{desc} {bar:20} {n_fmt}/{total_fmt} [{elapsed}] {postfix}",
             )
         bar = self._bars[label]
-        bar.set_postfix_str(f"{step}: {state}", refresh=False)
-        bar.update(1 if state in FINAL_STATES else 0)
+        if state == COUNTED:
+            bar.total = int(step)
+        elif state != UNNEEDED:
+            bar.set_postfix_str(f"{step}: {state}", refresh=False)
+        bar.update(1 if state in (*FINAL_STATES, UNNEEDED) else 0)
         bar.refresh()
 
     def show_plan(self, results: Sequence[ParticipantResult]) -> None:
         """Print per participant what was found, what is wrong, and which steps would run or why not."""
         for result in results:
             print(f"sub-{result.label}")
-            widest = max((len(check.part) for check in result.checks), default=0)
-            for check in result.checks:
-                text = check.text.replace("\n", "\n" + (widest + 14) * " ")
-                print(f"  {check.part:<{widest}}  {check.state:<9} {text}".rstrip())
+            for scan in dict.fromkeys(check.scan for check in result.checks):
+                _print_checks([check for check in result.checks if check.scan == scan], scan)
             if result.checks and result.records:
                 print("  steps")
-            width = max((len(record.step) for record in result.records), default=0)
+            width = max((len(record.title) for record in result.records), default=0)
             for record in result.records:
-                print(f"    {record.step:<{width}}  {record.state:<8} {record.reason}")
-                for part, reason in record.missing:
-                    print(f"    {'':<{width}}  without  {part}: {reason}")
-            if not result.records and not any(check.state == "problem" for check in result.checks):
+                print(f"    {record.title:<{width}}  {record.state:<8} {record.reason}")
+                for missing, reason in record.missing:
+                    print(f"    {'':<{width}}  without  {missing}: {reason}")
+            if result.nothing_selected:
+                print("  nothing is asked for: none of its scans has the labels given")
+            elif not result.records and not any(check.state == "problem" for check in result.checks):
                 print(f"  problem: {result.error}")
 
     def summarise(self, results: Sequence[ParticipantResult], output: Path, code: int) -> None:
@@ -80,6 +84,11 @@ class Console:
         for result in results:
             for line in _left_out(result):
                 self._print(line)
+        unasked = [result for result in results if result.nothing_selected]
+        if unasked:
+            listed = ", ".join(f"sub-{result.label}" for result in unasked)
+            self._print(f"nothing is asked for of {listed}: none of its scans has the labels given")
+            results = [result for result in results if not result.nothing_selected]
         failed = [result for result in results if result.failed]
         finished = len(results) - len(failed)
         where = f"outputs in {output}, reports in {output / 'sub-*.html'}"
@@ -89,18 +98,27 @@ class Console:
             + f" in {time.monotonic() - self._started:.0f} s; {where} (exit code {code})"
         )
 
-    def summarise_group(self, tables: GroupTables, output: Path, code: int) -> None:
-        """Name the participants that cannot be read, and say in one line which tables were written."""
-        for label, reason in tables.problems.items():
+    def summarise_group(self, tables: GroupTables, output: Path) -> None:
+        """Name the participants with something wrong, and say in one line which tables were written."""
+        for label, reason in [*tables.problems.items(), *tables.failures.items()]:
             self._print(f"sub-{label} FAILED: {reason}")
         listed = ", ".join(f"{name} ({rows} rows)" for name, rows in tables.rows.items())
         self._print(
             f"hedypet: group tables of {tables.n_participants} participants in {output / 'readouts'}: "
-            f"{listed}; page {output / 'group.html'} (exit code {code})"
+            f"{listed}; page {output / 'group.html'} (exit code {tables.exit_code})"
         )
 
     def _print(self, line: str) -> None:
         print(line, file=self.stream, flush=True)
+
+
+def _print_checks(checks: Sequence[InputCheck], scan: str) -> None:
+    if scan:
+        print(f"  {scan}")
+    widest = max(len(check.kind) for check in checks)
+    for check in checks:
+        text = check.text.replace("\n", "\n" + (widest + 14) * " ")
+        print(f"  {check.kind:<{widest}}  {check.state:<9} {text}".rstrip())
 
 
 def _left_out(result: ParticipantResult) -> list[str]:
@@ -109,9 +127,20 @@ def _left_out(result: ParticipantResult) -> list[str]:
         lines.append(f"sub-{result.label} FAILED: {result.error}")
     skipped = [r for r in result.records if r.state == "skipped"]
     chosen = [r for r in skipped if r.reason.startswith(NOT_CHOSEN)]
-    others = [f"{r.step} ({r.reason})" for r in skipped if r not in chosen]
+    others = dict.fromkeys(f"{r.title} ({r.reason})" for r in skipped if r not in chosen)
     if others:
         lines.append(f"sub-{result.label}: left out: {'; '.join(others)}")
     if chosen:
-        lines.append(f"sub-{result.label}: {NOT_CHOSEN}: {', '.join(r.step for r in chosen)}")
+        lines.append(f"sub-{result.label}: left out by --steps: {', '.join(r.title for r in chosen)}")
+    for reason, parts in _without(result.records).items():
+        lines.append(f"sub-{result.label}: n/a: {', '.join(parts)} ({reason})")
     return lines
+
+
+def _without(records: Sequence[StepRecord]) -> dict[str, list[str]]:
+    """What steps left out although they ran, by the reason."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for part, reason in record.missing if record.state in ("ran", "done") else ():
+            found.setdefault(reason, []).append(f"{part} [{record.about}]" if record.about else part)
+    return found

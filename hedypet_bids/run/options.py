@@ -7,34 +7,39 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SEGMENTATION = "segment"
+from hedypet_bids.errors import UsageError
+
+SEGMENT = "segment"
 
 STEP_NAMES = (
-    SEGMENTATION,
+    SEGMENT,
     "register",
+    "static",
     "resample",
     "normalise",
-    "means",
     "aorta",
     "tacs",
-    "patlak",
+    "input_functions",
+    "kinetics",
+    "maps",
+    "means",
     "quality",
     "report",
 )
-"""What --steps can choose; a step's ``group`` is one of these."""
+"""What --steps can choose: the modules of :mod:`hedypet_bids.steps`, in the order of the pipeline."""
 
-N_STEPS = 18
-"""Steps that a participant has by these names unless more is asked for; a test holds it to the truth."""
-
-GPU_STEPS = (SEGMENTATION,)
+GPU_STEPS = (SEGMENT,)
 """Those that use a GPU where there is one."""
 
 LEVELS_OF_PROCESSING = {
-    "minimal": (SEGMENTATION, "register"),
-    "resampling": (SEGMENTATION, "register", "resample", "normalise"),
+    "minimal": (SEGMENT, "register"),
+    "resampling": (SEGMENT, "register", "static", "resample", "normalise"),
     "full": (),
 }
 """What --level stands for, in the words of --steps."""
+
+DERIVATIVES = ("totalsegmentator", "synthseg", "aorta", "xfm")
+"""Names of the folders of ready results that --derivatives takes."""
 
 THREADS_VARIABLE = "HEDYPET_THREADS"
 """Set by hedypet-worker: the threads of each of its participants."""
@@ -48,6 +53,17 @@ def chosen(steps: Collection[str], step: str) -> bool:
     return not steps or step in steps
 
 
+def check_output(bids_dir: Path, output_dir: Path) -> None:
+    """Raise UsageError where an output folder lies inside the raw dataset, apart from its derivatives."""
+    raw, output = bids_dir.resolve(), output_dir.resolve()
+    inside = output == raw or (raw in output.parents and output.relative_to(raw).parts[0] != "derivatives")
+    if inside:
+        raise UsageError(
+            f"The output folder {output_dir} lies inside the raw dataset {bids_dir}. "
+            f"Choose a folder outside it, or {bids_dir / 'derivatives' / 'hedypet'}."
+        )
+
+
 @dataclass(frozen=True)
 class Options:
     """What the command line asks for, apart from the study's settings."""
@@ -55,22 +71,25 @@ class Options:
     bids_dir: Path
     output_dir: Path
     level: str
-    participant_labels: tuple[str, ...]
-    session_labels: tuple[str, ...]
-    derivatives: dict[str, Path]
-    bids_filter_file: Path | None
-    skip_bids_validation: bool
-    settings_file: Path | None
-    values: dict[str, dict[str, Any]]
-    work_dir: Path | None
-    nprocs: int | None
-    mem_mb: int | None
-    dry_run: bool
-    verbosity: int
+    participant_labels: tuple[str, ...] = ()
+    session_labels: tuple[str, ...] = ()
+    derivatives: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    bids_filter_file: Path | None = None
+    skip_bids_validation: bool = False
+    settings_file: Path | None = None
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    work_dir: Path | None = None
+    nprocs: int | None = None
+    mem_mb: int | None = None
+    dry_run: bool = False
+    verbosity: int = 0
     steps: tuple[str, ...] = ()
     stop_on_first_crash: bool = False
     clean_workdir: bool = False
     dask_scheduler: str | None = None
+    tls_ca_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     low_mem: bool = False
     device: str = "auto"
     use_totalsegmentator: bool = True

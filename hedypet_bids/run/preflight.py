@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from hedypet_bids.errors import HedypetError
-from hedypet_bids.inputs.roles import ParticipantInputs
 from hedypet_bids.labels import CT_TASKS
-from hedypet_bids.run.options import SEGMENTATION, Options, chosen
+from hedypet_bids.model import Subject
+from hedypet_bids.run.options import SEGMENT, Options, chosen
 from hedypet_bids.settings import SegmentSettings
 from hedypet_bids.steps.step import Tools
 from hedypet_bids.tools import synthseg, totalsegmentator
@@ -22,14 +22,14 @@ NO_LICENCE = (
 
 
 def segmentation_tools(
-    options: Options, settings: SegmentSettings, inputs: Sequence[Callable[[], ParticipantInputs]]
+    options: Options, settings: SegmentSettings, subjects: Sequence[Callable[[], Subject]]
 ) -> Tools:
     """The segmentation programs, after making sure that they can do what the participants need.
 
     Parameters
     ----------
-    inputs
-        Gives the inputs of each participant; called only where it matters what they have.
+    subjects
+        Gives each participant; called only where it matters what they have.
 
     Raises
     ------
@@ -40,17 +40,17 @@ def segmentation_tools(
     UsageError
         The licence number cannot be one.
     """
-    program = synthseg.find_program(options.mri_synthseg)
+    program = synthseg.find_synthseg(options.mri_synthseg)
     mr_tool = SynthSeg(program, options.device) if program else None
     if not options.use_totalsegmentator:
         without = {task.name: "--no-totalsegmentator was given" for task in CT_TASKS}
         return Tools(synthseg=mr_tool, without=without, work_dir=options.work_dir)
     licence = totalsegmentator.find_licence(options.totalseg_license)
     weights = totalsegmentator.weights_folder(options.totalseg_weights)
-    if chosen(options.steps, SEGMENTATION):
+    if chosen(options.steps, SEGMENT):
         # A dry run may be on a machine without the GPU that the run will have, and a cluster has its own.
         device = "auto" if options.dry_run or options.dask_scheduler else options.device
-        _check(weights, _models(settings, licensed=bool(licence)), device, inputs)
+        _check(weights, _models(settings, licensed=bool(licence)), device, subjects)
     return Tools(
         TotalSegmentator(weights, licence, options.device),
         mr_tool,
@@ -61,7 +61,7 @@ def segmentation_tools(
 
 def _models(settings: SegmentSettings, *, licensed: bool) -> dict[str, tuple[Model, ...]]:
     return {
-        task.name: totalsegmentator.models_of(
+        task.name: totalsegmentator.models_of_task(
             task.name, fast=settings.totalseg_fast, roi_subset=settings.totalseg_roi_subset
         )
         for task in CT_TASKS
@@ -73,27 +73,27 @@ def _check(
     weights: Path,
     models: dict[str, tuple[Model, ...]],
     device: str,
-    inputs: Iterable[Callable[[], ParticipantInputs]],
+    subjects: Iterable[Callable[[], Subject]],
 ) -> None:
     faulty = totalsegmentator.faults_of_weights(weights, [m for needed in models.values() for m in needed])
     if not faulty and not device.startswith("gpu"):
         return
-    needed = _needed(set(models), inputs)
+    needed = _needed(set(models), subjects)
     if needed:
         totalsegmentator.check_weights(weights, {task: models[task] for task in models if task in needed})
         totalsegmentator.check_device(device)
 
 
-def _needed(tasks: set[str], inputs: Iterable[Callable[[], ParticipantInputs]]) -> set[str]:
-    """Those of the tasks that a participant with a CT has no ready segmentation of."""
+def _needed(tasks: set[str], subjects: Iterable[Callable[[], Subject]]) -> set[str]:
+    """Those of the tasks that a scan with a CT has no ready segmentation of."""
     needed: set[str] = set()
-    for inputs_of in inputs:
+    for read in subjects:
         if needed == tasks:
             break
         try:
-            found = inputs_of()
+            scans = read().scans
         except HedypetError:
             continue  # its own run will say so, and must not stop the others
-        if found.ct is not None:
-            needed |= tasks - set(found.ready_segmentations)
+        for scan in scans:
+            needed |= tasks - set(scan.ready_segmentations) if scan.ct is not None else set()
     return needed

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from hedypet_bids import names
 from hedypet_bids.figures.aorta import draw_aorta, draw_aorta_labels
+from hedypet_bids.io.manifest import Kind
 from hedypet_bids.io.nifti_read import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.aorta import (
@@ -31,10 +32,11 @@ from hedypet_bids.kernels.aorta import (
 from hedypet_bids.kernels.aorta.bolus import FALLBACK_WINDOW_S
 from hedypet_bids.kernels.resampling.resample import resample_labels
 from hedypet_bids.labels import AORTA_TASK, VOI_TASKS, label_table
-from hedypet_bids.model import BoolArray, FrameTimes, Grid
+from hedypet_bids.model import BoolArray, FrameTimes, Grid, Scan
 from hedypet_bids.names import Source
-from hedypet_bids.settings import VOI_SHAPES, AortaSettings, plain
-from hedypet_bids.steps.step import CannotRun, Step, Subject, pet_facts
+from hedypet_bids.settings import VOI_SHAPES, AortaMethod, AortaSettings, plain
+from hedypet_bids.steps.resample import Resample
+from hedypet_bids.steps.step import SERIES, CannotRun, Plan, Skip, Step
 from hedypet_bids.tools.nifti_dynamic import library_segments, library_vois
 
 AORTA = "aorta"
@@ -42,16 +44,7 @@ COMBINED = "aortavoicombined"
 # What the picture shows around the aorta.
 CROP_MARGIN_MM = 25.0
 
-Box = tuple[slice, slice, slice]
-
-
-@dataclass(frozen=True)
-class AortaImages:
-    """Label images of the segments and, by task, of the volumes of interest, and a picture of both."""
-
-    segments: Path | None = None
-    vois: Mapping[str, Path] = field(default_factory=dict, hash=False)
-    picture: Path | None = None
+BoxSlices = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,107 +71,105 @@ class EarlyPhase:
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Labels on the crop and facts for the sidecar, by task, and a picture of them."""
+    """Labels on the crop and what their sidecars say, by task, and a picture of them."""
 
     labels: Mapping[str, NDArray[np.uint8]]
-    facts: Mapping[str, Mapping[str, Any]]
+    sidecars: Mapping[str, Mapping[str, Any]]
     picture: Figure
 
 
-@dataclass(frozen=True)
-class PlaceAortaVois(Step[AortaImages]):
+@dataclass(eq=False)
+class PlaceAortaVois(Step):
     """Cuts the aorta into segments and places the volumes of interest where the bolus is seen best."""
 
-    subject: Subject
-    labels: Mapping[str, Path]
+    scan: Scan
+    bodydyn: Resample
+    uses: ClassVar[str] = SERIES
 
     @property
     def name(self) -> str:
         """``aorta``."""
         return "aorta"
 
-    def skip_reason(self) -> str:
-        """Why there is no aorta to measure."""
-        inputs = self.subject.inputs
-        if inputs.dynamic is None:
-            return "no dynamic PET was found"
-        found = "total" in self.labels or inputs.aorta_correction
-        return "" if found else "there is no total segmentation in the dynamic PET's space"
+    @property
+    def labels(self) -> dict[str, Path]:
+        """Label images of the segments and of the volumes of interest by task name."""
+        return self.outputs.of("labels", "bodydyn")
 
-    def sources(self) -> Iterable[Path]:
-        """The dynamic PET and the aorta: its correction, else the total segmentation on the PET's grid."""
-        return [self.subject.dynamic.path, self.subject.inputs.aorta_correction or self.labels["total"]]
+    @property
+    def vois(self) -> dict[str, Path]:
+        """Label images of the volumes of interest by task name."""
+        return {name: path for name, path in self.labels.items() if name != AORTA_TASK.name}
 
-    def settings(self) -> Mapping[str, Any]:
-        """Method, early window, refinement, shapes, and the frame times."""
-        shapes = {name: plain(shape) for name, shape in VOI_SHAPES.items()}
-        facts = pet_facts(self.subject.metadata(self.subject.dynamic))
-        return {**plain(self.subject.settings.aorta), "shapes": shapes, **facts}
-
-    def results(self) -> AortaImages:
-        """Names of the label images."""
-        return AortaImages(
-            segments=self._path(AORTA_TASK.name),
-            vois={task.name: self._path(task.name) for task in VOI_TASKS},
-            picture=self._picture,
+    def plan(self) -> Plan | Skip:
+        """Place the volumes of interest from the early frames."""
+        dynamic, store = self.scan.dynamic, self.context.store
+        if dynamic is None:
+            return Skip("no dynamic PET was found")
+        aorta = self._aorta
+        if aorta is None:
+            return Skip("there is no total segmentation in the dynamic PET's space")
+        space, named_after = self.scan.space("bodydyn"), self._named_after(dynamic)
+        labels: dict[Kind, Path] = {
+            ("labels", "bodydyn", task.name): store.path(names.segmentation(named_after, task.name, space))
+            for task in (AORTA_TASK, *VOI_TASKS)
+        }
+        return Plan(
+            reads=[dynamic.path, aorta],
+            makes={**labels, ("picture", AORTA): store.path(self._picture)},
+            settings={
+                **plain(self.context.settings.aorta),
+                "shapes": {name: plain(shape) for name, shape in VOI_SHAPES.items()},
+                **self.scan.metadata(dynamic).timing_and_scale,
+            },
         )
 
-    def nothing(self) -> AortaImages:
-        """No label image."""
-        return AortaImages()
-
-    def outputs(self) -> Iterable[Path]:
-        """The label images and their picture."""
-        return [*(self._path(task.name) for task in (AORTA_TASK, *VOI_TASKS)), self._picture]
-
-    def run(self, writer: Writer) -> None:
+    def run(self, plan: Plan, writer: Writer) -> None:
         """Find the segments, look at the first pass of the bolus, place the volumes of interest."""
-        mask, grid = self._mask()
+        dynamic, aorta = self.scan.dynamic, self._aorta
+        assert dynamic is not None
+        assert aorta is not None
+        mask, grid = self._mask(dynamic, aorta)
         box = box_around(mask, margin_mm=CROP_MARGIN_MM, grid=grid)
-        early = self._early_phase(mask[box], box)
-        place = by_library if self.subject.settings.aorta.method == "nifti_dynamic" else by_centreline
-        placed = place(mask[box], cropped(grid, box), early, self.subject.settings.aorta)
-        writer.picture(names.figure(self.subject.label, AORTA), placed.picture, sources=self.sources())
+        early = self._early_phase(dynamic, mask[box], box)
+        place = PLACING[self.context.settings.aorta.method]
+        placed = place(mask[box], cropped(grid, box), early, self.context.settings.aorta)
+        writer.picture(self._picture, placed.picture, sources=plan.reads)
         for task in (AORTA_TASK, *VOI_TASKS):
             labels = np.zeros(grid.shape, dtype=np.uint8)
             labels[box] = placed.labels[task.name]
             writer.segmentation(
-                self._named_after,
+                self._named_after(dynamic),
                 task,
-                "bodydyn",
+                self.scan.space("bodydyn"),
                 labels,
                 grid,
-                sources=self.sources(),
-                SpatialReference=self.subject.store.uri(self.subject.dynamic.path),
+                sources=plan.reads,
+                SpatialReference=self.context.store.uri(dynamic.path),
                 SkullStripped=False,
                 Checksum=checksum(labels),
-                **placed.facts[task.name],
+                **placed.sidecars[task.name],
             )
 
-    def _mask(self) -> tuple[BoolArray, Grid]:
+    def _mask(self, dynamic: Source, aorta: Path) -> tuple[BoolArray, Grid]:
         """The aorta on the grid of the dynamic PET."""
-        correction = self.subject.inputs.aorta_correction
-        if correction is None:
-            labels, grid = read_labels(self.labels["total"])
-            mask = labels == label_table("total").index_of(AORTA)
-        else:
-            labels, found = read_labels(correction)
-            # A corrected total segmentation, or a mask of the aorta alone.
-            of_total = "_seg-total" in correction.name
-            mask = labels == label_table("total").index_of(AORTA) if of_total else labels > 0
-            grid = FrameReader(self.subject.dynamic.path).grid
+        labels, grid = read_labels(aorta)
+        # A total segmentation, made or corrected, or a mask of the aorta alone.
+        of_total = self.scan.aorta_correction is None or "_seg-total" in aorta.name
+        mask = labels == label_table("total").index_of(AORTA) if of_total else labels > 0
+        if self.scan.aorta_correction is not None:
+            found, grid = grid, FrameReader(dynamic.path).grid
             mask = resample_labels(mask.astype(np.uint8), found, grid) > 0
         if not mask.any():
-            where = correction or self.labels["total"]
-            raise CannotRun(f"{where.name} has no voxel labelled {AORTA} in the dynamic PET's field of view")
+            raise CannotRun(f"{aorta.name} has no voxel labelled {AORTA} in the dynamic PET's field of view")
         return mask, grid
 
-    def _early_phase(self, mask: BoolArray, box: Box) -> EarlyPhase:
+    def _early_phase(self, dynamic: Source, mask: BoolArray, box: BoxSlices) -> EarlyPhase:
         """The first minutes around the aorta: one pass, of which only the crops are kept."""
-        metadata = self.subject.metadata(self.subject.dynamic)
+        metadata = self.scan.metadata(dynamic)
         frames = metadata.frames
-        reader = FrameReader(self.subject.dynamic.path)
-        end_s = frames.start_s[0] + self.subject.settings.aorta.early_window_s
+        reader = FrameReader(dynamic.path)
+        end_s = frames.start_s[0] + self.context.settings.aorta.early_window_s
         stop = max(2, int(np.searchsorted(frames.start_s, end_s)))
         crops = [
             np.asarray(frame[box] * metadata.scale[index], dtype=np.float32)
@@ -186,17 +177,18 @@ class PlaceAortaVois(Step[AortaImages]):
         ]
         return EarlyPhase(crops, FrameTimes(frames.start_s[:stop], frames.duration_s[:stop]), mask)
 
-    def _path(self, task: str) -> Path:
-        return self.subject.store.path(names.segmentation(self._named_after, task, "bodydyn"))
-
-    @property
-    def _named_after(self) -> Source:
+    def _named_after(self, dynamic: Source) -> Source:
         """The image that the segmentation of the aorta labels; a given aorta is on the PET."""
-        return self.subject.inputs.anatomy or self.subject.dynamic
+        return self.scan.anatomy or dynamic
 
     @property
-    def _picture(self) -> Path:
-        return self.subject.store.path(names.figure(self.subject.label, AORTA))
+    def _aorta(self) -> Path | None:
+        """The aorta: its correction, else the total segmentation on the grid of the dynamic PET."""
+        return self.scan.aorta_correction or self.bodydyn.labels.get("total")
+
+    @property
+    def _picture(self) -> str:
+        return names.figure(self.scan.label, self.scan.stem, AORTA)
 
 
 def by_centreline(mask: BoolArray, grid: Grid, early: EarlyPhase, settings: AortaSettings) -> Placed:
@@ -207,7 +199,7 @@ def by_centreline(mask: BoolArray, grid: Grid, early: EarlyPhase, settings: Aort
     refined, kept = refine_with_pet(segments.labels, mean, fraction=settings.keep_fraction)
     refined_segments = dataclasses.replace(segments, labels=refined)
     labels = {AORTA_TASK.name: refined}
-    facts: dict[str, Mapping[str, Any]] = {
+    sidecars: dict[str, Mapping[str, Any]] = {
         AORTA_TASK.name: {
             "Method": "centreline",
             "Flags": list(segments.flags),
@@ -227,16 +219,16 @@ def by_centreline(mask: BoolArray, grid: Grid, early: EarlyPhase, settings: Aort
         )
         labels[name] = vois.labels
         distances = wall_distance_mm(vois.labels, mask, grid.affine)
-        facts[name] = {
+        sidecars[name] = {
             "Method": "centreline",
             "VolumeMl": vois.volume_ml,
             "WallDistanceMm": {segment: dataclasses.asdict(d) for segment, d in distances.items()},
             "Flags": list(vois.flags),
         }
     labels[COMBINED] = combined(labels)
-    facts[COMBINED] = {"Method": "centreline", "Description": "the other volumes in the descending aorta"}
+    sidecars[COMBINED] = {"Method": "centreline", "Description": "the other volumes in the descending aorta"}
     vois_by_name = {name: labels[name] for name in VOI_SHAPES}
-    return Placed(labels, facts, draw_aorta(mean, refined_segments, vois_by_name, grid))
+    return Placed(labels, sidecars, draw_aorta(mean, refined_segments, vois_by_name, grid))
 
 
 def combined(labels: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -258,9 +250,16 @@ def by_library(mask: BoolArray, grid: Grid, early: EarlyPhase, _settings: AortaS
             segments, grid.affine, mean, volume_ml=shape.volume_ml, width_voxels=int(shape.width_voxels)
         )
     labels[COMBINED] = combined(labels)
-    facts = {name: {"Method": "nifti_dynamic 0.3.1", "Flags": []} for name in labels}
+    sidecars = {name: {"Method": "nifti_dynamic 0.3.1", "Flags": []} for name in labels}
     vois_by_name = {name: labels[name] for name in VOI_SHAPES}
-    return Placed(labels, facts, draw_aorta_labels(segments, vois_by_name, grid))
+    return Placed(labels, sidecars, draw_aorta_labels(segments, vois_by_name, grid))
+
+
+PLACING: Mapping[AortaMethod, Callable[[BoolArray, Grid, EarlyPhase, AortaSettings], Placed]] = {
+    "centreline": by_centreline,
+    "nifti_dynamic": by_library,
+}
+"""Ways to place segments and volumes of interest, by the name of the method in the settings."""
 
 
 def checksum(labels: NDArray[np.uint8]) -> str:
@@ -269,7 +268,7 @@ def checksum(labels: NDArray[np.uint8]) -> str:
     return hashlib.sha256(where.tobytes() + labels.ravel()[where].tobytes()).hexdigest()[:16]
 
 
-def box_around(mask: BoolArray, *, margin_mm: float, grid: Grid) -> Box:
+def box_around(mask: BoolArray, *, margin_mm: float, grid: Grid) -> BoxSlices:
     """The bounding box of a mask, widened by a margin as far as the grid reaches."""
     box = ndimage.find_objects(mask.view(np.uint8))[0]
     margins = np.ceil(margin_mm / grid.voxel_sizes_mm).astype(int)
@@ -280,7 +279,7 @@ def box_around(mask: BoolArray, *, margin_mm: float, grid: Grid) -> Box:
     return wide[0], wide[1], wide[2]
 
 
-def cropped(grid: Grid, box: Box) -> Grid:
+def cropped(grid: Grid, box: BoxSlices) -> Grid:
     """The grid of a box of voxels."""
     affine = grid.affine.copy()
     affine[:3, 3] = (grid.affine @ [*(s.start for s in box), 1])[:3]

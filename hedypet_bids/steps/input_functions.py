@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,99 +12,77 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hedypet_bids import names
-from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.store import Writer, read_sidecar
-from hedypet_bids.io.tables import frame_times, read_table
+from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.aorta import (
-    NORMAL_RANGES,
+    HEDYPET_RANGES,
     late_max_over_min,
     leading_edge_delays_s,
     unordered,
     unusual,
 )
 from hedypet_bids.labels import VOI_TASKS, Task
-from hedypet_bids.model import FrameTimes, InputFunction
-from hedypet_bids.steps.aorta import AortaImages
-from hedypet_bids.steps.step import Step, Subject
-from hedypet_bids.steps.tacs import Curves, read_curves
+from hedypet_bids.model import FrameTimes, InputFunction, Scan
+from hedypet_bids.steps.aorta import PlaceAortaVois
+from hedypet_bids.steps.step import Plan, Skip, Step
+from hedypet_bids.steps.tacs import MeasureCurves, read_curves
 
 
-@dataclass(frozen=True)
-class InputFunctions:
-    """Blood tables by recording label (``aortavoi1ml3pxdescendingupper``)."""
-
-    paths: Mapping[str, Path] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True)
-class ExtractInputFunctions(Step[InputFunctions]):
+@dataclass(eq=False)
+class ExtractInputFunctions(Step):
     """One blood table per volume of interest and segment; n/a where the segment has no voxel."""
 
-    subject: Subject
-    aorta: AortaImages
-    curves: Curves
+    scan: Scan
+    aorta: PlaceAortaVois
+    curves: MeasureCurves
 
     @property
     def name(self) -> str:
-        """``input functions``."""
-        return "input functions"
+        """``input_functions``."""
+        return "input_functions"
 
     @property
-    def group(self) -> str:
-        """``tacs``: the input functions are curves of the volumes of interest."""
-        return "tacs"
+    def tables(self) -> dict[str, Path]:
+        """Blood tables by recording label (``aortavoi1ml3pxdescendingupper``)."""
+        return self.outputs.of("blood")
 
-    def skip_reason(self) -> str:
-        """Why there is no input function."""
-        if self.subject.inputs.dynamic is None:
-            return "no dynamic PET was found"
+    def plan(self) -> Plan | Skip:
+        """Write the curves of the aorta's volumes of interest as blood tables."""
+        dynamic, curves = self.scan.dynamic, self.curves.outputs
+        if dynamic is None:
+            return Skip("no dynamic PET was found")
         if not self.aorta.vois:
-            return "there is no volume of interest in the aorta"
-        return "" if self.curves.paths else "there are no time-activity curves"
-
-    def sources(self) -> Iterable[Path]:
-        """Curves, their spread, voxel counts and the label images of the volumes of interest."""
-        store, dynamic = self.subject.store, self.subject.dynamic
+            return Skip("there is no volume of interest in the aorta")
+        if not curves.files:
+            return Skip("there are no time-activity curves")
         tables = [
-            store.path(name)
+            path
+            for kind in ("mean", "std", "volumes")
             for task in self._tasks()
-            for name in (
-                names.curves(dynamic, task.name, 0),
-                names.curves(dynamic, task.name, 0, statistic="std"),
-                names.volumes(dynamic, task.name, 0),
-            )
+            if (path := curves.get(kind, task.name, 0))
         ]
-        return [*tables, *self.aorta.vois.values()]
-
-    def results(self) -> InputFunctions:
-        """Names of the blood tables."""
-        return InputFunctions(
-            {
-                recording: self.subject.store.path(names.blood(self.subject.dynamic, recording))
-                for task in self._tasks()
-                for recording in (names.recording(task.name, segment) for segment in task.table.names)
-            }
+        recordings = [names.recording(task.name, part) for task in self._tasks() for part in task.table.names]
+        return Plan(
+            reads=[*tables, *self.aorta.vois.values()],
+            makes={
+                ("blood", recording): self.context.store.path(names.blood(dynamic, recording))
+                for recording in recordings
+            },
         )
 
-    def nothing(self) -> InputFunctions:
-        """No input function."""
-        return InputFunctions()
-
-    def outputs(self) -> Iterable[Path]:
-        """The blood tables."""
-        return self.results().paths.values()
-
-    def run(self, writer: Writer) -> None:
+    def run(self, _plan: Plan, writer: Writer) -> None:
         """Write the curve of each segment of each volume of interest."""
+        dynamic = self.scan.dynamic
+        assert dynamic is not None
         for task in self._tasks():
             measured = self._measured(task)
             voi = read_sidecar(self.aorta.vois[task.name])
             quality = curve_quality([f.mean for f in measured], measured[0].frames)
             for segment, found in zip(task.table.names, measured, strict=True):
                 writer.table(
-                    names.blood(self.subject.dynamic, found.name),
+                    names.blood(dynamic, found.name),
                     blood_table(found),
-                    sources=[self.subject.dynamic.path, self.aorta.vois[task.name]],
+                    sources=[dynamic.path, self.aorta.vois[task.name]],
                     **_BLOOD_COLUMNS,
                     VolumeOfInterest=task.name,
                     Segment=segment,
@@ -117,10 +95,10 @@ class ExtractInputFunctions(Step[InputFunctions]):
 
     def _measured(self, task: Task) -> list[InputFunction]:
         """The curves of one kind of volume of interest, a segment each."""
-        store, dynamic = self.subject.store, self.subject.dynamic
-        frames, mean = read_curves(read_table(store.path(names.curves(dynamic, task.name, 0))))
-        _, std = read_curves(read_table(store.path(names.curves(dynamic, task.name, 0, statistic="std"))))
-        counts = read_table(store.path(names.volumes(dynamic, task.name, 0)))["n_voxels"]
+        tables = {kind: self.curves.outputs.files[kind, task.name, 0] for kind in ("mean", "std", "volumes")}
+        frames, mean = read_curves(read_table(tables["mean"]))
+        _, std = read_curves(read_table(tables["std"]))
+        counts = read_table(tables["volumes"])["n_voxels"]
         return [
             InputFunction(names.recording(task.name, segment), frames, mean[i], std[i], int(counts[i]))
             for i, segment in enumerate(task.table.names)
@@ -162,21 +140,6 @@ def blood_table(found: InputFunction) -> pd.DataFrame:
     )
 
 
-def read_blood(path: Path) -> InputFunction:
-    """The input function of a blood table that hedypet wrote."""
-    table = read_table(path)
-    missing = sorted({"whole_blood_radioactivity", "frame_start", "frame_end"} - set(table.columns))
-    if missing:
-        raise BadDataError(f"{path} lacks the column {names.listed(missing)}; run the participant again.")
-    return InputFunction(
-        name=names.entities_of(path.name)["recording"],
-        frames=frame_times(table),
-        mean=table["whole_blood_radioactivity"].to_numpy(dtype=np.float64),
-        std=table["std"].to_numpy(dtype=np.float64),
-        n_voxels=int(table["n_voxels"].iloc[0]),
-    )
-
-
 def curve_quality(curves: Iterable[NDArray[np.float64]], frames: FrameTimes) -> dict[str, Any]:
     """Delays of the leading edge and late agreement of the segments, with flags outside the normal range."""
     present = {label: c for label, c in enumerate(curves, start=1) if np.isfinite(c).all()}
@@ -189,6 +152,6 @@ def curve_quality(curves: Iterable[NDArray[np.float64]], frames: FrameTimes) -> 
     return {
         "LeadingEdgeDelayS": delays,
         "LateMaxOverMin": ratio,
-        "NormalRanges": {name: list(NORMAL_RANGES[name]) for name in measures},
+        "NormalRanges": {name: list(HEDYPET_RANGES[name]) for name in measures},
         "Flags": [*unusual(measures), *unordered(delays)],
     }

@@ -1,75 +1,114 @@
-"""Mean uptake of every region in the static PET."""
+"""Mean uptake of every region in every static PET."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hedypet_bids import names
-from hedypet_bids.io.nifti_read import FrameReader
+from hedypet_bids.io.manifest import Kind
+from hedypet_bids.io.nifti_read import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.region_statistics import JointLabels, RegionKey, region_statistics
-from hedypet_bids.labels import task
-from hedypet_bids.model import FloatArray
+from hedypet_bids.labels import MR_TASKS, task
+from hedypet_bids.model import FloatArray, Grid, IntArray, Scan
+from hedypet_bids.names import Source, Space
 from hedypet_bids.settings import plain
-from hedypet_bids.steps.step import Step, Subject, pet_facts
+from hedypet_bids.steps.resample import Resample
+from hedypet_bids.steps.static import Static
+from hedypet_bids.steps.step import Plan, Skip, Step
 from hedypet_bids.steps.tacs import curve_keys, region_sets
+
+# A field of view that is so much shorter than that of the scan shows the head alone.
+_HEAD_ONLY = 0.5
 
 
 @dataclass(frozen=True)
-class MeasureStatic(Step[dict[RegionKey, Path]]):
-    """Mean, standard deviation and volume of every region and erosion in the static PET."""
+class _Measured:
+    """One static image as it is measured.
 
-    subject: Subject
-    labels: Mapping[str, Path]
+    Parameters
+    ----------
+    source
+        The reconstruction.
+    path
+        The image: itself, or resampled into the head space.
+    scale
+        Stored value to Bq/mL.
+    space
+        Whose labels are used, ``head`` for what shows the head alone; None: on its own grid.
+    tasks
+        The segmentations that are measured, but for the whole image.
+    labels_of
+        Their labels on the grid of the image.
+    reads
+        The files of these labels.
+    """
+
+    source: Source
+    path: Path
+    scale: float
+    space: Space | None
+    tasks: Sequence[str]
+    labels_of: Callable[[str], IntArray]
+    reads: Sequence[Path]
+
+
+@dataclass(eq=False)
+class MeasureStatic(Step):
+    """Mean, standard deviation and volume of every region and erosion in every static reconstruction.
+
+    A reconstruction on another grid than the one that stands for the scan is measured on its own, with the
+    segmentations brought there; one that shows the head alone in the head space.
+    """
+
+    scan: Scan
+    static: Static
+    bodystat: Resample
+    head: Resample
 
     @property
     def name(self) -> str:
-        """``static means``."""
-        return "static means"
-
-    @property
-    def group(self) -> str:
         """``means``."""
         return "means"
 
-    def skip_reason(self) -> str:
-        """Why there are no means."""
-        return "" if self.subject.inputs.static else "no static PET was found"
+    def plan(self) -> Plan | Skip:
+        """Measure every static reconstruction."""
+        if self.static.image is None:
+            return Skip("no static PET was found")
+        images = list(self._images())
+        makes: dict[Kind, Path] = {}
+        for image in images:
+            for key in self._keys(image):
+                makes["means", image.source.path.name, *key] = self.context.store.path(self._file(image, key))
+        return Plan(
+            reads=dict.fromkeys(path for image in images for path in (image.path, *image.reads)),
+            makes=makes,
+            settings={
+                **plain(self.context.settings.curves),
+                "pet": {i.path.name: self.static.metadata(i).timing_and_scale for i in self.static.images},
+                "tasks": sorted(self.bodystat.labels),
+            },
+            missing={
+                f"means of {image.path.name}": "it shows the head alone, and there is no head space"
+                for image in self.static.images
+                if image not in [found.source for found in images]
+            },
+        )
 
-    def sources(self) -> Iterable[Path]:
-        """The static PET and all label images on its grid."""
-        return [self.subject.static.path, *self.labels.values()]
+    def run(self, _plan: Plan, writer: Writer) -> None:
+        """Measure every region and write one table per image, task and erosion."""
+        for image in self._images():
+            self._measure(image, writer)
 
-    def settings(self) -> Mapping[str, Any]:
-        """Number of erosions, frame times and units, and which tasks there are."""
-        facts = pet_facts(self.subject.metadata(self.subject.static))
-        return {**plain(self.subject.settings.curves), **facts, "tasks": sorted(self.labels)}
-
-    def results(self) -> dict[RegionKey, Path]:
-        """Tables of means by task and erosion."""
-        return {
-            key: self.subject.store.path(names.volumes(self.subject.static, *key)) for key in self._keys()
-        }
-
-    def nothing(self) -> dict[RegionKey, Path]:
-        """No means."""
-        return {}
-
-    def outputs(self) -> Iterable[Path]:
-        """The tables."""
-        return self.results().values()
-
-    def run(self, writer: Writer) -> None:
-        """Measure every region and write one table per task and erosion."""
-        reader = FrameReader(self.subject.static.path)
-        scale = float(self.subject.metadata(self.subject.static).scale[0])
-        joint = JointLabels.combine(region_sets(self._keys(), self.labels, reader.grid))
+    def _measure(self, image: _Measured, writer: Writer) -> None:
+        reader = FrameReader(image.path)
+        joint = JointLabels.combine(region_sets(self._keys(image), image.labels_of, reader.grid))
         negative = 0
 
         def frames() -> Iterator[FloatArray]:
@@ -80,21 +119,21 @@ class MeasureStatic(Step[dict[RegionKey, Path]]):
 
         for key, stats in region_statistics(frames(), joint).items():
             table = task(key[0]).table
-            image = self.labels.get(key[0])
+            labels = (self.head if image.space else self.bodystat).labels.get(key[0])
             writer.table(
-                names.volumes(self.subject.static, *key),
+                self._file(image, key),
                 pd.DataFrame(
                     {
                         "index": table.indices,
                         "name": table.names,
-                        "mean": stats.mean[:, 0] * scale,
-                        "std": stats.std[:, 0] * scale,
+                        "mean": stats.mean[:, 0] * image.scale,
+                        "std": stats.std[:, 0] * image.scale,
                         "n_voxels": stats.n_voxels,
                         "n_valid": stats.n_valid[:, 0],
                         "volume": stats.n_voxels * reader.grid.voxel_volume_ml,
                     }
                 ),
-                sources=[self.subject.static.path, *([image] if image else [])],
+                sources=[image.path, *([labels] if labels else [])],
                 mean={"Description": "Mean activity concentration of the region", "Units": "Bq/mL"},
                 std={"Description": "Population standard deviation over the voxels", "Units": "Bq/mL"},
                 volume={"Description": "Volume of the region", "Units": "mL"},
@@ -102,5 +141,44 @@ class MeasureStatic(Step[dict[RegionKey, Path]]):
                 NegativeVoxels=negative,
             )
 
-    def _keys(self) -> list[RegionKey]:
-        return curve_keys(self.labels, self.subject.settings.curves.erosions)
+    def _images(self) -> Iterator[_Measured]:
+        """How each static reconstruction is measured; without those that cannot be."""
+        first, *others = self.static.images
+        yield self._on_own_grid(first, lambda name: read_labels(self.bodystat.labels[name])[0])
+        for image in others:
+            # Read here: one that is made from frames has no others, and is not there in a plan.
+            grid, own = FrameReader(first.path).grid, FrameReader(image.path).grid
+            if own.matches(grid):
+                yield self._on_own_grid(image, lambda name: read_labels(self.bodystat.labels[name])[0])
+            elif _height_mm(own) >= _HEAD_ONLY * _height_mm(grid):
+                yield self._on_own_grid(image, partial(self.bodystat.labels_on, target=own))
+            elif image.path.name in self.head.images:
+                brain = [name for name in self.head.labels if task(name) in MR_TASKS]
+                tasks = brain or [name for name in self.head.labels if name == "total"]
+                yield _Measured(
+                    image,
+                    self.head.images[image.path.name],
+                    1.0,
+                    "head",
+                    tasks,
+                    lambda name: read_labels(self.head.labels[name])[0],
+                    [self.head.labels[name] for name in tasks],
+                )
+
+    def _on_own_grid(self, image: Source, labels_of: Callable[[str], IntArray]) -> _Measured:
+        scale = float(self.static.metadata(image).scale[0])
+        reads = [*self.bodystat.labels.values(), *self.bodystat.sources_of_labels()]
+        return _Measured(image, image.path, scale, None, list(self.bodystat.labels), labels_of, reads)
+
+    def _file(self, image: _Measured, key: RegionKey) -> str:
+        space = self.scan.space(image.space) if image.space else None
+        return names.volumes(image.source, *key, space=space)
+
+    def _keys(self, image: _Measured) -> list[RegionKey]:
+        return curve_keys(image.tasks, self.context.settings.curves.erosions)
+
+
+def _height_mm(grid: Grid) -> float:
+    """Extent of a grid along the body."""
+    edges = grid.affine[2, :3] * np.array(grid.shape)
+    return float(np.abs(edges).sum())

@@ -1,12 +1,11 @@
-"""SUV and SUL constants of a participant."""
+"""SUV and SUL constants of a scan."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,67 +16,66 @@ from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.lean_mass import (
     FatRange,
+    NormalisationConstant,
     fat_between_hip_and_skull,
     normalisation_constants,
 )
 from hedypet_bids.labels import label_table
+from hedypet_bids.model import Scan
 from hedypet_bids.names import Source
-from hedypet_bids.steps.step import CannotRun, Step, Subject, pet_facts
+from hedypet_bids.steps.segment import Segmentation, labels_of
+from hedypet_bids.steps.static import Static
+from hedypet_bids.steps.step import CannotRun, Plan, Skip, Step
+
+# Whether it can be computed is seen only on the CT.
+_FROM_FAT = "sul_decazes"
 
 
-@dataclass(frozen=True)
-class Normalise(Step[Path | None]):
+@dataclass(eq=False)
+class Normalise(Step):
     """The four constants that turn Bq/mL into SUV and SUL; n/a with its reason where one is unknown."""
 
-    subject: Subject
-    segmentations: Mapping[str, Path]
+    scan: Scan
+    static: Static
+    segmentations: Sequence[Segmentation]
 
     @property
     def name(self) -> str:
         """``normalise``."""
         return "normalise"
 
-    def skip_reason(self) -> str:
-        """Why there are no constants."""
-        return "" if self.subject.inputs.pet else "no PET was found"
+    @property
+    def constants(self) -> Path | None:
+        """The table of constants; None where there is none."""
+        return self.outputs.get("constants")
 
-    def sources(self) -> Iterable[Path]:
-        """The segmentations that measure fat."""
-        return [self.segmentations[t] for t in ("total", "tissue") if t in self.segmentations]
-
-    def settings(self) -> Mapping[str, Any]:
-        """What the tables and the sidecar say about the participant and the dose."""
-        return {
-            "Participant": dataclasses.asdict(self.subject.facts),
-            "InjectedActivityBq": self._dose_bq(),
-        }
-
-    def results(self) -> Path | None:
-        """The table of constants."""
-        return self.subject.store.path(names.constants(self._pet))
-
-    def nothing(self) -> Path | None:
-        """No constants."""
-        return None
-
-    def outputs(self) -> Iterable[Path]:
-        """The table of constants."""
-        return [self.subject.store.path(names.constants(self._pet))]
-
-    def run(self, writer: Writer) -> None:
-        """Compute the constants and write them with how and why."""
-        facts, metadata = self.subject.facts, self.subject.metadata(self._pet)
-        fat = self._fat()
-        constants = normalisation_constants(
-            dose_bq=metadata.dose_bq,
-            weight_kg=facts.weight_kg,
-            height_m=facts.height_m,
-            sex=facts.sex,
-            fat=fat,
-            dose_reason=metadata.dose_reason,
+    def plan(self) -> Plan | Skip:
+        """Constants from the dose, the tables on the participant, and the fat on the CT."""
+        pet = self._pet
+        if pet is None:
+            return Skip("no PET was found")
+        labels = labels_of(self.segmentations)
+        return Plan(
+            reads=[labels[name] for name in ("total", "tissue") if name in labels],
+            makes={("constants",): self.context.store.path(names.constants(pet))},
+            settings={
+                "Participant": dataclasses.asdict(self.scan.person),
+                "InjectedActivityBq": self.static.metadata(pet).dose_bq,
+            },
+            missing={
+                c.name: c.reason for c in self._constants(pet, None) if c.reason and c.name != _FROM_FAT
+            },
         )
+
+    def run(self, plan: Plan, writer: Writer) -> None:
+        """Compute the constants and write them with how and why."""
+        pet, person = self._pet, self.scan.person
+        assert pet is not None
+        metadata = self.static.metadata(pet)
+        fat = self._fat()
+        constants = self._constants(pet, fat)
         writer.table(
-            names.constants(self._pet),
+            names.constants(pet),
             pd.DataFrame(
                 {
                     "name": [c.name for c in constants],
@@ -87,20 +85,32 @@ class Normalise(Step[Path | None]):
                     "reason": ["; ".join(filter(None, (c.reason, c.flag))) or None for c in constants],
                 }
             ),
-            sources=[self._pet.path, *self.sources()],
+            sources=[pet.path, *plan.reads],
             Description="An image in Bq/mL divided by a constant is SUV or SUL (g/mL)",
-            Participant=dataclasses.asdict(facts),
-            InjectedActivityBq=self._dose_bq(),
+            Participant=dataclasses.asdict(person),
+            InjectedActivityBq=metadata.dose_bq,
             DoseNotes=list(metadata.notes),
             FatVolumeMl=fat.volume_ml if fat else None,
         )
 
+    def _constants(self, pet: Source, fat: FatRange | None) -> tuple[NormalisationConstant, ...]:
+        metadata, person = self.static.metadata(pet), self.scan.person
+        return normalisation_constants(
+            dose_bq=metadata.dose_bq,
+            weight_kg=person.weight_kg,
+            height_m=person.height_m,
+            sex=person.sex,
+            fat=fat,
+            dose_reason=metadata.dose_reason,
+        )
+
     def _fat(self) -> FatRange | None:
         """Fat between hip and skull on the CT; None without the two segmentations."""
-        if not {"total", "tissue"} <= self.segmentations.keys():
+        labels = labels_of(self.segmentations)
+        if not {"total", "tissue"} <= labels.keys():
             return None
-        total, grid = read_labels(self.segmentations["total"])
-        tissue, _ = read_labels(self.segmentations["tissue"])
+        total, grid = read_labels(labels["total"])
+        tissue, _ = read_labels(labels["tissue"])
         total_table, tissue_table = label_table("total"), label_table("tissue")
         return fat_between_hip_and_skull(
             tissue,
@@ -112,72 +122,55 @@ class Normalise(Step[Path | None]):
             skull=total_table.index_of("skull"),
         )
 
-    def _dose_bq(self) -> float:
-        return self.subject.metadata(self._pet).dose_bq
-
     @property
-    def _pet(self) -> Source:
-        assert self.subject.inputs.pet is not None
-        return self.subject.inputs.pet
+    def _pet(self) -> Source | None:
+        return self.static.image or self.scan.dynamic
 
 
-@dataclass(frozen=True)
-class WriteSuv(Step[Path | None]):
-    """The static PET divided by the SUV constant."""
+@dataclass(eq=False)
+class SuvImage(Step):
+    """The static PET divided by the SUV constant, where it is asked for."""
 
-    subject: Subject
-    constants: Path | None
+    scan: Scan
+    static: Static
+    normalise: Normalise
 
     @property
     def name(self) -> str:
-        """``SUV image``."""
-        return "SUV image"
+        """``normalise suv``."""
+        return "normalise suv"
 
-    @property
-    def group(self) -> str:
-        """``normalise``."""
-        return "normalise"
+    def plan(self) -> Plan | Skip:
+        """Divide the static PET that stands for the scan."""
+        static, constants = self.static.image, self.normalise.constants
+        if not self.context.settings.normalise.write_suv:
+            return Skip()
+        if static is None:
+            return Skip("no static PET was found")
+        if constants is None:
+            return Skip("there are no constants")
+        return Plan(
+            reads=[static.path, constants],
+            makes={("suv_image",): self.context.store.path(names.suv_image(static))},
+            settings=self.static.metadata(static).timing_and_scale,
+        )
 
-    def skip_reason(self) -> str:
-        """Why no SUV image is written."""
-        if self.subject.inputs.static is None:
-            return "no static PET was found"
-        return "" if self.constants else "there are no constants"
-
-    def sources(self) -> Iterable[Path]:
-        """The static PET and the constants."""
-        return [self.subject.static.path, *([self.constants] if self.constants else [])]
-
-    def settings(self) -> Mapping[str, Any]:
-        """Units and decay factors."""
-        return pet_facts(self.subject.metadata(self.subject.static))
-
-    def results(self) -> Path | None:
-        """The image."""
-        return self.subject.store.path(names.suv_image(self.subject.static))
-
-    def nothing(self) -> Path | None:
-        """No image."""
-        return None
-
-    def outputs(self) -> Iterable[Path]:
-        """The image."""
-        return [self.subject.store.path(names.suv_image(self.subject.static))]
-
-    def run(self, writer: Writer) -> None:
+    def run(self, plan: Plan, writer: Writer) -> None:
         """Divide and write."""
-        assert self.constants is not None
-        constant = float(read_table(self.constants).set_index("name").loc["suv", "value"])
+        static, constants = self.static.image, self.normalise.constants
+        assert static is not None
+        assert constants is not None
+        constant = float(read_table(constants).set_index("name").loc["suv", "value"])
         if not np.isfinite(constant):
             raise CannotRun("the SUV constant is unknown")
-        image, grid = read_volume(self.subject.static.path)
-        scale = float(self.subject.metadata(self.subject.static).scale[0])
+        image, grid = read_volume(static.path)
+        scale = float(self.static.metadata(static).scale[0])
         writer.image(
-            names.suv_image(self.subject.static),
+            names.suv_image(static),
             image * np.float32(scale / constant),
             grid,
             dtype=np.float32,
-            sources=self.sources(),
+            sources=plan.reads,
             Units="g/mL",
             SkullStripped=False,
             Description="Standardised uptake value, body weight",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,17 @@ from hedypet_bids.kernels.quality import (
     QualityCheck,
     activity_fraction,
     body_reference,
-    check,
     drift_checks,
     frame_quality,
+    quality_check,
     static_over_dynamic,
 )
 from hedypet_bids.kernels.region_statistics import RegionKey
-from hedypet_bids.model import FloatArray, FrameTimes, Grid
+from hedypet_bids.model import FloatArray, FrameTimes, Grid, Scan
 from hedypet_bids.names import Source
-from hedypet_bids.steps.step import Step, Subject, pet_facts
+from hedypet_bids.steps.segment import Segmentation, labels_of
+from hedypet_bids.steps.static import Static
+from hedypet_bids.steps.step import Plan, Skip, Step
 
 # Large, with little motion, and of different tissues.
 COMPARED_ORGANS = ("liver", "spleen", "brain", "heart", "pancreas")
@@ -104,51 +106,42 @@ class FrameWatch:
         return pd.DataFrame(rows, columns=list(_FRAME_COLUMNS))
 
 
-@dataclass(frozen=True)
-class CheckQuality(Step[Path | None]):
+@dataclass(eq=False)
+class CheckQuality(Step):
     """Activity against dose, static against dynamic, motion, and odd voxels."""
 
-    subject: Subject
-    means: Mapping[RegionKey, Path]
-    curves: Mapping[RegionKey, Path]
-    frame_table: Path | None
-    segmentations: Mapping[str, Path]
+    scan: Scan
+    segmentations: Sequence[Segmentation]
+    static: Static
+    means: Step
+    curves: Step
 
     @property
     def name(self) -> str:
         """``quality``."""
         return "quality"
 
-    def skip_reason(self) -> str:
-        """Why there is nothing to check."""
-        return "" if IMAGE_KEY in self.means or IMAGE_KEY in self.curves else "no PET was measured"
+    @property
+    def checks(self) -> Path | None:
+        """The JSON file of the checks; None where there is none."""
+        return self.outputs.get("quality")
 
-    def sources(self) -> Iterable[Path]:
-        """Means and curves of the organs and of the whole image, and the table on the frames."""
+    def plan(self) -> Plan | Skip:
+        """Compare what was measured with what is to be expected."""
+        if IMAGE_KEY not in self._means and IMAGE_KEY not in self._curves:
+            return Skip("no PET was measured")
         keys = (ORGANS_KEY, IMAGE_KEY)
-        tables = [table[key] for table in (self.means, self.curves) for key in keys if key in table]
-        frames = [self.frame_table] if self.frame_table else []
-        return [*tables, *frames, *self.segmentations.values()]
+        tables = [table[key] for table in (self._means, self._curves) for key in keys if key in table]
+        frames = self.curves.outputs.get("frames")
+        measured = [self.static.metadata(self.static.image)] if self.static.image else []
+        measured += [self.scan.metadata(self.scan.dynamic)] if self.scan.dynamic else []
+        return Plan(
+            reads=[*tables, *([frames] if frames else []), *labels_of(self.segmentations).values()],
+            makes={("quality",): self.context.store.path(names.quality(self._pet))},
+            settings={"pet": [{**m.timing_and_scale, "DoseBq": m.dose_bq} for m in measured]},
+        )
 
-    def settings(self) -> Mapping[str, Any]:
-        """Frame times, units and doses."""
-        images = (self.subject.inputs.static, self.subject.inputs.dynamic)
-        found = [self.subject.metadata(image) for image in images if image]
-        return {"pet": [{**pet_facts(m), "DoseBq": m.dose_bq} for m in found]}
-
-    def results(self) -> Path | None:
-        """The JSON file of the checks."""
-        return self.subject.store.path(names.quality(self._pet))
-
-    def nothing(self) -> Path | None:
-        """No checks."""
-        return None
-
-    def outputs(self) -> Iterable[Path]:
-        """The JSON file of the checks."""
-        return [self.subject.store.path(names.quality(self._pet))]
-
-    def run(self, writer: Writer) -> None:
+    def run(self, plan: Plan, writer: Writer) -> None:
         """Compare each number with its normal range."""
         checks = [
             *self._dose_check(),
@@ -157,37 +150,41 @@ class CheckQuality(Step[Path | None]):
             *self._frame_checks(),
             *self._segmentation_checks(),
         ]
-        writer.facts(
+        writer.record(
             names.quality(self._pet),
             {
                 "Description": "Quality checks: value, normal range, and what to look at when outside",
                 "Checks": [dataclasses.asdict(c) for c in checks],
                 "Flags": [c.text for c in checks if c.state == "outside"],
             },
-            sources=self.sources(),
+            sources=plan.reads,
         )
 
     def _dose_check(self) -> Iterator[QualityCheck]:
         """Activity in the field of view over the dose, from the static image or the last frame."""
-        if IMAGE_KEY in self.means and self.subject.inputs.static:
-            row = read_table(self.means[IMAGE_KEY]).iloc[0]
+        static, dynamic = self.static.image, self.scan.dynamic
+        if IMAGE_KEY in self._means and static:
+            row = read_table(self._means[IMAGE_KEY]).iloc[0]
             mean, volume_ml = row["mean"], row["volume"] * row["n_valid"] / row["n_voxels"]
-            dose_bq = self.subject.metadata(self.subject.inputs.static).dose_bq
-        else:
-            assert self.subject.inputs.dynamic is not None
-            mean = read_table(self.curves[IMAGE_KEY]).iloc[-1, -1]
+            dose_bq = self.static.metadata(static).dose_bq
+        elif dynamic:
+            mean = read_table(self._curves[IMAGE_KEY]).iloc[-1, -1]
             volume_ml = read_table(self._dynamic_volumes()).loc[0, "volume"]
-            dose_bq = self.subject.metadata(self.subject.inputs.dynamic).dose_bq
-        yield check("activity_fraction", activity_fraction(mean, voxel_volume_ml=volume_ml, dose_bq=dose_bq))
+            dose_bq = self.scan.metadata(dynamic).dose_bq
+        else:
+            return
+        yield quality_check(
+            "activity_fraction", activity_fraction(mean, voxel_volume_ml=volume_ml, dose_bq=dose_bq)
+        )
 
     def _agreement_check(self) -> Iterator[QualityCheck]:
         """Static means over those of the dynamic frames in the same window, median over some organs."""
-        static = self.subject.inputs.static
-        if static is None or ORGANS_KEY not in self.means or ORGANS_KEY not in self.curves:
+        static = self.static.image
+        if static is None or ORGANS_KEY not in self._means or ORGANS_KEY not in self._curves:
             return
-        window = self.subject.metadata(static).frames
-        means = read_table(self.means[ORGANS_KEY]).set_index("name")["mean"]
-        curves = read_table(self.curves[ORGANS_KEY])
+        window = self.static.metadata(static).frames
+        means = read_table(self._means[ORGANS_KEY]).set_index("name")["mean"]
+        curves = read_table(self._curves[ORGANS_KEY])
         ratios = static_over_dynamic(
             means[list(COMPARED_ORGANS)].to_numpy(dtype=np.float64),
             curves[list(COMPARED_ORGANS)].to_numpy(dtype=np.float64).T,
@@ -196,36 +193,37 @@ class CheckQuality(Step[Path | None]):
             end_s=float(window.end_s[-1]),
         )
         known = ratios[np.isfinite(ratios)]
-        yield check("static_over_dynamic", float(np.median(known)) if known.size else float("nan"))
+        yield quality_check("static_over_dynamic", float(np.median(known)) if known.size else float("nan"))
 
     def _static_checks(self) -> Iterator[QualityCheck]:
         """Odd voxels of the static image."""
-        if IMAGE_KEY not in self.means:
+        if IMAGE_KEY not in self._means:
             return
-        row = read_table(self.means[IMAGE_KEY]).iloc[0]
-        negative = read_sidecar(self.means[IMAGE_KEY])["NegativeVoxels"]
-        yield check("static_negative_fraction", negative / row["n_voxels"])
-        yield check("static_not_finite_voxels", float(row["n_voxels"] - row["n_valid"]))
+        row = read_table(self._means[IMAGE_KEY]).iloc[0]
+        negative = read_sidecar(self._means[IMAGE_KEY])["NegativeVoxels"]
+        yield quality_check("static_negative_fraction", negative / row["n_voxels"])
+        yield quality_check("static_not_finite_voxels", float(row["n_voxels"] - row["n_valid"]))
 
     def _frame_checks(self) -> Iterator[QualityCheck]:
         """Motion and odd voxels of the late frames."""
-        if self.frame_table is None:
+        frames = self.curves.outputs.get("frames")
+        if frames is None:
             return
-        table = read_table(self.frame_table)
+        table = read_table(frames)
         if table.empty:
             return
         seen = [_frame_quality(row) for row in table.to_dict("records")]
         yield from drift_checks(seen, frame_times(table))
-        yield check("negative_fraction", float((table["n_negative"] / table["n_voxels"]).max()))
+        yield quality_check("negative_fraction", float((table["n_negative"] / table["n_voxels"]).max()))
         image = read_table(self._dynamic_volumes()).iloc[0]
-        yield check("not_finite_voxels", float(image["n_voxels"] - image["n_valid"]))
+        yield quality_check("not_finite_voxels", float(image["n_voxels"] - image["n_valid"]))
 
     def _segmentation_checks(self) -> Iterator[QualityCheck]:
         """What was found when the segmentations were made or taken over."""
-        for task, path in self.segmentations.items():
+        for task, path in labels_of(self.segmentations).items():
             for found in read_sidecar(path).get("Checks", []):
                 value = found["value"]
-                checked = check(found["name"], float("nan") if value == MISSING else float(value))
+                checked = quality_check(found["name"], float("nan") if value == MISSING else float(value))
                 # Several segmentations have a check of the same name.
                 yield dataclasses.replace(
                     checked,
@@ -234,12 +232,20 @@ class CheckQuality(Step[Path | None]):
                 )
 
     def _dynamic_volumes(self) -> Path:
-        assert self.subject.inputs.dynamic is not None
-        return self.subject.store.path(names.volumes(self.subject.inputs.dynamic, *IMAGE_KEY))
+        return self.curves.outputs.files["volumes", *IMAGE_KEY]
+
+    @property
+    def _means(self) -> dict[RegionKey, Path]:
+        """Tables of means of the static image that stands for the scan."""
+        return self.means.outputs.of("means", self.static.image.path.name) if self.static.image else {}
+
+    @property
+    def _curves(self) -> dict[RegionKey, Path]:
+        return self.curves.outputs.of("mean")
 
     @property
     def _pet(self) -> Source:
-        pet = self.subject.inputs.dynamic or self.subject.inputs.static
+        pet = self.scan.dynamic or self.static.image
         assert pet is not None
         return pet
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,137 +14,133 @@ from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.nifti_read import read_labels, read_volume
 from hedypet_bids.io.store import Writer
+from hedypet_bids.kernels.hounsfield import without_padding
 from hedypet_bids.kernels.registration.rigid import RigidRegistration, crop_to_head, register_rigid
 from hedypet_bids.labels import label_table
-from hedypet_bids.model import FloatArray, Grid, Matrix
+from hedypet_bids.model import FloatArray, Grid, Matrix, Scan
 from hedypet_bids.names import Source
-from hedypet_bids.settings import plain
-from hedypet_bids.steps.step import CannotRun, Step, Subject
+from hedypet_bids.settings import RegisterMethod, plain
+from hedypet_bids.steps.segment import SegmentCt
+from hedypet_bids.steps.step import CannotRun, Plan, Skip, Step
 
 BRAIN = "brain"
 NO_CT = (
     "no CT was found to register it to (where the scanner aligns MR and PET use --register identity, else "
     "give the transforms to the PET with --derivatives xfm=PATH)"
 )
-Part = Literal["head", "body"]
+BodyPart = Literal["head", "body"]
 
 
-@dataclass(frozen=True)
-class Register(Step[Path | None]):
+@dataclass(eq=False)
+class Register(Step):
     """MPRAGE to the head of the CT (``head``) or DIXON body to the CT (``body``).
 
     Without CT nothing is registered: the MR images are aligned with the PET where the user says so, or
     moved by a given transform.
     """
 
-    subject: Subject
-    part: Part
-    total: Path | None
+    scan: Scan
+    body_part: BodyPart
+    total: SegmentCt
 
     @property
     def name(self) -> str:
         """``register head`` or ``register body``."""
-        return f"register {self.part}"
+        return f"register {self.body_part}"
 
-    def skip_reason(self) -> str:
-        """Why the MR image cannot be registered."""
-        if self._image is None:
-            selection = self.subject.settings.selection
-            wanted = selection.head_mr_acq if self.part == "head" else selection.body_mr_acq
-            return f"no T1w image ({wanted}) was found"
-        if self._given is not None or self.subject.settings.register.method == "identity":
-            return "" if self._target else "neither CT nor PET was found"
-        if self.subject.inputs.ct is None:
-            return NO_CT
-        if self.part == "head" and self.total is None:
-            return "there is no total segmentation to find the head in the CT"
-        return ""
+    @property
+    def about(self) -> str:
+        """The image that is moved to, which scans may share."""
+        return "" if self.scan.alone or self.scan.fixed is None else self.scan.fixed.stem
 
-    def sources(self) -> Iterable[Path]:
-        """The CT, the MR image and, for the head, the brain's segmentation."""
-        given = [self._given] if self._given else []
-        brain = [self.total] if self.part == "head" and self.total else []
-        return [self._fixed_image.path, self._moving.path, *brain, *given]
+    @property
+    def identity(self) -> object:
+        """Scans that share both images share the transform."""
+        if self._moving is None or self.scan.fixed is None:
+            return self
+        return ("register", self.body_part, self._moving.path, self.scan.fixed.path)
 
-    def settings(self) -> Mapping[str, Any]:
-        """Seed and head crop."""
-        return plain(self.subject.settings.register)
+    @property
+    def transform(self) -> Path | None:
+        """The matrix file: 4x4 text, world mm, MR to CT; None where there is none."""
+        return self.outputs.get("transform", self.body_part)
 
-    def results(self) -> Path | None:
-        """The matrix file: 4x4 text, world mm, MR to CT."""
-        return self.subject.store.path(self._output)
+    def plan(self) -> Plan | Skip:
+        """A given matrix, the identity, or mutual information, in this order."""
+        moving, fixed = self._moving, self.scan.fixed
+        if moving is None:
+            selection = self.context.settings.selection
+            wanted = selection.head_mr_acq if self.body_part == "head" else selection.body_mr_acq
+            return Skip(f"no T1w image ({wanted}) was found")
+        registered = self._given is None and self.context.settings.register.method != "identity"
+        if registered and self.scan.ct is None:
+            return Skip(NO_CT)
+        if registered and self.body_part == "head" and not self.total.labels:
+            return Skip("there is no total segmentation to find the head in the CT")
+        if fixed is None:
+            return Skip("neither CT nor PET was found")
+        brain = self.total.labels.values() if self.body_part == "head" else []
+        kind: Literal["T1w", "DIXON"] = "T1w" if self.body_part == "head" else "DIXON"
+        to = names.fixed_label(fixed, moving, self.scan.fixed_told_apart_by)
+        return Plan(
+            reads=[fixed.path, moving.path, *brain, *([self._given] if self._given else [])],
+            makes={("transform", self.body_part): self.context.store.path(names.transform(moving, kind, to))},
+            settings=plain(self.context.settings.register),
+        )
 
-    def nothing(self) -> Path | None:
-        """No matrix."""
-        return None
-
-    def outputs(self) -> Iterable[Path]:
-        """The matrix file."""
-        return [self.subject.store.path(self._output)]
-
-    def run(self, writer: Writer) -> None:
+    def run(self, plan: Plan, writer: Writer) -> None:
         """Write the matrix that was given, or register the MR image."""
-        matrix, quality = self._matrix()
+        moving, fixed = self._moving, self.scan.fixed
+        assert moving is not None
+        assert fixed is not None
+        matrix, quality = self._matrix(moving, fixed)
+        (path,) = plan.makes.values()
         writer.matrix(
-            self._output,
+            self.context.store.name(path),
             matrix,
-            sources=self.sources(),
-            Description=f"Rigid transform of {self._moving.path.name} to {self._fixed_image.path.name}: "
+            sources=plan.reads,
+            Description=f"Rigid transform of {moving.path.name} to {fixed.path.name}: "
             "4x4, world coordinates in mm (RAS+), moving to fixed",
             **quality,
         )
 
-    def _matrix(self) -> tuple[Matrix, dict[str, Any]]:
+    def _matrix(self, moving: Source, fixed: Source) -> tuple[Matrix, dict[str, Any]]:
         """The matrix, and what its sidecar says about where it comes from."""
-        settings = self.subject.settings.register
         if self._given is not None:
             return read_matrix(self._given), {"Method": "given", "Flags": []}
-        if settings.method == "identity":
-            return np.eye(4), {"Method": "identity", "Flags": []}
-        fixed, fixed_grid = self._fixed()
-        moving, moving_grid = read_volume(self._moving.path)
-        found = register_rigid(
-            fixed, fixed_grid, moving, moving_grid, seed=settings.seed, threads=self.subject.threads
-        )
+        methods: dict[RegisterMethod, Callable[[], tuple[Matrix, dict[str, Any]]]] = {
+            "rigid": partial(self._rigid, moving, fixed),
+            "identity": lambda: (np.eye(4), {"Method": "identity", "Flags": []}),
+        }
+        return methods[self.context.settings.register.method]()
+
+    def _rigid(self, moving: Source, fixed: Source) -> tuple[Matrix, dict[str, Any]]:
+        settings = self.context.settings.register
+        ct, grid = read_volume(fixed.path)
+        if fixed.suffix == names.CT_SUFFIX:
+            ct, _ = without_padding(ct, self.context.settings.resample.ct_outside_hu)
+        if self.body_part == "head":
+            ct, grid = self._cropped(ct, grid)
+        image, image_grid = read_volume(moving.path)
+        found = register_rigid(ct, grid, image, image_grid, seed=settings.seed, threads=self.context.threads)
         return found.matrix, quality_of(found)
+
+    def _cropped(self, ct: FloatArray, grid: Grid) -> tuple[FloatArray, Grid]:
+        """The CT around the brain."""
+        (path,) = self.total.labels.values()
+        labels, _ = read_labels(path)
+        brain = labels == label_table("total").index_of(BRAIN)
+        if not brain.any():
+            raise CannotRun(f"{path.name} has no voxel labelled {BRAIN}")
+        return crop_to_head(ct, grid, brain, margin_mm=self.context.settings.register.head_margin_mm)
 
     @property
     def _given(self) -> Path | None:
-        return self.subject.inputs.given_transforms.get(self.part)
-
-    def _fixed(self) -> tuple[FloatArray, Grid]:
-        """The CT, cropped to the head when that is what is registered."""
-        ct, grid = read_volume(self.subject.ct.path)
-        if self.part == "body":
-            return ct, grid
-        assert self.total is not None
-        labels, _ = read_labels(self.total)
-        brain = labels == label_table("total").index_of(BRAIN)
-        if not brain.any():
-            raise CannotRun(f"{self.total.name} has no voxel labelled {BRAIN}")
-        return crop_to_head(ct, grid, brain, margin_mm=self.subject.settings.register.head_margin_mm)
+        return self.scan.given_transforms.get(self.body_part)
 
     @property
-    def _target(self) -> Source | None:
-        return self.subject.inputs.ct or self.subject.inputs.pet
-
-    @property
-    def _fixed_image(self) -> Source:
-        assert self._target is not None
-        return self._target
-
-    @property
-    def _image(self) -> Source | None:
-        return self.subject.inputs.head_mr if self.part == "head" else self.subject.inputs.body_mr
-
-    @property
-    def _moving(self) -> Source:
-        assert self._image is not None
-        return self._image
-
-    @property
-    def _output(self) -> str:
-        return names.transform(self._moving, "T1w" if self.part == "head" else "DIXON", self._fixed_image)
+    def _moving(self) -> Source | None:
+        return self.scan.head_mr if self.body_part == "head" else self.scan.body_mr
 
 
 def quality_of(found: RigidRegistration) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +20,30 @@ from hedypet_bids.inputs.label_schemes import in_task_numbers, names_of_labels, 
 from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_volume
 from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.store import Writer
-from hedypet_bids.kernels.quality import QualityCheck, check
+from hedypet_bids.kernels.hounsfield import without_padding
+from hedypet_bids.kernels.quality import QualityCheck, quality_check
 from hedypet_bids.kernels.resampling.resample import resample_labels
 from hedypet_bids.kernels.segmentation_checks import segmentation_checks
 from hedypet_bids.labels import CT_TASKS, Task, task
-from hedypet_bids.model import Grid, IntArray
+from hedypet_bids.model import Grid, IntArray, Scan
 from hedypet_bids.names import Source
 from hedypet_bids.settings import plain
-from hedypet_bids.steps.step import Step, Subject
+from hedypet_bids.steps.step import SEGMENTATION, Context, Plan, Skip, Step
 from hedypet_bids.tools import gpu, synthseg, totalsegmentator
 
 PARCELS, CORTEX = task("synthsegparc"), task("synthseg")
-SEGMENTATION_ORDER = (*CT_TASKS, PARCELS, CORTEX)
-"""The map without parcels can be made from the one with them."""
 
 # FreeSurfer's numbers: parcels are 1000 + k on the left and 2000 + k on the right (aparc).
 _LEFT_PARCELS, _RIGHT_PARCELS = range(1001, 1036), range(2001, 2036)
+_AIR_HU = -1000.0
 _ESTIMATED_HU = "Hounsfield units (air about -1000, water 0)"
 
 
-def segment(subject: Subject, what: Task, done: Mapping[str, Path]) -> Segment:
-    """The step that gives the segmentation of a task: taken over when it is ready, else made."""
-    if what.name in subject.inputs.ready_segmentations:
-        return TakeReady(subject, what)
-    if what in CT_TASKS:
-        return SegmentCt(subject, what)
-    if what == CORTEX and PARCELS.name in done:
-        return MergeParcels(subject, what, done[PARCELS.name])
-    return SegmentMr(subject, what)
-
-
-@dataclass(frozen=True)
-class Segment(Step[dict[str, Path]]):
+@dataclass(eq=False)
+class Segmentation(Step):
     """The segmentation of one task, as a label image in the grid of its image."""
 
-    subject: Subject
+    scan: Scan
     task: Task
 
     @property
@@ -62,254 +51,272 @@ class Segment(Step[dict[str, Path]]):
         """``segment <task>``."""
         return f"segment {self.task.name}"
 
-    def skip_reason(self) -> str:
-        """Why there is no segmentation of this task."""
-        if self._image is None:
-            return f"no {'CT' if self.task in CT_TASKS else 'T1w image (MPRAGE)'} was found"
-        return self._reason_without_tool()
+    @property
+    def about(self) -> str:
+        """The image that is segmented; empty where the participant has one scan."""
+        return "" if self.scan.alone or self.image is None else self.image.stem
 
-    def results(self) -> dict[str, Path]:
-        """The label image by task name."""
-        return {self.task.name: self.subject.store.path(names.segmentation(self._source, self.task.name))}
+    @property
+    def identity(self) -> object:
+        """Scans that share an image share its segmentation."""
+        return ("segment", self.task, self.image.path) if self.image else self
 
-    def nothing(self) -> dict[str, Path]:
-        """No label image."""
-        return {}
+    @property
+    @abstractmethod
+    def image(self) -> Source | None:
+        """The image that is segmented."""
 
-    def outputs(self) -> Iterable[Path]:
-        """The label image."""
-        return self.results().values()
+    @property
+    def labels(self) -> dict[str, Path]:
+        """The label image by task name; empty where there is none."""
+        path = self.outputs.get("labels", self.task.name)
+        return {self.task.name: path} if path else {}
+
+    def plan(self) -> Plan | Skip:
+        """Take a ready segmentation over, else make one."""
+        if self.image is None:
+            return Skip(f"no {'CT' if self.task in CT_TASKS else 'T1w image (MPRAGE)'} was found")
+        if self._ready is not None:
+            table = table_beside(self._ready)
+            return self._plan([self.image.path, self._ready, *([table] if table else [])])
+        return self._plan_to_make(self.image)
+
+    def run(self, plan: Plan, writer: Writer) -> None:
+        """Write the segmentation, checked."""
+        assert self.image is not None
+        if self._ready is not None:
+            self._take_over(self.image, self._ready, plan, writer)
+        else:
+            self._make(self.image, plan, writer)
 
     @abstractmethod
-    def _reason_without_tool(self) -> str:
-        """Why the segmentation cannot be made or taken over although its image is there."""
+    def _plan_to_make(self, image: Source) -> Plan | Skip:
+        """What making the segmentation takes, or why that is not possible."""
+
+    @abstractmethod
+    def _make(self, image: Source, plan: Plan, writer: Writer) -> None:
+        """Make the segmentation."""
+
+    def _plan(self, reads: Iterable[Path], **more: Any) -> Plan:
+        assert self.image is not None
+        path = self.context.store.path(names.segmentation(self.image, self.task.name))
+        return Plan(reads, {("labels", self.task.name): path}, **more)
+
+    def _take_over(self, image: Source, ready: Path, plan: Plan, writer: Writer) -> None:
+        """Write a ready segmentation in the grid of its image."""
+        labels, found = read_labels(ready)
+        labels = in_task_numbers(labels, names_of_labels(ready), self.task, ready)
+        check_labels(labels, self.task, ready)
+        grid = grid_of(image.path)
+        labels = on_image_grid(labels, found, grid, segmentation=ready, image=image.path)
+        description = f"{self.task.readout_name} segmentation, taken over from ready derivatives"
+        self._write(image, plan, writer, labels, grid, self._checks(image, labels, grid), description)
 
     def _write(
-        self, writer: Writer, labels: IntArray, grid: Grid, checks: Iterable[QualityCheck], **sidecar: Any
+        self,
+        image: Source,
+        plan: Plan,
+        writer: Writer,
+        labels: IntArray,
+        grid: Grid,
+        checks: Iterable[QualityCheck],
+        description: str,
+        **sidecar: Any,
     ) -> None:
         writer.segmentation(
-            self._source,
+            image,
             self.task,
             None,
             labels,
             grid,
-            sources=self.sources(),
+            sources=plan.reads,
             Checks=[dataclasses.asdict(item) for item in checks],
+            Description=description,
             **sidecar,
         )
 
-    def _checks(self, labels: IntArray, grid: Grid) -> list[QualityCheck]:
+    def _checks(self, image: Source, labels: IntArray, grid: Grid) -> list[QualityCheck]:
         """Checks of a segmentation of the body; none for the brain's."""
         if self.task not in CT_TASKS:
             return []
-        is_ct = self._source.suffix == names.CT_SUFFIX
-        hu = read_volume(self._source.path, int16=True)[0] if is_ct else None
-        return segmentation_checks(labels, grid, self.task.table, hu)
+        is_ct = image.suffix == names.CT_SUFFIX
+        hu = read_volume(image.path, int16=True)[0] if is_ct else None
+        return segmentation_checks(labels, grid, self.task.table, hu, sex=self.scan.person.sex)
 
     @property
-    def _image(self) -> Source | None:
-        return self.subject.inputs.ct if self.task in CT_TASKS else self.subject.inputs.head_mr
+    def _ready(self) -> Path | None:
+        return self.scan.ready_segmentations.get(self.task.name)
+
+
+@dataclass(eq=False)
+class SegmentCt(Segmentation):
+    """TotalSegmentator on the CT, where no ready segmentation is found."""
+
+    uses = SEGMENTATION
 
     @property
-    def _source(self) -> Source:
-        assert self._image is not None
-        return self._image
+    def image(self) -> Source | None:
+        """The CT; ready segmentations may be of another image of the body."""
+        return self.scan.anatomy if self._ready is not None else self.scan.ct
 
+    def _plan_to_make(self, image: Source) -> Plan | Skip:
+        tools = self.context.tools
+        if tools.totalsegmentator is None or self.task.name in tools.without:
+            reason = tools.without.get(self.task.name, "TotalSegmentator is not used")
+            return Skip(
+                f"{reason}, and no ready segmentation was found (--derivatives totalsegmentator=PATH)"
+            )
+        settings = plain(self.context.settings.segment)
+        chosen = {key: settings[key] for key in ("totalseg_fast", "totalseg_roi_subset")}
+        return self._plan([image.path], settings=chosen)
 
-class TakeReady(Segment):
-    """Takes over a ready segmentation after checking its grid and its labels."""
-
-    def _reason_without_tool(self) -> str:
-        return ""
-
-    def sources(self) -> Iterable[Path]:
-        """The image, its ready segmentation and that one's label table."""
-        table = table_beside(self._ready)
-        return [self._source.path, self._ready, *([table] if table else [])]
-
-    @property
-    def _image(self) -> Source | None:
-        return super()._image if self.task not in CT_TASKS else self.subject.inputs.anatomy
-
-    def run(self, writer: Writer) -> None:
-        """Write the segmentation in the grid of its image."""
-        labels, found = read_labels(self._ready)
-        labels = in_task_numbers(labels, names_of_labels(self._ready), self.task, self._ready)
-        check_labels(labels, self.task, self._ready)
-        grid = grid_of(self._source.path)
-        labels = on_image_grid(labels, found, grid, segmentation=self._ready, image=self._source.path)
-        self._write(
-            writer,
-            labels,
-            grid,
-            self._checks(labels, grid),
-            Description=f"{self.task.readout_name} segmentation, taken over from ready derivatives",
-        )
-
-    @property
-    def _ready(self) -> Path:
-        return self.subject.inputs.ready_segmentations[self.task.name]
-
-
-class SegmentCt(Segment):
-    """Runs TotalSegmentator on the CT."""
-
-    def _reason_without_tool(self) -> str:
-        if self.subject.tools.totalsegmentator is not None and self.task.name not in self._without:
-            return ""
-        reason = self._without.get(self.task.name, "TotalSegmentator is not used")
-        return f"{reason}, and no ready segmentation was found (--derivatives totalsegmentator=PATH)"
-
-    def sources(self) -> Iterable[Path]:
-        """The CT."""
-        return [self._source.path]
-
-    def settings(self) -> Mapping[str, Any]:
-        """Resolution and subset of regions."""
-        settings = plain(self.subject.settings.segment)
-        return {key: settings[key] for key in ("totalseg_fast", "totalseg_roi_subset")}
-
-    def run(self, writer: Writer) -> None:
-        """Segment the CT and check what came out."""
-        settings, tool = self.subject.settings.segment, self.subject.tools.totalsegmentator
+    def _make(self, image: Source, plan: Plan, writer: Writer) -> None:
+        settings, tool = self.context.settings.segment, self.context.tools.totalsegmentator
         assert tool is not None
-        with _work_folder(self.subject) as folder:
-            image, result = folder / "ct.nii", folder / "segmentation.nii.gz"
-            grid = self._write_ct(image)
+        with _work_folder(self.context, self.scan.label) as folder:
+            copy, result = folder / "ct.nii", folder / "segmentation.nii.gz"
+            hu, grid = read_volume(image.path, int16=True)
+            hu, _ = without_padding(hu, _AIR_HU)
+            check_ct(hu, image.path)
+            write_nifti(copy, hu, grid)
             with gpu.reserved(tool.device, folder.parent) as reserved:
-                made = totalsegmentator.segment(
+                made = totalsegmentator.run_totalsegmentator(
                     tool,
                     self.task.name,
-                    image,
+                    copy,
                     result,
                     fast=settings.totalseg_fast,
                     roi_subset=settings.totalseg_roi_subset,
-                    threads=self.subject.threads,
+                    threads=self.context.threads,
                     timeout_s=settings.timeout_s,
-                    log=_log_of(self.subject, f"totalsegmentator-{self.task.name}"),
+                    log=_log_of(self.context, f"totalsegmentator-{self.task.name}", self.about),
                     gpu=reserved,
                 )
             labels, found = read_labels(result)
         check_labels(labels, self.task, result)
-        labels = on_image_grid(labels, found, grid, segmentation=result, image=self._source.path)
+        labels = on_image_grid(labels, found, grid, segmentation=result, image=image.path)
         self._write(
+            image,
+            plan,
             writer,
             labels,
             grid,
-            self._checks(labels, grid),
-            Description=f"{self.task.readout_name} segmentation by TotalSegmentator",
+            self._checks(image, labels, grid),
+            f"{self.task.readout_name} segmentation by TotalSegmentator",
             Tool={
                 "Name": "TotalSegmentator",
                 "Version": made.version,
-                "Task": totalsegmentator.TASKS[self.task.name],
+                "Task": totalsegmentator.TASK_NAMES[self.task.name],
                 "Weights": made.weights,
                 "Device": made.device,
                 "Seconds": round(made.seconds, 1),
             },
         )
 
-    def _write_ct(self, path: Path) -> Grid:
-        """A plain three-dimensional copy of the CT, after a look whether it is one."""
-        hu, grid = read_volume(self._source.path, int16=True)
-        check_ct(hu, self._source.path)
-        write_nifti(path, hu, grid)
-        return grid
+
+class _OfHeadMr(Segmentation):
+    """A segmentation of the brain on the T1w image."""
 
     @property
-    def _without(self) -> Mapping[str, str]:
-        return self.subject.tools.without
-
-
-class SegmentMr(Segment):
-    """Runs SynthSeg, with cortical parcels, on the T1w image."""
-
-    def _reason_without_tool(self) -> str:
-        if self.subject.tools.synthseg is not None and self.task == PARCELS:
-            return ""
-        if self.subject.tools.synthseg is not None:
-            return "the segmentation with parcels, from which it is made, is not there"
-        return (
-            "mri_synthseg is not installed (--mri-synthseg PATH), and no ready segmentation was found "
-            "(--derivatives synthseg=PATH)"
-        )
-
-    def sources(self) -> Iterable[Path]:
+    def image(self) -> Source | None:
         """The T1w image."""
-        return [self._source.path]
+        return self.scan.head_mr
 
-    def settings(self) -> Mapping[str, Any]:
-        """Whether SynthSeg runs in its robust mode."""
-        return {"synthseg_robust": self.subject.settings.segment.synthseg_robust}
 
-    def outputs(self) -> Iterable[Path]:
-        """The label image and the volumes that SynthSeg measured."""
-        return [*super().outputs(), self.subject.store.path(names.synthseg_volumes(self._source))]
+@dataclass(eq=False)
+class SegmentParcels(_OfHeadMr):
+    """SynthSeg with cortical parcels on the T1w image, where no ready segmentation is found."""
 
-    def run(self, writer: Writer) -> None:
-        """Segment the image; keep SynthSeg's volumes and its own quality scores."""
-        settings, tool = self.subject.settings.segment, self.subject.tools.synthseg
+    task: Task = PARCELS
+    uses = SEGMENTATION
+
+    def _plan_to_make(self, image: Source) -> Plan | Skip:
+        if self.context.tools.synthseg is None:
+            return Skip(NO_SYNTHSEG)
+        settings = {"synthseg_robust": self.context.settings.segment.synthseg_robust}
+        plan = self._plan([image.path], settings=settings)
+        volumes = self.context.store.path(names.synthseg_volumes(image))
+        return dataclasses.replace(plan, makes={**plan.makes, ("synthseg_volumes",): volumes})
+
+    def _make(self, image: Source, plan: Plan, writer: Writer) -> None:
+        settings, tool = self.context.settings.segment, self.context.tools.synthseg
         assert tool is not None
-        with _work_folder(self.subject) as folder:
-            image, result = folder / "t1w.nii.gz", folder / "segmentation.nii.gz"
-            voxels, grid = read_volume(self._source.path, int16=True)
-            write_nifti(image, voxels, grid)
+        with _work_folder(self.context, self.scan.label) as folder:
+            copy, result = folder / "t1w.nii.gz", folder / "segmentation.nii.gz"
+            voxels, grid = read_volume(image.path, int16=True)
+            write_nifti(copy, voxels, grid)
             with gpu.reserved(synthseg.device_of(tool), folder.parent) as reserved:
-                made = synthseg.segment(
+                made = synthseg.run_synthseg(
                     tool,
-                    image,
+                    copy,
                     result,
                     robust=settings.synthseg_robust,
-                    threads=self.subject.threads,
+                    threads=self.context.threads,
                     timeout_s=settings.timeout_s,
-                    log=_log_of(self.subject, "synthseg"),
+                    log=_log_of(self.context, "synthseg", self.about),
                     gpu=reserved,
                 )
             labels, found = read_labels(result)
         check_labels(labels, self.task, result)
-        labels = on_image_grid(labels, found, grid, segmentation=result, image=self._source.path)
+        labels = on_image_grid(labels, found, grid, segmentation=result, image=image.path)
         self._write(
+            image,
+            plan,
             writer,
             labels,
             grid,
-            [check("synthseg_lowest_score", min(made.qc_scores.values(), default=float("nan")))],
-            Description="synthseg segmentation with cortical parcels",
+            [quality_check("synthseg_lowest_score", min(made.qc_scores.values(), default=float("nan")))],
+            "synthseg segmentation with cortical parcels",
             QualityScores=made.qc_scores,
             Tool={"Name": "mri_synthseg", "Device": made.device, "Seconds": round(made.seconds, 1)},
         )
         writer.table(
-            names.synthseg_volumes(self._source),
+            names.synthseg_volumes(image),
             pd.DataFrame({"name": made.volumes_mm3.keys(), "volume": made.volumes_mm3.values()}),
-            sources=self.sources(),
+            sources=plan.reads,
             Description="Volumes as SynthSeg estimates them from its soft segmentation",
             Columns={"name": {"Description": "region"}, "volume": {"Units": "mm^3"}},
         )
 
 
-@dataclass(frozen=True)
-class MergeParcels(Segment):
+@dataclass(eq=False)
+class MergeParcels(_OfHeadMr):
     """The map with the cortex in one piece a side, from the one with parcels."""
 
-    parcels: Path
+    parcels: SegmentParcels = field(kw_only=True)
+    task: Task = CORTEX
 
-    def _reason_without_tool(self) -> str:
-        return ""
+    def _plan_to_make(self, _image: Source) -> Plan | Skip:
+        parcels = self.parcels.labels.get(PARCELS.name)
+        if parcels is not None:
+            return self._plan([parcels])
+        if self.context.tools.synthseg is None:
+            return Skip(NO_SYNTHSEG)
+        return Skip("the segmentation with parcels, from which it is made, is not there")
 
-    def sources(self) -> Iterable[Path]:
-        """The segmentation with parcels."""
-        return [self.parcels]
-
-    def run(self, writer: Writer) -> None:
+    def _make(self, image: Source, plan: Plan, writer: Writer) -> None:
         """Give every parcel the number of its side's cortex."""
-        labels, grid = read_labels(self.parcels)
+        (parcels,) = plan.reads
+        labels, grid = read_labels(parcels)
         cortex = self.task.table
         number = np.arange(max(*_RIGHT_PARCELS, int(labels.max(initial=0))) + 1)
         number[list(_LEFT_PARCELS)] = cortex.index_of("Left-Cerebral-Cortex")
         number[list(_RIGHT_PARCELS)] = cortex.index_of("Right-Cerebral-Cortex")
         merged: IntArray = number.astype(np.uint16)[labels]
-        check_labels(merged, self.task, self.parcels)
-        self._write(
-            writer, merged, grid, [], Description="synthseg segmentation, cortical parcels put together"
-        )
+        check_labels(merged, self.task, parcels)
+        description = "synthseg segmentation, cortical parcels put together"
+        self._write(image, plan, writer, merged, grid, [], description)
+
+
+NO_SYNTHSEG = (
+    "mri_synthseg is not installed (--mri-synthseg PATH), and no ready segmentation was found "
+    "(--derivatives synthseg=PATH)"
+)
+
+
+def labels_of(segmentations: Iterable[Segmentation]) -> dict[str, Path]:
+    """The label images of several tasks by task name."""
+    return {name: path for each in segmentations for name, path in each.labels.items()}
 
 
 def check_ct(hu: Any, path: Path) -> None:
@@ -329,19 +336,20 @@ def check_ct(hu: Any, path: Path) -> None:
         )
 
 
-def _log_of(subject: Subject, program: str) -> Path:
-    return subject.tools.log_folder / f"{program}.log"
+def _log_of(context: Context, program: str, about: str) -> Path:
+    return context.tools.log_folder / f"{'_'.join(filter(None, [program, about]))}.log"
 
 
 @contextmanager
-def _work_folder(subject: Subject) -> Iterator[Path]:
+def _work_folder(context: Context, label: str) -> Iterator[Path]:
+    work_dir = context.tools.work_dir
     try:
         folder = tempfile.TemporaryDirectory(
-            prefix=f"hedypet-{subject.label}-", dir=subject.tools.work_dir, ignore_cleanup_errors=True
+            prefix=f"hedypet-{label}-", dir=work_dir, ignore_cleanup_errors=True
         )
     except OSError as fault:
         raise OutputError(
-            f"No temporary folder can be made in {subject.tools.work_dir or tempfile.gettempdir()}: "
+            f"No temporary folder can be made in {work_dir or tempfile.gettempdir()}: "
             f"{fault.strerror}. Choose another with --work-dir."
         ) from fault
     with folder as name:

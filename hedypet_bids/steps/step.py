@@ -1,24 +1,22 @@
-"""What a step is: inputs bound at construction, outputs known before it runs."""
+"""What a step is: it says what it would read and make, and makes it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from hedypet_bids.inputs.participant_metadata import ParticipantMetadata
-from hedypet_bids.inputs.pet_metadata import PetMetadata
-from hedypet_bids.inputs.roles import ParticipantInputs
+from hedypet_bids.io.manifest import Kind, ScanOutputs, StepRecord
 from hedypet_bids.io.store import Store, Writer
-from hedypet_bids.names import Source
+from hedypet_bids.model import Scan
 from hedypet_bids.settings import Settings
 from hedypet_bids.tools.synthseg import SynthSeg
 from hedypet_bids.tools.totalsegmentator import TotalSegmentator
 
-State = Literal["ran", "done", "skipped", "failed", "to run"]
-ResultT_co = TypeVar("ResultT_co", covariant=True)
+SEGMENTATION = "segmentation"
+SERIES = "series"
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Tools:
     work_dir
         For temporary files; None for the system's folder.
     log_folder
-        For the programs' own words.
+        For the programs' own logs.
     """
 
     totalsegmentator: TotalSegmentator | None = None
@@ -43,109 +41,117 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A participant with everything the steps may ask about it."""
+class Context:
+    """What all steps of a run share.
 
-    inputs: ParticipantInputs
-    facts: ParticipantMetadata
-    pet: Mapping[Path, PetMetadata] = field(hash=False)
+    Parameters
+    ----------
+    settings
+        The parameters of the study.
+    store
+        The output folder.
+    threads
+        Threads that a step may use.
+    tools
+        External programs.
+    records
+        Says what has become of the steps so far, in the order of the pipeline.
+    """
+
     settings: Settings
     store: Store
     threads: int = 1
     tools: Tools = field(default_factory=Tools)
-
-    @property
-    def label(self) -> str:
-        """The participant label, without ``sub-``."""
-        return self.inputs.label
-
-    @property
-    def dynamic(self) -> Source:
-        """The dynamic PET; to be asked only where ``skip_reason`` has made sure that there is one."""
-        assert self.inputs.dynamic is not None
-        return self.inputs.dynamic
-
-    @property
-    def static(self) -> Source:
-        """The static PET that is measured; as :attr:`dynamic`."""
-        assert self.inputs.static is not None
-        return self.inputs.static
-
-    @property
-    def ct(self) -> Source:
-        """The CT that is segmented; as :attr:`dynamic`."""
-        assert self.inputs.ct is not None
-        return self.inputs.ct
-
-    def metadata(self, source: Source) -> PetMetadata:
-        """Timing, units, dose and decay state of a PET image."""
-        return self.pet[source.path]
-
-
-def pet_facts(metadata: PetMetadata) -> dict[str, Any]:
-    """What of a PET image's sidecar the results depend on."""
-    return {
-        "FrameStart": metadata.frames.start_s.tolist(),
-        "FrameDuration": metadata.frames.duration_s.tolist(),
-        "ScaleToBqMl": metadata.scale.tolist(),
-    }
+    records: Callable[[], Sequence[StepRecord]] = tuple
 
 
 class CannotRun(Exception):  # noqa: N818 - no failure: the images hold nothing to work on
     """Raised by ``run`` when only the images' content shows that a step does not apply.
 
-    The step counts as skipped, with this reason, and the study goes on.
+    The step counts as skipped, with this reason, and the pipeline goes on.
     """
 
 
-class Step(ABC, Generic[ResultT_co]):
-    """A step of the study: files in, files out.
+@dataclass(frozen=True)
+class Plan:
+    """What a step would do.
 
-    ``outputs`` says which files the step makes without making them, so that the plan
-    can be shown, and a finished step be recognised, without running it.
+    Parameters
+    ----------
+    reads
+        Every file that it reads.
+    makes
+        Every file that it makes and that has a sidecar, by what it is.
+    settings
+        The parameters that the results depend on.
+    missing
+        What it leaves out although it runs, each with its reason.
+    always
+        Why it runs even where its results are there; empty: it does not.
     """
+
+    reads: Iterable[Path]
+    makes: Mapping[Kind, Path]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    always: str = ""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Why a step does not apply; an empty reason: there is nothing to do and nothing to say."""
+
+    reason: str = ""
+
+
+@dataclass(eq=False)
+class Step(ABC):
+    """A step of the pipeline: files in, files out.
+
+    Its fields hold the scan that it works on and the steps that it builds on. It is planned when those are
+    settled: ``made`` of each then holds what it made, and is empty where it did not run.
+    """
+
+    context: Context = field(init=False, repr=False)
+    outputs: ScanOutputs = field(init=False, repr=False, default=ScanOutputs())
+
+    uses: ClassVar[str] = ""
+    """What only one step at a time may use: a network's memory, the dynamic series."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The step's name in the plan, the log and the sidecars."""
+        """The step's name in the plan, the log and the sidecars; its first word is that of ``--steps``."""
 
     @property
     def group(self) -> str:
-        """The name under which ``--steps`` knows this step: the first word of its own by default."""
-        return self.name.split()[0]
+        """The name under which ``--steps`` knows this step: that of its module."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def about(self) -> str:
+        """The scan or image that it works on; empty where the participant has one scan."""
+        return self.scan.about
+
+    @property
+    def scans(self) -> tuple[str, ...]:
+        """The scans whose outputs it makes."""
+        return (str(self.scan.name),)
+
+    @property
+    def identity(self) -> object:
+        """Steps that are equal in this are the same one: what several scans share is done once."""
+        return self
+
+    scan: Scan = field(init=False, repr=False)
 
     @abstractmethod
-    def skip_reason(self) -> str:
-        """Why the step cannot run for this participant; empty when it can."""
-
-    def missing(self) -> Mapping[str, str]:
-        """Parts that the step leaves out although it runs, each with its reason."""
-        return {}
+    def plan(self) -> Plan | Skip:
+        """What it reads, what it makes and what will be missing, or why it does not apply."""
 
     @abstractmethod
-    def sources(self) -> Iterable[Path]:
-        """Every file that the step reads."""
-
-    def settings(self) -> Mapping[str, Any]:
-        """The parameters that the results depend on."""
-        return {}
-
-    @abstractmethod
-    def results(self) -> ResultT_co:
-        """The names of the results, for the steps that follow."""
-
-    @abstractmethod
-    def nothing(self) -> ResultT_co:
-        """What the steps that follow get when this one does not run."""
-
-    @abstractmethod
-    def outputs(self) -> Iterable[Path]:
-        """Every file that the step makes and that has a sidecar."""
-
-    @abstractmethod
-    def run(self, writer: Writer) -> None:
-        """Make the outputs.
+    def run(self, plan: Plan, writer: Writer) -> None:
+        """Make what the plan says.
 
         Raises
         ------
@@ -155,14 +161,22 @@ class Step(ABC, Generic[ResultT_co]):
             The step failed.
         """
 
+    def builds_on(self) -> Iterator[Step]:
+        """The steps among its fields."""
+        for each in fields(self):
+            value = getattr(self, each.name, None)
+            yield from (item for item in _flat(value) if isinstance(item, Step))
 
-@dataclass(frozen=True)
-class StepRecord:
-    """What became of one step."""
 
-    step: str
-    state: State
-    reason: str = ""
-    seconds: float = 0.0
-    peak_mb: float = 0.0
-    missing: tuple[tuple[str, str], ...] = ()
+StepT = TypeVar("StepT", bound=Step)
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """A value, or the values of a collection of them."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, tuple | list):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from hedypet_bids import names
+from hedypet_bids.io.manifest import Kind
 from hedypet_bids.io.nifti_read import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import FRAME_END, FRAME_START, frame_times
@@ -22,110 +23,93 @@ from hedypet_bids.kernels.region_statistics import (
     RegionStats,
     region_statistics,
 )
-from hedypet_bids.labels import WHOLE_IMAGE_TASK, Task, task
-from hedypet_bids.model import FrameTimes, Grid
+from hedypet_bids.labels import WHOLE_IMAGE_TASK, task
+from hedypet_bids.model import FrameTimes, Grid, IntArray, Scan
+from hedypet_bids.names import Source
 from hedypet_bids.settings import plain
-from hedypet_bids.steps.aorta import AortaImages
+from hedypet_bids.steps.aorta import PlaceAortaVois
 from hedypet_bids.steps.quality import FrameWatch
-from hedypet_bids.steps.step import Step, Subject, pet_facts
+from hedypet_bids.steps.resample import Resample
+from hedypet_bids.steps.step import SERIES, Plan, Skip, Step
 
 
-@dataclass(frozen=True)
-class Curves:
-    """Curve tables (mean, Bq/mL per frame and region) by task and erosion, and a table on the frames."""
-
-    paths: Mapping[RegionKey, Path] = field(default_factory=dict, hash=False)
-    frame_quality: Path | None = None
-
-
-@dataclass(frozen=True)
-class MeasureCurves(Step[Curves]):
+@dataclass(eq=False)
+class MeasureCurves(Step):
     """Mean and standard deviation per frame of every region, erosion and aorta volume of interest."""
 
-    subject: Subject
-    labels: Mapping[str, Path]
-    aorta: AortaImages
+    scan: Scan
+    bodydyn: Resample
+    aorta: PlaceAortaVois
+    uses: ClassVar[str] = SERIES
 
     @property
     def name(self) -> str:
         """``tacs``."""
         return "tacs"
 
-    def skip_reason(self) -> str:
-        """Why there are no curves."""
-        return "" if self.subject.inputs.dynamic else "no dynamic PET was found"
-
-    def sources(self) -> Iterable[Path]:
-        """The dynamic PET and all label images on its grid."""
-        return [self.subject.dynamic.path, *self._label_images().values()]
-
-    def settings(self) -> Mapping[str, Any]:
-        """Number of erosions, frame times and units, and which tasks there are."""
-        facts = pet_facts(self.subject.metadata(self.subject.dynamic))
-        return {**plain(self.subject.settings.curves), **facts, "tasks": sorted(self._label_images())}
-
-    def results(self) -> Curves:
-        """Tables of means by task and erosion."""
-        store = self.subject.store
-        return Curves(
-            paths={key: store.path(names.curves(self.subject.dynamic, *key)) for key in self._keys()},
-            frame_quality=store.path(names.frame_quality(self.subject.dynamic)),
+    def plan(self) -> Plan | Skip:
+        """Measure every task and erosion in one pass."""
+        dynamic, store = self.scan.dynamic, self.context.store
+        if dynamic is None:
+            return Skip("no dynamic PET was found")
+        images = self._label_images()
+        makes: dict[Kind, Path] = {("frames",): store.path(names.frame_quality_table(dynamic))}
+        for key in curve_keys(images, self.context.settings.curves.erosions):
+            makes["mean", *key] = store.path(names.curves(dynamic, *key))
+            makes["std", *key] = store.path(names.curves(dynamic, *key, statistic="std"))
+            makes["volumes", *key] = store.path(names.volumes(dynamic, *key))
+        return Plan(
+            reads=[dynamic.path, *images.values()],
+            makes=makes,
+            settings={
+                **plain(self.context.settings.curves),
+                **self.scan.metadata(dynamic).timing_and_scale,
+                "tasks": sorted(images),
+            },
         )
 
-    def nothing(self) -> Curves:
-        """No curves."""
-        return Curves()
-
-    def outputs(self) -> Iterable[Path]:
-        """Tables of means, standard deviations and volumes, and the table on the frames."""
-        quality = self.subject.store.path(names.frame_quality(self.subject.dynamic))
-        return [quality] + [
-            self.subject.store.path(name)
-            for key in self._keys()
-            for name in (
-                names.curves(self.subject.dynamic, *key),
-                names.curves(self.subject.dynamic, *key, statistic="std"),
-                names.volumes(self.subject.dynamic, *key),
-            )
-        ]
-
-    def run(self, writer: Writer) -> None:
+    def run(self, _plan: Plan, writer: Writer) -> None:
         """Pass over the frames once and write three tables per task and erosion."""
-        reader = FrameReader(self.subject.dynamic.path)
-        metadata = self.subject.metadata(self.subject.dynamic)
+        dynamic = self.scan.dynamic
+        assert dynamic is not None
+        reader, metadata = FrameReader(dynamic.path), self.scan.metadata(dynamic)
         images = self._label_images()
-        joint = JointLabels.combine(region_sets(self._keys(), images, reader.grid))
+        keys = curve_keys(images, self.context.settings.curves.erosions)
+        joint = JointLabels.combine(region_sets(keys, lambda name: read_labels(images[name])[0], reader.grid))
         watch = FrameWatch(metadata.frames, reader.grid)
         measured = region_statistics(watch.passing(reader.frames()), joint)
         for key, stats in measured.items():
             label_image = images.get(key[0])
-            sources = [self.subject.dynamic.path, *([label_image] if label_image else [])]
+            sources = [dynamic.path, *([label_image] if label_image else [])]
             # The factors to Bq/mL, decay-corrected to injection, differ by frame only.
-            self._write(writer, key, stats, metadata.scale, metadata.frames, reader.grid, sources)
+            self._write(dynamic, writer, key, stats, reader.grid, sources)
 
         writer.table(
-            names.frame_quality(self.subject.dynamic),
+            names.frame_quality_table(dynamic),
             watch.table(),
-            sources=[self.subject.dynamic.path],
+            sources=[dynamic.path],
             Description="Frames after 30 min against the first of them: displacement of the body in world mm "
             "(RAS+), distance of its centroid, correlation inside it, and negative voxels of those looked at",
         )
 
     def _write(
         self,
+        dynamic: Source,
         writer: Writer,
         key: RegionKey,
         stats: RegionStats,
-        scale: np.ndarray[Any, np.dtype[np.float64]],
-        frames: FrameTimes,
         grid: Grid,
         sources: list[Path],
     ) -> None:
-        table = task(key[0]).table
-        for statistic, values in (("mean", stats.mean), ("std", stats.std)):
+        table, metadata = task(key[0]).table, self.scan.metadata(dynamic)
+        statistics: tuple[tuple[Literal["mean", "std"], Any], ...] = (
+            ("mean", stats.mean),
+            ("std", stats.std),
+        )
+        for statistic, values in statistics:
             writer.table(
-                names.curves(self.subject.dynamic, *key, statistic=statistic),  # type: ignore[arg-type]
-                curve_table(values * scale, table.names, frames),
+                names.curves(dynamic, *key, statistic=statistic),
+                curve_table(values * metadata.scale, table.names, metadata.frames),
                 sources=sources,
                 Description=f"{statistic} activity concentration of each region per frame",
                 Units="Bq/mL",
@@ -134,7 +118,7 @@ class MeasureCurves(Step[Curves]):
                 ErosionIterations=key[1],
             )
         writer.table(
-            names.volumes(self.subject.dynamic, *key),
+            names.volumes(dynamic, *key),
             pd.DataFrame(
                 {
                     "index": table.indices,
@@ -150,11 +134,7 @@ class MeasureCurves(Step[Curves]):
         )
 
     def _label_images(self) -> dict[str, Path]:
-        segments = {"aorta": self.aorta.segments} if self.aorta.segments else {}
-        return {**self.labels, **segments, **self.aorta.vois}
-
-    def _keys(self) -> list[RegionKey]:
-        return curve_keys(self._label_images(), self.subject.settings.curves.erosions)
+        return {**self.bodydyn.labels, **self.aorta.labels}
 
 
 def curve_keys(tasks: Iterable[str], erosions: Iterable[int]) -> list[RegionKey]:
@@ -163,23 +143,26 @@ def curve_keys(tasks: Iterable[str], erosions: Iterable[int]) -> list[RegionKey]
     return [*keys, (WHOLE_IMAGE_TASK.name, 0)]
 
 
-def region_sets(keys: Iterable[RegionKey], images: Mapping[str, Path], grid: Grid) -> Iterator[RegionSet]:
-    """The regions of every task and erosion on one grid; each label image is in memory only while used."""
+def region_sets(
+    keys: Iterable[RegionKey], labels_of: Callable[[str], IntArray], grid: Grid
+) -> Iterator[RegionSet]:
+    """The regions of every task and erosion on one grid; the labels of a task are in memory while used.
+
+    Parameters
+    ----------
+    labels_of
+        Gives the labels of a task on the grid.
+    """
     for name in dict.fromkeys(key[0] for key in keys):
-        erosions = [key[1] for key in keys if key[0] == name]
-        for erosion, labels in _eroded(task(name), images.get(name), grid, erosions):
-            yield RegionSet(key=(name, erosion), labels=labels, indices=np.array(task(name).table.indices))
-
-
-def _eroded(
-    what: Task, image: Path | None, grid: Grid, erosions: list[int]
-) -> Iterator[tuple[int, np.ndarray[Any, np.dtype[Any]]]]:
-    if image is None:
-        yield 0, np.broadcast_to(np.uint8(what.table.indices[0]), grid.shape)
-        return
-    labels, _ = read_labels(image)
-    for erosion in erosions:
-        yield erosion, erode_labels(labels, iterations=erosion) if erosion else labels
+        indices = np.array(task(name).table.indices)
+        if name == WHOLE_IMAGE_TASK.name:
+            whole = np.broadcast_to(np.uint8(indices[0]), grid.shape)
+            yield RegionSet(key=(name, 0), labels=whole, indices=indices)
+            continue
+        labels = labels_of(name)
+        for erosion in (key[1] for key in keys if key[0] == name):
+            eroded = erode_labels(labels, iterations=erosion) if erosion else labels
+            yield RegionSet(key=(name, erosion), labels=eroded, indices=indices)
 
 
 def curve_table(

@@ -1,4 +1,4 @@
-"""Running an external program: its own process group, a time limit, its words in a log."""
+"""Running an external program: its own process group, a time limit, its text in a log."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hedypet_bids.errors import HedypetError, MissingProgramError, ReadWriteError, TryAgainError
+from hedypet_bids.io import stop
 from hedypet_bids.io.atomic import write_error
 from hedypet_bids.tools import end_with_parent as guard
 
 _LINES_SHOWN = 8
 _LOG_BYTES_READ = 20_000
 _GRACE_S = 10.0
+# A thread that waits for a program looks so often whether the run is to end.
+_LOOK_UP_S = 0.2
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
 
 
 @dataclass(frozen=True)
 class Finished:
-    """How long a program ran, and where its words are."""
+    """How long a program ran, and where its text is."""
 
     seconds: float
     log: Path
@@ -33,7 +36,7 @@ class Finished:
 def run_program(
     command: Sequence[str],
     *,
-    what: str,
+    title: str,
     log: Path,
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
@@ -47,7 +50,7 @@ def run_program(
     ----------
     command
         Program and arguments; no shell is involved.
-    what
+    title
         What it does, for messages: ``TotalSegmentator (total)``.
     environment
         Variables on top of this process's own.
@@ -68,58 +71,67 @@ def run_program(
     began = time.monotonic()
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        words = log.open("wb")
+        text = log.open("wb")
     except OSError as fault:
         raise write_error(log, fault) from fault
-    with words:
+    with text:
         try:
             # A session of its own, so that its children can be ended with it.
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
-                stdout=words,
+                stdout=text,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
                 pass_fds=handles,
             )
         except OSError as fault:
-            raise TryAgainError(f"{what}: no process can be started: {fault}.") from fault
+            raise TryAgainError(f"{title}: no process can be started: {fault}.") from fault
         try:
-            code = process.wait(timeout_s)
-        except subprocess.TimeoutExpired as fault:
-            raise HedypetError(
-                f"{what} did not finish within {timeout_s:.0f} s and was ended. Its last words, in {log}:\n"
-                f"{last_words(log)}\nGive it more time with [segment] timeout_s in --settings."
-            ) from fault
+            code = _exit_code(process, began + timeout_s)
         finally:
             _end_group(process)
+    if code is None:
+        raise HedypetError(
+            f"{title} did not finish within {timeout_s:.0f} s and was ended. The end of its log, {log}:\n"
+            f"{end_of(log)}\nGive it more time with [segment] timeout_s in --settings."
+        )
     if code == guard.CANNOT_START:
-        raise MissingProgramError(f"{what}: {command[0]} cannot be started: {last_words(log).strip()}.")
+        raise MissingProgramError(f"{title}: {command[0]} cannot be started: {end_of(log).strip()}.")
     if code != 0:
-        raise _failure(what, code, log)
+        raise _failure(title, code, log)
     return Finished(time.monotonic() - began, log)
 
 
-def last_words(log: Path) -> str:
+def _exit_code(process: subprocess.Popen[bytes], end: float) -> int | None:
+    """The exit code of a program; None when it still runs at the end of its time (monotonic, s)."""
+    while time.monotonic() < end:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(min(_LOOK_UP_S, max(0.0, end - time.monotonic())))
+        stop.raise_if_asked()
+    return process.poll()
+
+
+def end_of(log: Path) -> str:
     """The last lines of a log that say something, indented."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _LOG_BYTES_READ))
         text = file.read().decode("utf-8", "replace")
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    return "\n".join(f"  {line[:300]}" for line in lines[-_LINES_SHOWN:]) or "  (it said nothing)"
+    return "\n".join(f"  {line[:300]}" for line in lines[-_LINES_SHOWN:]) or "  (it is empty)"
 
 
-def _failure(what: str, code: int, log: Path) -> HedypetError:
-    words = last_words(log)
-    if any(sign in words for sign in _DISK_FULL):
-        return ReadWriteError(f"{what} found no space left on the disk. Its last words, in {log}:\n{words}")
+def _failure(title: str, code: int, log: Path) -> HedypetError:
+    text = end_of(log)
+    if any(sign in text for sign in _DISK_FULL):
+        return ReadWriteError(f"{title} found no space left on the disk. The end of its log, {log}:\n{text}")
     if code < 0:
         return TryAgainError(
-            f"{what} was killed by {signal.Signals(-code).name}, most often for lack of memory. Use fewer "
-            f"processes (--nprocs) or a machine with more memory. Its last words, in {log}:\n{words}"
+            f"{title} was killed by {signal.Signals(-code).name}, most often for lack of memory. Use fewer "
+            f"processes (--nprocs) or a machine with more memory. The end of its log, {log}:\n{text}"
         )
-    return HedypetError(f"{what} failed with exit code {code}. Its last words, in {log}:\n{words}")
+    return HedypetError(f"{title} failed with exit code {code}. The end of its log, {log}:\n{text}")
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -84,7 +84,7 @@ def _first_free(gpus: list[str], folder: Path, stack: ExitStack) -> tuple[str, i
     while True:
         for gpu in gpus:
             name = re.sub(r"[^A-Za-z0-9]+", "-", gpu)
-            lock = exclusive(folder / f"hedypet-gpu-{name}.lock", wait=len(gpus) == 1, what=f"GPU {gpu}")
+            lock = exclusive(folder / f"hedypet-gpu-{name}.lock", wait=len(gpus) == 1, holder=f"GPU {gpu}")
             with suppress(TryAgainError):
                 return gpu, stack.enter_context(lock)
         time.sleep(_LOOK_UP_S)

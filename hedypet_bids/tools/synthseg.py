@@ -13,7 +13,7 @@ from hedypet_bids.errors import BadDataError, HedypetError, MissingProgramError
 from hedypet_bids.tools.external import run_program
 from hedypet_bids.tools.gpu import Reservation
 
-PROGRAM = "mri_synthseg"
+SYNTHSEG = "mri_synthseg"
 DEVICE_VARIABLE = "HEDYPET_SYNTHSEG_DEVICE"
 """``cpu`` in it says that the program can use no GPU, as in the container image."""
 LOWEST_QC_SCORE = 0.65
@@ -38,7 +38,7 @@ class SynthSegRun:
     qc_scores: Mapping[str, float]
 
 
-def find_program(given: Path | None = None) -> Path | None:
+def find_synthseg(given: Path | None = None) -> Path | None:
     """The executable as given, of FREESURFER_HOME or on PATH; None where there is none.
 
     Raises
@@ -51,14 +51,14 @@ def find_program(given: Path | None = None) -> Path | None:
             raise MissingProgramError(f"--mri-synthseg {given}: expected an executable file; there is none.")
         return given.resolve()
     home = os.environ.get("FREESURFER_HOME")
-    beside = Path(home) / "bin" / PROGRAM if home else None
+    beside = Path(home) / "bin" / SYNTHSEG if home else None
     if beside is not None and os.access(beside, os.X_OK):
         return beside
-    found = shutil.which(PROGRAM)
+    found = shutil.which(SYNTHSEG)
     return Path(found) if found else None
 
 
-def segment(
+def run_synthseg(
     tool: SynthSeg,
     t1w: Path,
     result: Path,
@@ -94,14 +94,14 @@ def segment(
     ]
     finished = run_program(
         command,
-        what=PROGRAM,
+        title=SYNTHSEG,
         log=log,
         timeout_s=timeout_s,
         environment={**_environment(tool), **(gpu.environment if gpu else {})},
         handles=gpu.handles if gpu else (),
     )
     if not result.is_file():
-        raise HedypetError(f"{PROGRAM} ended without a result; its log is {log}.")
+        raise HedypetError(f"{SYNTHSEG} ended without a result; its log is {log}.")
     return SynthSegRun(
         finished.seconds, "cpu" if on_cpu else "gpu", _row_of_numbers(volumes), _row_of_numbers(scores)
     )
@@ -134,5 +134,5 @@ def _row_of_numbers(path: Path) -> dict[str, float]:
         return {name.strip(): float(text) for name, text in zip(header[1:], row[1:], strict=True)}
     except (OSError, ValueError) as fault:
         raise BadDataError(
-            f"{PROGRAM} wrote no readable {path.name}: expected a header and one row of numbers; {fault}."
+            f"{SYNTHSEG} wrote no readable {path.name}: expected a header and one row of numbers; {fault}."
         ) from fault

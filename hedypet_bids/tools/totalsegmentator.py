@@ -24,7 +24,7 @@ from hedypet_bids.io.atomic import write_error
 from hedypet_bids.tools.external import run_program
 from hedypet_bids.tools.gpu import Reservation
 
-TASKS: Mapping[str, str] = {"total": "total", "tissue": "tissue_types", "body": "body"}
+TASK_NAMES: Mapping[str, str] = {"total": "total", "tissue": "tissue_types", "body": "body"}
 """TotalSegmentator's name of each of our CT tasks."""
 
 LICENSED_TASKS = frozenset({"tissue"})
@@ -79,7 +79,7 @@ class SegmentationRun:
     weights: Mapping[str, str]
 
 
-def models_of(task: str, *, fast: bool = False, roi_subset: Sequence[str] = ()) -> tuple[Model, ...]:
+def models_of_task(task: str, *, fast: bool = False, roi_subset: Sequence[str] = ()) -> tuple[Model, ...]:
     """The networks that a task needs."""
     if task == "tissue":
         return (_TISSUE,)
@@ -180,7 +180,7 @@ def check_device(device: str) -> None:
         )
 
 
-def segment(
+def run_totalsegmentator(
     tool: TotalSegmentator,
     task: str,
     ct: Path,
@@ -207,7 +207,7 @@ def segment(
     ReadWriteError, TryAgainError, HedypetError
         As :func:`hedypet_bids.tools.external.run_program`.
     """
-    models = models_of(task, fast=fast, roi_subset=roi_subset)
+    models = models_of_task(task, fast=fast, roi_subset=roi_subset)
     with tempfile.TemporaryDirectory(prefix="totalseg-", dir=result.parent) as name:
         folder = Path(name)
         _write_configuration(folder, tool.licence)
@@ -215,7 +215,7 @@ def segment(
         content = {
             "input": str(ct),
             "output": str(result),
-            "task": TASKS[task],
+            "task": TASK_NAMES[task],
             # tissue_types has one resolution only.
             "fast": fast and task != "tissue",
             "roi_subset": list(roi_subset) if task == "total" and roi_subset else None,
@@ -228,7 +228,7 @@ def segment(
             with _short_path(folder) as temporary:
                 finished = run_program(
                     [sys.executable, "-m", "hedypet_bids.tools.totalsegmentator_process", str(request)],
-                    what=f"TotalSegmentator ({TASKS[task]})",
+                    title=f"TotalSegmentator ({TASK_NAMES[task]})",
                     log=log,
                     timeout_s=timeout_s,
                     environment={
@@ -248,7 +248,7 @@ def segment(
             ) from error
         found: dict[str, Any] = json.loads(answer.read_text())
     if not result.is_file():
-        raise HedypetError(f"TotalSegmentator ({TASKS[task]}) ended without a result; its log is {log}.")
+        raise HedypetError(f"TotalSegmentator ({TASK_NAMES[task]}) ended without a result; its log is {log}.")
     checksums = {model.folder: checksum for model in models for checksum in [_checksum(tool.weights, model)]}
     return SegmentationRun(found["version"], found["device"], finished.seconds, checksums)
 

@@ -15,12 +15,18 @@ from typing import Any
 from hedypet_bids.errors import InvalidDatasetError, MissingProgramError
 from hedypet_bids.io.atomic import write_text
 
-PROGRAM = "bids-validator-deno"
+VALIDATOR = "bids-validator-deno"
 TIMEOUT_S = 3600
 MESSAGES_SHOWN = 10
 
 
-def validate_dataset(root: Path, labels: Collection[str] | None = None, log: Path | None = None) -> str:
+def validate_dataset(
+    root: Path,
+    labels: Collection[str] | None = None,
+    log: Path | None = None,
+    *,
+    program: str | None = None,
+) -> str:
     """What the validator answers (JSON) on a dataset that is valid BIDS.
 
     Parameters
@@ -29,6 +35,8 @@ def validate_dataset(root: Path, labels: Collection[str] | None = None, log: Pat
         The participants whose files are looked at, besides those of the dataset as a whole; None: all.
     log
         Where the answer is kept when the dataset is not valid.
+    program
+        The validator; None: the one beside this Python, else on PATH.
 
     Raises
     ------
@@ -38,23 +46,23 @@ def validate_dataset(root: Path, labels: Collection[str] | None = None, log: Pat
         The validator is not installed, cannot be started, or ends without an answer: it says nothing of the
         dataset then.
     """
-    program = find_program()
+    program = program or find_validator()
     try:
         with _view(root, labels) as folder:
             command = [program, str(folder), "--format", "json", "--ignoreWarnings"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except OSError as fault:
-        raise MissingProgramError(f"{PROGRAM} cannot be started: {fault}.") from fault
+        raise MissingProgramError(f"{VALIDATOR} cannot be started: {fault}.") from fault
     except subprocess.TimeoutExpired as fault:
         raise InvalidDatasetError(
-            f"{PROGRAM} did not finish within {TIMEOUT_S} s on {root}; use --skip-bids-validation."
+            f"{VALIDATOR} did not finish within {TIMEOUT_S} s on {root}; use --skip-bids-validation."
         ) from fault
     if done.returncode == 0:
         return done.stdout
     errors = _errors(done.stdout)
     if not errors:
         last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
-        raise MissingProgramError(f"{PROGRAM} ended with status {done.returncode} and no answer: {last}")
+        raise MissingProgramError(f"{VALIDATOR} ended with status {done.returncode} and no answer: {last}")
     if log is not None:
         write_text(log, done.stdout)
     shown = "\n  ".join(errors[:MESSAGES_SHOWN])
@@ -84,12 +92,12 @@ def _view(root: Path, labels: Collection[str] | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def find_program() -> str:
+def find_validator() -> str:
     """The path of the validator: beside this Python, else on PATH."""
-    beside = Path(sys.executable).with_name(PROGRAM)
-    found = str(beside) if beside.is_file() else shutil.which(PROGRAM)
+    beside = Path(sys.executable).with_name(VALIDATOR)
+    found = str(beside) if beside.is_file() else shutil.which(VALIDATOR)
     if not found:
-        raise MissingProgramError(f"{PROGRAM} is not installed; install it with pip install {PROGRAM}.")
+        raise MissingProgramError(f"{VALIDATOR} is not installed; install it with pip install {VALIDATOR}.")
     return found
 
 

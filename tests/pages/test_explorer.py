@@ -22,14 +22,23 @@ from browser import Browser, chromium
 from hypothesis import given
 from hypothesis import strategies as st
 from running import ROOT, Run, only
+from scans_output import CONSTANT, KI, LIVER, RETEST, TEST, write_scans_output
 from scipy import stats
 from streamlit.testing.v1 import AppTest
 
 from hedypet_bids.cli.explorer import INSTALL, main
 from hedypet_bids.explorer.bands import mean_and_half_width
-from hedypet_bids.explorer.figures import Axis, curves_figure, points_figure, value_axis
+from hedypet_bids.explorer.figures import (
+    Axis,
+    counted,
+    curves_figure,
+    points_figure,
+    sessions_figure,
+    value_axis,
+)
 from hedypet_bids.explorer.tables import Tables, wide
 from hedypet_bids.explorer.viewer import find_images, projections, read_slices
+from hedypet_bids.io.manifest import Manifest
 
 APP = ROOT / "hedypet_bids" / "explorer" / "app.py"
 
@@ -75,6 +84,11 @@ def test_what_is_missing_is_left_out_and_one_value_has_no_spread() -> None:
 # ---- queries
 
 
+def regions(task: str, labels: list[str], erosions: list[int]) -> dict[str, list]:
+    """What is asked of a table, as Study.readout takes it."""
+    return {"tasks": [task], "labels": labels, "erosions": erosions}
+
+
 def test_values_are_those_of_the_tables(output: Path) -> None:
     tables = Tables(output)
     assert tables.problems == []
@@ -84,7 +98,7 @@ def test_values_are_those_of_the_tables(output: Path) -> None:
         ("SUV", "SUV Denominator [Bq/mL]"),
         ("SUL James", "SUL James Denominator [Bq/mL]"),
     ):
-        rows = tables.means("ts_total", ["liver", "brain"], [1], normalisation)
+        rows = tables.means(regions("ts_total", ["liver", "brain"], [1]), normalisation)
         expected = means[
             (means["Task"] == "ts_total")
             & means["Label Name"].isin(["liver", "brain"])
@@ -94,49 +108,56 @@ def test_values_are_those_of_the_tables(output: Path) -> None:
         merged = rows.merge(expected, on=["Subject", "Label Name"])
         constants = people[column].reindex(merged["Subject"]).to_numpy()
         np.testing.assert_allclose(merged["value"], merged["PET Mean [Bq/mL]_y"] / constants, rtol=1e-12)
-    curves = tables.curves("tacs", "ts_total", ["liver"], [0], "activity")
+    curves = tables.curves("tacs", regions("ts_total", ["liver"], [0]), "activity")
     own = pd.read_csv(only(output / "sub-001", "*_rec-acdynPSF_seg-total_tacs.tsv"), sep="\t")
     assert set(curves["Subject"]) == {"sub-001"}
     matrix, minutes = wide(curves, "minutes")
     np.testing.assert_allclose(matrix[0] * 1000, own["liver"], rtol=1e-12)
     np.testing.assert_allclose(minutes, (own["frame_start"] + own["frame_end"]) / 120)
-    assert tables.windows() == [2, 3, 4, 5, 6, 7, 8] and len(tables.input_functions()) == 13
+    fits = tables.fits()
+    assert sorted(fits["Regression Frames"].unique()) == [2, 3, 4, 5, 6, 7, 8]
+    assert fits["Input Function Identifier"].nunique() == 13
 
 
 def test_a_partitioned_table_gives_the_same(output: Path, tmp_path: Path) -> None:
     import pyarrow.dataset as ds
     import pyarrow.parquet as pq
 
+    shutil.copy(output / "dataset_description.json", tmp_path)
     copy = Path(shutil.copytree(output / "readouts", tmp_path / "readouts"))
     rows = pq.read_table(copy / "means.parquet")
     (copy / "means.parquet").unlink()
     partitioning = ds.partitioning(rows.select(["Subject"]).schema, flavor="hive")
     ds.write_dataset(rows, copy / "means.parquet", format="parquet", partitioning=partitioning)
-    asked = ("ts_total", ["liver"], [0, 1], "SUV")
+    asked = (regions("ts_total", ["liver"], [0, 1]), "SUV")
     key = ["Subject", "Erosion Iterations"]
     got, expected = (Tables(root).means(*asked).sort_values(key) for root in (tmp_path, output))
     pd.testing.assert_frame_equal(
         got.reset_index(drop=True), expected.reset_index(drop=True), check_dtype=False
     )
-    pd.testing.assert_frame_equal(Tables(tmp_path).regions("means"), Tables(output).regions("means"))
+    keys = ["Task", "Label Name", "Erosion Iterations"]
+    known = [Tables(root).regions("means").sort_values(keys) for root in (tmp_path, output)]
+    pd.testing.assert_frame_equal(*[rows.reset_index(drop=True) for rows in known], check_dtype=False)
 
 
 def test_names_with_quotes_reach_no_other_query(output: Path) -> None:
-    assert Tables(output).means("ts_total", ["liver' OR '1'='1"], [0], "SUV").empty
+    assert Tables(output).means(regions("ts_total", ["liver' OR '1'='1"], [0]), "SUV").empty
 
 
 def test_missing_and_foreign_tables_are_named(output: Path, tmp_path: Path) -> None:
+    shutil.copy(output / "dataset_description.json", tmp_path)
     copy = Path(shutil.copytree(output / "readouts", tmp_path / "readouts"))
-    (copy / "tacs.parquet").unlink()
+    for extension in (".parquet", ".json", ".tsv.gz"):
+        (copy / f"tacs{extension}").unlink()
     (copy / "means.parquet").write_bytes(b"no table")
     shutil.copy(copy / "outliers.parquet", copy / "patlak_ki.parquet")
     tables = Tables(tmp_path)
     said = "\n".join(tables.problems)
-    assert "tacs.parquet is missing" in said
-    assert "means.parquet cannot be read" in said
-    assert "patlak_ki.parquet has no" in said
-    assert tables.regions("tacs").empty and tables.means("ts_total", ["liver"], [0], "SUV").empty
-    assert tables.windows() == []
+    assert "table tacs is missing" in said
+    assert "table means cannot be read" in said
+    assert "patlak_ki has no" in said
+    assert tables.regions("tacs").empty and tables.means(regions("ts_total", ["liver"], [0]), "SUV").empty
+    assert tables.fits().empty
 
 
 # ---- figures
@@ -146,6 +167,7 @@ def test_hover_and_bands_carry_the_values() -> None:
     rows = pd.DataFrame(
         {
             "Subject": ["sub-1", "sub-2"] * 2,
+            "scan": ["sub-1", "sub-2"] * 2,
             "Label Name": "liver",
             "Erosion Iterations": 0,
             "Frame Index": [0, 0, 1, 1],
@@ -180,7 +202,9 @@ def test_hover_and_bands_carry_the_values() -> None:
 
 
 def test_slices_and_projections_are_those_of_the_images(output: Path) -> None:
-    images = find_images(output / "sub-001")
+    manifest = Manifest.read(output, "001")
+    found = find_images(manifest.of_scan(manifest.scans[0]))
+    images = {kind: output / path for kind, path in found.items()}
     assert set(images) == {"pet", "ct", "labels"} and "br38f" in images["ct"].name
     slices = read_slices(images, 3000.0)
     pet = nib.as_closest_canonical(nib.load(images["pet"])).get_fdata()
@@ -219,8 +243,8 @@ def test_every_tab_shows_something(output: Path) -> None:
     ("break_it", "said"),
     [
         (lambda root: shutil.rmtree(root / "readouts"), "run hedypet with 'group'"),
-        (lambda root: (root / "readouts/tacs.parquet").unlink(), "tacs.parquet is missing"),
-        (lambda root: (root / "readouts/metadata.parquet").unlink(), "metadata.parquet is missing"),
+        (lambda root: (root / "readouts/tacs.parquet").unlink(), "table tacs is missing"),
+        (lambda root: (root / "readouts/metadata.parquet").unlink(), "table metadata is missing"),
         (lambda root: [shutil.rmtree(p) for p in root.glob("sub-*") if p.is_dir()], ""),
     ],
     ids=["no group level", "no curves", "no metadata", "no images"],
@@ -237,7 +261,7 @@ def test_gaps_are_said_and_the_page_opens(break_it, said: str, output: Path, tmp
 
 def test_a_folder_that_is_no_output_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 66
-    assert "no output of hedypet" in capsys.readouterr().err
+    assert "dataset_description.json" in capsys.readouterr().err
 
 
 def test_an_installation_without_the_explorer_says_how_to_get_it(
@@ -248,8 +272,110 @@ def test_an_installation_without_the_explorer_says_how_to_get_it(
     monkeypatch.setattr("hedypet_bids.cli.explorer.find_spec", lambda _: None)
     assert main([str(tmp_path)]) == 127
     said = capsys.readouterr().err
-    assert f"needs streamlit, plotly, duckdb; install them with {INSTALL} in the folder" in said
+    assert f"needs streamlit, plotly; install them with {INSTALL} in the folder" in said
     assert INSTALL in (ROOT / "docs" / "explorer.md").read_text("utf-8")
+
+
+# ---- several scans
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Participant 01 with the sessions test and retest, 02 with test; two static reconstructions."""
+    return write_scans_output(tmp_path_factory.mktemp("scans") / "out")
+
+
+def test_rows_are_of_scans_and_normalised_by_their_constants(scans: Path) -> None:
+    tables = Tables(scans)
+    assert tables.problems == []
+    chosen = {**regions("ts_total", ["liver"], [0]), "reconstructions": ["acPSF"]}
+    rows = tables.means(chosen, "SUV").set_index("scan")
+    expected = {
+        f"sub-{label} {scan.session}": LIVER[label, scan] / CONSTANT[label, scan] for label, scan in LIVER
+    }
+    assert rows["value"].to_dict() == expected
+    assert counted(rows.reset_index(), "region") == counted(rows.reset_index(), "Tracer") == "scans"
+    assert counted(rows.reset_index(), "Session") == counted(rows.reset_index(), "scan") == "participants"
+    one = tables.means({**chosen, "sessions": ["test"]}, "SUV")
+    assert one["scan"].tolist() == ["sub-01", "sub-02"] and counted(one, "region") == "participants"
+    assert tables.usual_reconstructions("means") == ["acPSF"]
+    assert tables.usual_reconstructions("tacs") == ["dyn"]
+    # A curve a scan, not a mean over the scans of a participant.
+    curves = tables.curves("tacs", regions("ts_total", ["liver"], [0]), "activity")
+    matrix, minutes = wide(curves, "minutes")
+    np.testing.assert_allclose(
+        matrix[:, 1] * 1000, [LIVER["01", RETEST], LIVER["01", TEST], LIVER["02", TEST]]
+    )
+    np.testing.assert_allclose(minutes, [0.5, 1.5, 2.5])
+
+
+def test_sessions_are_joined_by_a_line_a_participant(scans: Path) -> None:
+    chosen = {**regions("ts_total", ["liver", "brain"], [0]), "reconstructions": ["acPSF"]}
+    figure = sessions_figure(Tables(scans).means(chosen, "activity"), axis=value_axis("activity"))
+    brain, liver = figure.data
+    assert (brain.name, liver.name) == ("brain", "liver")
+    assert list(liver.x) == ["retest", "test", None, "test", None]
+    assert list(liver.y) == [6.0, 4.0, None, 3.0, None]
+    assert list(brain.y) == [12.0, 8.0, None, 6.0, None]
+
+
+def test_scans_can_be_chosen_where_there_are_several(scans: Path) -> None:
+    app = page(scans)
+    assert not app.exception and not app.warning and not app.info
+    choices = {choice.label: choice.value for choice in app.multiselect}
+    assert choices["Session"] == ["retest", "test"]
+    assert choices["Reconstruction"] == ["acPSF"]
+    assert {"Tracer", "Run"}.isdisjoint(choices)
+    assert "2 participants, 3 scans" in app.markdown[0].value
+    assert [box.value for box in app.selectbox if box.label == "Colour by"] == ["session"] * 3
+    app.radio(key="means across").set_value("session").run()
+    assert not app.exception
+    for choice in app.multiselect:
+        if choice.label == "Session":
+            choice.set_value(["test"])
+    app.run()
+    assert not app.exception
+    assert [box.value for box in app.selectbox if box.label == "Colour by"] == ["region"] * 3
+    next(choice for choice in app.multiselect if choice.label == "Session").set_value([]).run()
+    assert not app.exception and "at least one" in app.info[0].value
+
+
+def test_the_page_begins_with_its_title(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Streamlit itself runs the file, which writes values that stand alone in it onto the page."""
+    monkeypatch.setattr(sys, "argv", [str(APP), str(scans)])
+    app = AppTest.from_file(APP, default_timeout=60).run()
+    assert not app.exception
+    assert app.main.children[0].value == "hedypet explorer"
+
+
+def test_each_scan_of_a_participant_has_its_page_and_images(scans: Path) -> None:
+    app = page(scans)
+    scan = next(box for box in app.selectbox if box.label == "Scan")
+    assert scan.options == ["sub-01 retest", "sub-01 test"]
+    assert str(scans / f"sub-01_{RETEST}.html") in "\n".join(text.value for text in app.markdown)
+    scan.set_value("sub-01 test").run()
+    assert not app.exception
+    assert str(scans / f"sub-01_{TEST}.html") in "\n".join(text.value for text in app.markdown)
+    images = find_images(Tables(scans).study.outputs("01", session="retest"))
+    assert images["ct"].name == "sub-01_ses-test_space-bodystatsesretest_ct.nii.gz"
+    assert nib.load(images["pet"]).get_fdata().max() == LIVER["01", RETEST]
+
+
+def test_one_scan_each_looks_as_it_did(output: Path) -> None:
+    app = page(output)
+    assert {"Session", "Tracer", "Run", "Reconstruction"}.isdisjoint(c.label for c in app.multiselect)
+    assert not [box for box in app.selectbox if box.label == "Scan"]
+    assert app.selectbox(key="curves colour ()").options == [
+        *("region", "sex", "age group", "split", "every participant")
+    ]
+
+
+def test_ki_is_that_of_the_scan(scans: Path) -> None:
+    rows = Tables(scans).patlak(
+        regions("ts_total", ["liver"], [0]), "aortavois_ml-1_width-3_aorta_descending_upper"
+    )
+    of_window = rows[rows["Regression Frames"] == 4].set_index(["Subject", "Session"])["value"]
+    assert of_window.to_dict() == {(f"sub-{label}", scan.session): ki for (label, scan), ki in KI.items()}
 
 
 # ---- in a real browser
@@ -318,7 +444,7 @@ def test_the_pages_work_in_a_browser(output: Path, tmp_path: Path) -> None:
         _wait(lambda: _plotted(browser) == organs)
         # The values under the pointer are those of the table.
         hover = browser.run(f"return {SHOWN_PLOT}.calcdata.flatMap((c) => c[0].pts.map((p) => p.v))")
-        table = Tables(output).means("ts_total", sorted(organs), [0], "SUV")
+        table = Tables(output).means(regions("ts_total", sorted(organs), [0]), "SUV")
         np.testing.assert_allclose(sorted(hover), sorted(table["value"]), rtol=1e-6)
 
         _open_tab(browser, "Time-activity curves")

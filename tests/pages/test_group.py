@@ -21,14 +21,14 @@ from running import ROOT, Run, only
 
 from hedypet_bids.figures.distributions import Histogram, bin_edges
 from hedypet_bids.group.readouts import GroupTables, write_readouts
+from hedypet_bids.io.manifest import StepRecord
 from hedypet_bids.labels import task
 from hedypet_bids.names import sidecar_of
-from hedypet_bids.report import group as group_report
 from hedypet_bids.report.group import write_group_page
-from hedypet_bids.settings import PatlakSettings, Settings
+from hedypet_bids.settings import KineticsSettings, PatlakSettings, Settings
 
 sys.path.append(str(ROOT))
-from benchmarks.group import write_outputs
+from benchmarks.group import finish, write_outputs
 
 LIMIT_BYTES = 15_000_000
 
@@ -57,14 +57,19 @@ def add_quality(output: Path, subject: str, value: float, *, state: str = "norma
     return path
 
 
-def build(output: Path, patlak: PatlakSettings | None = None) -> Path:
-    settings = Settings(patlak=patlak) if patlak else Settings()
-    write_group_page(output, write_readouts(output, settings, nprocs=1), patlak)
+def build(output: Path, kinetics: KineticsSettings | None = None, *, most_bytes: int = 9_000_000) -> Path:
+    settings = Settings(kinetics=kinetics) if kinetics else Settings()
+    tables = write_readouts(output, settings, nprocs=1)
+    write_group_page(output, tables, settings, most_value_bytes=most_bytes)
     return output / "group.html"
 
 
 def table(output: Path, name: str) -> pd.DataFrame:
     return pd.read_parquet(output / "readouts" / f"{name}.parquet")
+
+
+def failed(step: str, reason: str) -> StepRecord:
+    return StepRecord(step, "failed", reason, about="ses-a", exit_code=65)
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +87,9 @@ def twelve(tmp_path_factory: pytest.TempPathFactory) -> Path:
             add_quality(
                 output, f"sub-{i:05d}", 2.5 if i == 3 else i / 20, state="outside" if i == 3 else "normal"
             )
+        finish(output, f"{i:05d}")
     sidecar_of(only(output / "sub-00009", "*_norm.tsv")).unlink()
-    log = output / "sub-00009" / "log" / "20260101-000000_ab" / "hedypet.log"
-    log.parent.mkdir(parents=True)
-    log.write_text(
-        "2026-01-01 00:00:00,000 INFO sub-00009 normalise: failed: no weight is known (0.0 s, peak 3 MB)\n"
-    )
+    finish(output, "00009", [failed("normalise", "no weight is known")])
     build(output)
     return output
 
@@ -199,7 +201,9 @@ def hover(browser: Browser, element) -> None:
 def test_ki_is_that_of_the_settings(browser: Browser, twelve: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     shutil.copytree(twelve, output)
-    chosen = PatlakSettings(map_input_function="aortavoi2ml5pxtop", map_last_frames=6)
+    chosen = KineticsSettings(
+        map_input_function="aortavoi2ml5pxtop", patlak=PatlakSettings(map_last_frames=6)
+    )
     browser.open(build(output, chosen))
     choose(browser, "region", "skeletal_muscle")
     choose(browser, "quantity", "Patlak Ki [mL/min/mL]")
@@ -331,9 +335,8 @@ def test_quality_checks_have_points_a_normal_range_and_flags(opened: Browser) ->
 def test_what_is_missing_stands_with_its_reason(opened: Browser) -> None:
     rows = [row.text for row in opened.find("#missing-table tr")]
     assert any("constants" in row and "failed: no weight is known" in row for row in rows)
-    assert not any("peak" in row for row in rows)
-    unfinished = [row for row in rows if "unfinished" in row]
-    assert len(unfinished) == 1 and "cut off" in unfinished[0]
+    quality = opened.run("return document.querySelector('#quality').parentElement.innerText")
+    assert "sub-00009" in quality and "no weight is known" in quality
 
 
 def test_demographics_count_the_participants(opened: Browser, twelve: Path) -> None:
@@ -366,11 +369,12 @@ def test_one_participant_and_no_dynamic_data(browser: Browser, tmp_path: Path) -
     write_outputs(tmp_path, 1, 5, [task("tissue"), task("totalimage")])
     for path in list(tmp_path.rglob("*rec-dyn*")):
         path.unlink()
+    finish(tmp_path, "00000")
     browser.open(build(tmp_path), width=400)
     wait_for(browser, "#region-plots svg a")
     text = visible_text(browser)
     assert "Group of 1 participant\n" in text and "single point" in text
-    assert "No participant has a Ki" in text and "No quality checks were found" in text
+    assert "No participant has a value of Patlak Ki" in text and "No quality checks were found" in text
     assert "1 participant is too few to look" in text
     assert len(browser.find("#region-plots figure:first-child a[data-p]")) == 1
     ki = browser.run("return document.getElementById('quantity').options[4]")
@@ -380,7 +384,7 @@ def test_one_participant_and_no_dynamic_data(browser: Browser, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("state", ["missing", "broken"])
-@pytest.mark.parametrize("name", ["metadata", "means", "patlak_ki", "statistics", "outliers", "all"])
+@pytest.mark.parametrize("name", ["metadata", "means", "kinetics", "statistics", "outliers", "all"])
 def test_a_missing_or_broken_table_is_named_and_the_page_opens(
     browser: Browser, twelve: Path, tmp_path: Path, name: str, state: str
 ) -> None:
@@ -413,18 +417,19 @@ def test_broken_quality_files_are_named(twelve: Path, tmp_path: Path) -> None:
     ):
         only(output / f"sub-{i:05d}", "*_qc.json").write_text(content)
     page = build(output).read_text()
-    assert page.count("holds no finished quality checks") == 3
+    # What was written is no longer there, so nothing of these participants is taken.
+    for i in range(3):
+        assert only(output / f"sub-{i:05d}", "*_qc.json").name in page
 
 
 def test_text_of_others_is_not_code(browser: Browser, twelve: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     shutil.copytree(twelve, output)
     text = "</script><img src=x onerror=alert(1)>"
-    log = output / "sub-00009" / "log" / "20270101-000000_ab" / "hedypet.log"
-    log.parent.mkdir()
-    log.write_text(f"2027-01-01 00:00:00,000 INFO sub-00009 normalise: skipped: {text} (0.0 s)\n")
+    finish(output, "00009", [failed("normalise", text)])
     path = only(output / "sub-00001", "*_qc.json")
     path.write_text(path.read_text().replace("largest displacement", text))
+    finish(output, "00001")
     browser.open(build(output))
     assert text in browser.find("#missing-table")[0].text
     assert not browser.find("main img")
@@ -452,14 +457,11 @@ def write_tables(output: Path, n: int) -> None:
     subjects = [f"sub-{i:04d}" for i in range(n)]
     write_outputs(output, 1, 3, [task("total"), task("tissue"), task("synthseg"), task("synthsegparc")])
     write_readouts(output, Settings(), nprocs=1)
-    for name in ("metadata", "means", "patlak_ki"):
+    for name in ("metadata", "means", "kinetics"):
         path = output / "readouts" / f"{name}.parquet"
         rows = pd.read_parquet(path)
-        if name == "patlak_ki":
-            shown_fit = "aortavois_ml-1_width-3_aorta_descending_upper"
-            rows = rows[(rows["Input Function Identifier"] == shown_fit) & (rows["Regression Frames"] == 4)]
         many = pd.concat([rows.assign(Subject=subject) for subject in subjects], ignore_index=True)
-        for column in ("PET Mean [Bq/mL]", "Patlak Ki", "Volume [mL]"):
+        for column in ("PET Mean [Bq/mL]", "Value", "Volume [mL]"):
             if column in many:
                 many[column] = random.lognormal(size=len(many))
         many.to_parquet(path, index=False, row_group_size=131_072)
@@ -488,12 +490,11 @@ def test_a_thousand_participants_with_all_regions_stay_below_the_limit(
 
 
 def test_regions_are_left_out_before_the_page_grows_too_large(
-    browser: Browser, twelve: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, twelve: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(twelve, output)
-    monkeypatch.setattr(group_report, "MOST_VALUE_BYTES", 5 * 12 * 16)
-    browser.open(build(output))
+    browser.open(build(output, most_bytes=5 * 12 * 16))
     regions = browser.run("return JSON.parse(document.getElementById('data').textContent).regions")
     assert [(r["name"], r["erosion"]) for r in regions[:3]] == [
         ("skeletal_muscle", 0),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,30 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import Browser, chromium
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_hex
 from running import Run, hedypet, only
 
 from hedypet_bids.figures.curves import draw_input_functions
 from hedypet_bids.figures.patlak import draw_patlak, patlak_plot
-from hedypet_bids.figures.planes import (
-    AXIAL,
-    CORONAL,
-    SAGITTAL,
-    Box,
-    View,
-    read_planes,
-    read_projections,
-    survey_labels,
-)
-from hedypet_bids.figures.rasters import Shade, draw_labels
-from hedypet_bids.io.nifti_write import write_nifti
-from hedypet_bids.io.tables import frame_times, read_table
+from hedypet_bids.io.tables import read_table
 from hedypet_bids.kernels.kinetics.patlak import Window
-from hedypet_bids.labels import color, label_table
-from hedypet_bids.model import FrameTimes, Grid
-from hedypet_bids.report.methods import MADE, READY, Parts, methods_of, methods_of_dataset
+from hedypet_bids.labels import label_table
+from hedypet_bids.phantom import write_phantom
+from hedypet_bids.report.methods import methods_of_dataset
 from hedypet_bids.report.organs import GREY_MATTER, LIVER, MUSCLE, Organ, organ_curve
-from hedypet_bids.report.references import REFERENCES
 from hedypet_bids.settings import Settings
 
 INPUT_FUNCTION, LAST_FRAMES = "aortavoi1ml3pxdescendingupper", 4
@@ -110,7 +96,7 @@ def test_the_page_of_a_whole_participant_has_every_picture(browser: Browser, pha
         "input-functions": 2,
         "curves": 2,
         "uptake": 2,
-        "ki-map": 2,
+        "maps": 2,
         "segmentations": 8,
         "alignment": 18,
         "aorta": 1,
@@ -148,6 +134,22 @@ def test_the_table_of_organs_equals_the_tables(browser: Browser, phantom_run: Ru
     assert shown["Ki ± SE [mL/min/mL]"] == ki_text
 
 
+def test_the_table_of_a_model_equals_its_tables(browser: Browser, phantom_run: Run) -> None:
+    table = read_table(
+        only(phantom_run.output / "sub-001", "*_seg-total_desc-eroded1_model-Patlak_kinpar.tsv")
+    )
+    chosen = (table["input_function"] == INPUT_FUNCTION) & (table["last_frames"] == LAST_FRAMES)
+    rows = table[chosen].set_index("name")
+    browser.open(phantom_run.output / "sub-001.html")
+    shown = table_of(browser, "#kinetics-Patlak").set_index("organ")
+    for organ, region in (("liver", "liver"), ("kidney, left", "kidney_left")):
+        for column, name in (("Ki [mL/min/mL]", "Ki"), ("V0 [mL/mL]", "V0")):
+            value, se = rows.loc[region, name], rows.loc[region, f"{name}_se"]
+            assert shown.loc[organ, column] == f"{significant(value)} ± {significant(se, 2)}"
+    ki = shown.loc["brain grey matter", "Ki [mL/min/mL]"].split(" ± ")[0]
+    assert ki == significant(merged_ki(phantom_run.output / "sub-001", GREY_MATTER))
+
+
 def test_an_organ_of_several_regions_is_their_mean_by_volume(browser: Browser, phantom_run: Run) -> None:
     folder = phantom_run.output / "sub-001"
     browser.open(phantom_run.output / "sub-001.html")
@@ -180,6 +182,8 @@ def test_steps_have_time_and_memory(browser: Browser, phantom_run: Run) -> None:
     recorded = read_table(log).set_index("step")
     browser.open(phantom_run.output / "sub-001.html")
     shown = table_of(browser, "#step-table").set_index("step")
+    # The page cannot tell how long it took itself.
+    recorded = recorded.drop("report")
     assert set(shown.index) == set(recorded.index)
     for step, row in recorded.iterrows():
         assert shown.loc[step, "state"] == row["state"]
@@ -217,28 +221,6 @@ def test_the_legend_has_the_colours_of_the_label_table(browser: Browser, phantom
     for name, colour in shown:
         rgb = [int(part) for part in re.findall(r"\d+", colour)]
         assert "#{:02x}{:02x}{:02x}".format(*rgb) == colours[name]
-
-
-def test_labels_are_painted_in_their_colours() -> None:
-    from io import BytesIO
-
-    from PIL import Image
-
-    values = np.full((40, 40), -1000.0)
-    labels = np.zeros((40, 40))
-    labels[10:30, 10:30] = 5
-    picture = draw_labels(
-        View(CORONAL, values, (2.0, 2.0)),
-        Shade(-1000.0, 0.0),
-        View(CORONAL, labels, (2.0, 2.0)),
-        name="x",
-        title="x",
-        alt="x",
-    )
-    pixels = np.asarray(Image.open(BytesIO(picture.content)).convert("RGB")) / 255
-    centre = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2]
-    wanted = 0.55 * np.array(to_rgb(color(5)))
-    np.testing.assert_allclose(centre, wanted, atol=0.04)
 
 
 def test_the_slider_goes_from_one_image_to_the_other_by_keyboard(browser: Browser, phantom_run: Run) -> None:
@@ -296,21 +278,49 @@ def test_print_shows_both_images_without_a_slider(browser: Browser, phantom_run:
         browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
-def test_missing_parts_leave_a_sentence(browser: Browser, phantom_run: Run) -> None:
+def test_missing_parts_leave_a_sentence_with_the_reason(browser: Browser, phantom_run: Run) -> None:
     browser.open(phantom_run.output / "sub-002.html")
-    text = browser.run("return document.body.innerText")
-    for sentence in (
-        "There are no Patlak plots: no dynamic PET was found.",
-        "There is no input function: no dynamic PET was found.",
-        "There are no time-activity curves: no dynamic PET was found.",
-        "There is no Ki map: no dynamic PET was found.",
-        "There is no aorta to show: no dynamic PET was found.",
-        "The head MR is not shown: no T1w image (MPRAGE) was found.",
-        "The body MR is not shown: no T1w image (DIXONbodyIN) was found.",
-    ):
-        assert sentence in text
-    files = table_of(browser, "#files-table").set_index("part")["file"]
+    notes = browser.run(
+        """const found = {}; let section = '';
+        for (const item of document.querySelectorAll('h2, .note')) {
+          if (item.tagName === 'H2') section = item.id;
+          else found[section] = (found[section] || '') + item.innerText;
+        } return found;"""
+    )
+    for section in ("kinetics", "patlak", "input-functions", "curves", "maps", "aorta"):
+        assert "no dynamic PET was found" in notes[section], section
+    assert "MPRAGE" in notes["alignment"] and "DIXONbodyIN" in notes["alignment"]
+    files = table_of(browser, "#files-table").set_index("input")["file"]
     assert files["dynamic PET"] == files["topogram"] == "not found"
+
+
+@pytest.mark.slow
+def test_several_scans_have_a_page_each_and_one_that_leads_to_them(browser: Browser, tmp_path: Path) -> None:
+    bids = write_phantom(
+        tmp_path / "bids", participants=1, seed=1, size="tiny", sessions=2, extra_statics=True
+    )
+    done = hedypet(bids, tmp_path / "out", "participant", "--skip-bids-validation")
+    assert done.returncode == 0, done.stderr
+    browser.open(tmp_path / "out" / "sub-001.html", width=400)
+    assert browser.console_errors() == [] and browser.overflow_px() <= 0
+    links = [link.get_attribute("href") for link in browser.find("#scan-table a")]
+    assert len(set(links)) == 2
+    sessions = []
+    for link in links:
+        page = Path(link.removeprefix("file://"))
+        browser.open(page, width=400)
+        assert browser.console_errors() == [] and browser.overflow_px() <= 0
+        assert browser.blank_pictures() == []
+        sessions.append(table_of(browser, "#files-table").set_index("input").loc["dynamic PET", "file"])
+        statics = len(list(bids.rglob(f"{page.stem}_rec-acstat*_pet.nii.gz")))
+        assert statics > 1
+        tables = browser.find("[aria-label^='Main organs'] table")
+        assert len(tables) == statics and tables[0].get_attribute("id") == "organ-table"
+        [back] = browser.find("h1 + p a")
+        assert back.get_attribute("href").endswith("/sub-001.html")
+        figures = {path.name.split("_desc-")[0] for path in (page.parent / "sub-001" / "figures").iterdir()}
+        assert page.stem in figures
+    assert len(set(sessions)) == 2
 
 
 @pytest.mark.slow
@@ -320,10 +330,8 @@ def test_without_ct_and_dynamic_the_page_still_opens(browser: Browser, no_ct: Ru
     assert browser.console_errors() == [] and browser.overflow_px() <= 0
     assert browser.blank_pictures() == []
     assert len(browser.find("img")) == 2
-    text = browser.run("return document.body.innerText")
-    assert "There is no segmentation on a CT in the static PET's space to show." in text
-    assert "There is no pair of images on the CT to compare." in text
-    assert "SUV [g/mL]" in text
+    assert len(browser.find("#segmentations + .note")) == len(browser.find("#alignment + .note")) == 1
+    assert "SUV [g/mL]" in browser.run("return document.body.innerText")
 
 
 def merged_ki(folder: Path, organ: Organ) -> float:
@@ -381,14 +389,6 @@ def test_the_caption_of_a_patlak_plot_has_the_numbers_of_the_table(phantom_run: 
     assert f"R² {row['r2']:.4f}, 4 frames." in page
 
 
-def test_a_plot_without_blood_has_no_line_and_says_so() -> None:
-    frames = FrameTimes(np.arange(6) * 60.0, np.full(6, 60.0))
-    plot = patlak_plot(np.ones(6), np.zeros(6), frames, window=Window(last_frames=4), rule="simpson")
-    assert np.isnan(plot.ki) and not plot.used.any()
-    [axis] = draw_patlak(plot, title="nothing").axes
-    assert all(line.get_linestyle() == "None" for line in axis.get_lines())
-
-
 def test_every_input_function_is_drawn_with_its_values(phantom_run: Run) -> None:
     paths = sorted((phantom_run.output / "sub-001").rglob("*_desc-idif_blood.tsv"))
     tables = {re.search("recording-(.*?)_", path.name)[1]: read_table(path) for path in paths}
@@ -405,83 +405,6 @@ def test_every_input_function_is_drawn_with_its_values(phantom_run: Run) -> None
     assert "combined descending" in shown and "upper descending" in shown and len(shown) == 8
 
 
-def test_organ_curves_weight_regions_by_their_voxels(tmp_path: Path) -> None:
-    curves, volumes = tmp_path / "tacs.tsv", tmp_path / "morph.tsv"
-    curves.write_text("frame_start\tframe_end\ta\tb\tc\n0\t10\t1\t5\tn/a\n10\t20\t2\t6\tn/a\n")
-    volumes.write_text("name\tn_voxels\na\t3\nb\t1\nc\t0\n")
-    organ = Organ("both", "total", ("a", "b", "c"), erosion=1)
-    found = organ_curve(organ, {("total", 0): curves}, {("total", 0): volumes})
-    assert found is not None
-    np.testing.assert_allclose(found[1], [2.0, 3.0])
-    np.testing.assert_array_equal(found[0].start_s, frame_times(read_table(curves)).start_s)
-    assert (
-        organ_curve(Organ("none", "total", ("c",)), {("total", 0): curves}, {("total", 0): volumes}) is None
-    )
-    assert organ_curve(Organ("none", "tissue", ("c",)), {("total", 0): curves}, {}) is None
-
-
-@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "SRA", "AIL"])
-def test_views_are_the_same_in_every_orientation(tmp_path: Path, axes: str) -> None:
-    rng = np.random.default_rng(0)
-    image = nib.Nifti1Image(rng.random((9, 11, 13), dtype=np.float32), np.diag([2.0, 3.0, 4.0, 1.0]))
-    turned = image.as_reoriented(
-        nib.orientations.ornt_transform(
-            nib.orientations.axcodes2ornt(("R", "A", "S")), nib.orientations.axcodes2ornt(tuple(axes))
-        )
-    )
-    assert "".join(nib.aff2axcodes(turned.affine)) == axes
-    path = tmp_path / "image.nii.gz"
-    nib.save(turned, path)
-    data, at = image.get_fdata(), (3, 4, 5)
-    planes = read_planes(path, at)
-    projections = read_projections(path, along=(SAGITTAL, CORONAL, AXIAL))
-    sizes = {SAGITTAL: (3.0, 4.0), CORONAL: (2.0, 4.0), AXIAL: (2.0, 3.0)}
-    for along in (SAGITTAL, CORONAL, AXIAL):
-        np.testing.assert_allclose(planes[along].values, data.take(at[along], axis=along), rtol=1e-6)
-        np.testing.assert_allclose(projections[along].values, data.max(axis=along), rtol=1e-6)
-        assert planes[along].pixel_mm == pytest.approx(sizes[along])
-
-
-def test_values_that_are_not_finite_do_not_spoil_a_projection(tmp_path: Path) -> None:
-    data = np.ones((4, 4, 4), dtype=np.float32)
-    data[1, 1, 1], data[2, 2, 2] = np.nan, np.inf
-    data[:, 3, 3] = np.nan
-    write_nifti(tmp_path / "image.nii.gz", data, Grid(data.shape, np.eye(4)))
-    views = read_projections(tmp_path / "image.nii.gz", along=(CORONAL, SAGITTAL))
-    assert set(np.unique(views[CORONAL].values)) == {1.0}
-    assert views[SAGITTAL].values[3, 3] == 0
-
-
-def test_a_survey_counts_labels_and_finds_their_middle(tmp_path: Path) -> None:
-    labels = np.zeros((12, 10, 8), dtype=np.uint8)
-    labels[2:5, 4:9, 1:4] = 7
-    labels[2, 4, 6] = 3
-    grid = Grid(labels.shape, np.diag([-1.0, 1.0, 1.0, 1.0]))
-    write_nifti(tmp_path / "labels.nii.gz", labels, grid)
-    survey = survey_labels(tmp_path / "labels.nii.gz")
-    assert survey.counts == {7: 45, 3: 1}
-    # The first voxel axis runs to the left here, the views' to the right.
-    assert survey.centre() == (8, 6, 2)
-    box = Box.around(survey.marginals, [1, 1, 1])
-    assert (box.low, box.high) == ((6, 3, 0), (11, 10, 8))
-
-
-def test_large_images_are_never_in_memory_whole(tmp_path: Path) -> None:
-    path = tmp_path / "image.nii.gz"
-    shape = (256, 256, 300)
-    write_nifti(
-        path, (np.full((*shape[:2], 1), k, np.float32) for k in range(shape[2])), Grid(shape, np.eye(4))
-    )
-    whole_mb = np.prod(shape) * 4 / 2**20
-    tracemalloc.start()
-    views = read_projections(path)
-    planes = read_planes(path, (1, 2, 3))
-    peak_mb = tracemalloc.get_traced_memory()[1] / 2**20
-    tracemalloc.stop()
-    assert peak_mb < 0.6 * whole_mb
-    assert views[CORONAL].values[0, -1] == 299 and planes[AXIAL].values[0, 0] == 3
-
-
 def test_the_citation_files_are_the_methods_of_the_settings(phantom_run: Run) -> None:
     text = (phantom_run.output / "logs" / "CITATION.md").read_text()
     bib = (phantom_run.output / "logs" / "CITATION.bib").read_text()
@@ -495,58 +418,11 @@ def test_the_citation_files_are_the_methods_of_the_settings(phantom_run: Run) ->
 
 
 def test_the_methods_of_the_page_are_those_of_the_participant(phantom_run: Run) -> None:
-    whole, part = ((phantom_run.output / f"sub-{label}.html").read_text() for label in ("001", "002"))
-    assert (
-        "slope and intercept of Patlak plots" in whole and "slope and intercept of Patlak plots" not in part
-    )
-    assert "maximises Mattes" in whole and "maximises Mattes" not in part
-    assert "were taken over from segmentations that came with the dataset" in part
+    whole, static_only = ((phantom_run.output / f"sub-{label}.html").read_text() for label in ("001", "002"))
+    for author in ("Patlak C", "Mattes D"):
+        assert author in whole and author not in static_only
+    # The segmentations came with the dataset.
     assert "Isensee" not in whole
-
-
-@pytest.mark.parametrize(
-    ("changed", "word"),
-    [
-        ({"patlak": {"rule": "frames"}}, "whole area of each finished frame"),
-        ({"patlak": {"last_frames": (3, 9)}}, "the last 3 and 9 frames"),
-        ({"patlak": {"start_min": (30.0,)}}, "frames from 30 min on"),
-        ({"patlak": {"map_fwhm_mm": 5.0}}, "a Gaussian of 5 mm FWHM"),
-        ({"patlak": {"map_last_frames": 6}}, "Voxel maps use the last 6 frames"),
-        ({"register": {"method": "identity"}}, "without registration"),
-        ({"register": {"seed": 7}}, "(seed 7)"),
-        ({"resample": {"spline_order": 1}}, "B-splines of order 1"),
-        ({"resample": {"head_voxel_mm": 0.5}}, "a 0.5 mm grid"),
-        ({"segment": {"totalseg_fast": True}}, "at 3 mm"),
-        ({"segment": {"totalseg_roi_subset": ("liver", "aorta")}}, "limited to liver and aorta"),
-        ({"segment": {"synthseg_robust": False}}, "with SynthSeg [@synthseg],"),
-        ({"aorta": {"method": "nifti_dynamic"}}, "the library nifti_dynamic"),
-        ({"aorta": {"early_window_s": 100.0}}, "the first 100 s"),
-        ({"curves": {"erosions": (0, 1, 2)}}, "after 0, 1 and 2 erosions"),
-        ({"static": {"window_min": (45.0, 60.0)}}, "from 45 to 60 min"),
-    ],
-)
-def test_the_methods_text_changes_with_the_settings(changed: dict, word: str) -> None:
-    default = "\n".join(methods_of_dataset(Settings()).paragraphs)
-    other = "\n".join(methods_of_dataset(Settings().with_values(changed)).paragraphs)
-    assert word not in default
-    assert word in other
-
-
-def test_the_methods_text_tells_only_what_took_place() -> None:
-    nothing = methods_of(Settings(), Parts())
-    assert len(nothing.paragraphs) == 2
-    made = methods_of(Settings(), Parts(segmented={"total": MADE, "synthseg": READY}))
-    assert "totalsegmentator" in made.keys and "synthseg" not in made.keys
-    given = methods_of(Settings(), Parts(registered={"head": "given", "body": "rigid"}))
-    assert "The T1-weighted MR image was brought to the CT by the transform that came" in given.paragraphs[1]
-    assert all(text and "None" not in text for text in methods_of_dataset(Settings()).numbered())
-
-
-def test_references_have_what_a_citation_needs() -> None:
-    for key, reference in REFERENCES.items():
-        assert reference.authors and reference.title and reference.where and 1970 < reference.year < 2030, key
-        assert reference.doi.startswith("10.") or reference.kind == "book", key
-        assert not reference.text().endswith(", ."), key
 
 
 @pytest.mark.slow
@@ -568,7 +444,7 @@ def test_a_crash_is_told_with_its_log_and_kept_when_only_the_report_is_made_agai
         browser.open(tmp_path / "out" / "sub-002.html")
         assert browser.console_errors() == []
         text = browser.run("return document.querySelector('.alarm').textContent")
-        assert "static means" in text and suffix in text
+        assert text.startswith("means") and suffix in text
         assert "Traceback" in text and 'raise RuntimeError("the <disk> & the bus")' in text
         shown = table_of(browser, "#step-table").set_index("step")
         assert shown.loc["normalise", "state"] in ("ran", "done")
@@ -578,13 +454,15 @@ def test_a_crash_is_told_with_its_log_and_kept_when_only_the_report_is_made_agai
 
 
 @pytest.mark.slow
-def test_files_that_cannot_be_read_leave_a_sentence(
+def test_results_that_were_damaged_leave_a_sentence(
     browser: Browser, phantom_run: Run, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(phantom_run.output, output)
-    only(output / "sub-001", "*_recording-aortavoi2ml5pxtop_desc-idif_blood.tsv").write_bytes(b"")
-    only(output / "sub-001", "*_space-head_seg-synthseg_res-1mm_dseg.nii.gz").write_bytes(b"no image")
+    blood = only(output / "sub-001", "*_recording-aortavoi2ml5pxtop_desc-idif_blood.tsv")
+    brain = only(output / "sub-001", "*_space-head_seg-synthseg_res-1mm_dseg.nii.gz")
+    blood.write_bytes(b"")
+    brain.write_bytes(b"no image")
     done = hedypet(
         phantom_run.bids,
         output,
@@ -593,8 +471,7 @@ def test_files_that_cannot_be_read_leave_a_sentence(
     assert done.returncode == 0, done.stderr
     browser.open(output / "sub-001.html")
     assert browser.console_errors() == []
-    text = browser.run("return document.body.innerText")
-    assert "Not shown: the input functions." in text and "cannot be read as a table" in text
-    assert "Not shown: the segmentations." in text and "cannot be read as NIfTI" in text
+    assert blood.name in browser.find("#input-functions + .note")[0].text
+    assert brain.name in browser.find("#missing")[0].text
     assert len(browser.find("#uptake ~ .images img")) >= 4
     assert len(browser.find("#organ-table tr")) > 10

@@ -140,6 +140,34 @@ def test_a_good_segmentation_raises_no_flag() -> None:
     assert found["labels_outside_body"][0] == 0
 
 
+def test_labels_on_the_wrong_side_or_of_the_other_sex_are_flagged() -> None:
+    hu, labels, grid = standing_body()
+    number = TOTAL.table.index_of
+    for name, x in {
+        "kidney_left": 18,
+        "kidney_right": 40,
+        "hip_left": 16,
+        "hip_right": 42,
+        "heart": 26,
+    }.items():
+        labels[x : x + 2, 28:30, 60:62] = number(name)
+    right = states(hu, labels, grid)
+    assert right["sides_swapped"] == (0.0, "normal")
+    # The middle of the pairs is at voxel 29.5, that of the heart at 26.5.
+    assert right["heart_left_of_midline_mm"] == (pytest.approx(3 * 8), "normal")
+    swapped = labels.copy()
+    swapped[labels == number("kidney_left")] = number("kidney_right")
+    swapped[labels == number("kidney_right")] = number("kidney_left")
+    assert states(hu, swapped, grid)["sides_swapped"] == (1.0, "outside")
+    mirrored = states(hu, labels[::-1], grid)
+    assert mirrored["sides_swapped"] == (2.0, "outside")
+    assert mirrored["heart_left_of_midline_mm"][1] == "outside"
+    labels[28:32, 20:24, 5:9] = number("prostate")
+    for sex, flagged in {"F": True, "M": False, None: False}.items():
+        found = segmentation_checks(labels, grid, TOTAL.table, hu, sex=sex)
+        assert ("prostate_of_a_woman_ml" in [check.name for check in found if check.text]) == flagged
+
+
 def test_what_is_wrong_is_flagged_whatever_the_storage() -> None:
     hu, labels, grid = standing_body()
     table = TOTAL.table

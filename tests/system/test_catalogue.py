@@ -6,32 +6,52 @@ Participant 001 gets the edit, 002 stays as it is and must come through in every
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import re
 import shutil
 import signal
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
+from edits import (
+    CT,
+    DYNAMIC,
+    MISSING,
+    N_FRAMES,
+    NESTED,
+    READY,
+    STATIC,
+    Edit,
+    both,
+    bytes_of,
+    cell,
+    copy,
+    extension,
+    file,
+    first,
+    flipped,
+    gzip_of,
+    header,
+    large,
+    link,
+    moved_out,
+    participants,
+    renamed,
+    replace,
+    scaled,
+    sidecar,
+    small_dynamic,
+    small_image,
+    swapped,
+    voxels,
+    without,
+)
 
 from hedypet_bids.cli.main import main
-
-Edit = Callable[[Path], object]
-
-PET = "sub-001/ses-quadra/pet/sub-001_ses-quadra_trc-18FFDG_rec-"
-DYNAMIC, STATIC = f"{PET}acdynPSF_pet", f"{PET}acstatPSF_pet"
-CT = "sub-001/ses-quadra/ct/sub-001_ses-quadra_rec-br38f_ct"
-HEAD_MR = "sub-001/ses-vida/anat/sub-001_ses-vida_acq-MPRAGE_T1w"
-READY = "derivatives/totalsegmentator/sub-001/ses-quadra/ct/sub-001_ses-quadra_rec-br38f_seg-"
-N_FRAMES = 69
-MISSING = object()
 
 # What reads the static image, the dynamic one, and the ready segmentations, and little else.
 READ_STATIC, READ_DYNAMIC, TAKE_READY = ("means",), ("tacs",), ("segment",)
@@ -72,231 +92,6 @@ class Case:
         marks = [pytest.mark.xfail(strict=True, reason=self.defect)] if self.defect else []
         return pytest.param(self, id=self.name.replace(" ", "-"), marks=marks)
 
-
-# ---- edits: files of the copy are links to the phantom's, so they are replaced, never written into
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Another content under the same name."""
-    path.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-def file(name: str, content: bytes | str) -> Edit:
-    data = content.encode() if isinstance(content, str) else content
-    return lambda root: replace(root / name, data)
-
-
-def both(*edits: Edit) -> Edit:
-    return lambda root: [edit(root) for edit in edits]
-
-
-def sidecar(stem: str, **changes: Any) -> Edit:
-    """Entries of a sidecar changed; MISSING takes one away; a function gets the old value."""
-
-    def edit(root: Path) -> None:
-        path = root / f"{stem}.json"
-        content = json.loads(path.read_text())
-        for key, value in changes.items():
-            content[key] = value(content[key]) if callable(value) else value
-        replace(path, json.dumps({k: v for k, v in content.items() if v is not MISSING}).encode())
-
-    return edit
-
-
-def without(*patterns: str) -> Edit:
-    """The files or folders that match taken away."""
-
-    def edit(root: Path) -> None:
-        for pattern in patterns:
-            for path in sorted(root.glob(pattern)):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return edit
-
-
-def bytes_of(stem: str, change: Callable[[bytearray], bytes | bytearray]) -> Edit:
-    """The decompressed bytes of an image changed."""
-
-    def edit(root: Path) -> None:
-        path = root / f"{stem}.nii.gz"
-        content = change(bytearray(gzip.decompress(path.read_bytes())))
-        replace(path, gzip.compress(bytes(content), 1))
-
-    return edit
-
-
-def gzip_of(stem: str, change: Callable[[bytearray], bytes | bytearray]) -> Edit:
-    """The compressed bytes of an image changed."""
-
-    def edit(root: Path) -> None:
-        path = root / f"{stem}.nii.gz"
-        replace(path, bytes(change(bytearray(path.read_bytes()))))
-
-    return edit
-
-
-def header(stem: str, **fields: Any) -> Edit:
-    """Fields of a NIfTI header set, right or wrong."""
-
-    def change(content: bytearray) -> bytearray:
-        head = nib.Nifti1Header(bytes(content[:348]), check=False)
-        for key, value in fields.items():
-            head[key] = value
-        return bytearray(head.binaryblock) + content[348:]
-
-    return bytes_of(stem, change)
-
-
-def extension(size: int) -> Callable[[bytearray], bytearray]:
-    """A header extension that declares a size."""
-
-    def change(content: bytearray) -> bytearray:
-        content[108:112] = struct.pack("<f", 352.0 + 160)
-        return content[:348] + b"\1\0\0\0" + struct.pack("<ii", size, 6) + bytes(152) + content[352:]
-
-    return change
-
-
-def voxels(stem: str, change: Callable[[np.ndarray], np.ndarray]) -> Edit:
-    """The voxels of an image replaced."""
-
-    def edit(root: Path) -> None:
-        path = root / f"{stem}.nii.gz"
-        image = nib.load(path)
-        data = change(np.asarray(image.dataobj))
-        path.unlink()
-        nib.save(nib.Nifti1Image(data, image.affine, dtype=data.dtype), path)
-
-    return edit
-
-
-def small_dynamic(shape: tuple[int, ...]) -> Edit:
-    """The dynamic image replaced by a small one."""
-    return lambda root: small_image(root / f"{DYNAMIC}.nii.gz", shape)
-
-
-def small_image(path: Path, shape: tuple[int, ...]) -> None:
-    path.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(np.ones(shape, np.float32), np.diag([8.0, 8, 8, 1])), path)
-
-
-def copy(stem: str, target: str) -> Edit:
-    """An image and its sidecar under a second name."""
-
-    def edit(root: Path) -> None:
-        for end in (".nii.gz", ".json"):
-            (root / f"{target}{end}").parent.mkdir(parents=True, exist_ok=True)
-            os.link(root / f"{stem}{end}", root / f"{target}{end}")
-
-    return edit
-
-
-def renamed(*replacements: tuple[str, str]) -> Edit:
-    """Everything of participant 001 under another name, ready segmentations included."""
-
-    def new(name: str) -> str:
-        for old, other in replacements:
-            name = name.replace(old, other)
-        return name
-
-    def edit(root: Path) -> None:
-        for folder in (root, *(root / "derivatives").iterdir()):
-            if not (folder / "sub-001").is_dir():
-                continue
-            before = (folder / "sub-001").rename(folder / "before")
-            for path in sorted(before.rglob("*")):
-                if path.is_file():
-                    target = folder / new(str("sub-001" / path.relative_to(before)))
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    path.rename(target)
-            shutil.rmtree(before)
-        table = root / "participants.tsv"
-        replace(table, new(table.read_text()).encode())
-
-    return edit
-
-
-def participants(change: Callable[[str], str | bytes]) -> Edit:
-    """The table of participants changed."""
-
-    def edit(root: Path) -> None:
-        content = change((root / "participants.tsv").read_text())
-        replace(root / "participants.tsv", content.encode() if isinstance(content, str) else content)
-
-    return edit
-
-
-def cell(column: int, value: str) -> Edit:
-    """A cell of participant 001 in the table of participants (columns count from 0)."""
-
-    def change(text: str) -> str:
-        rows = [line.split("\t") for line in text.splitlines()]
-        next(row for row in rows if row[0] == "sub-001")[column] = value
-        return "\n".join("\t".join(row) for row in rows) + "\n"
-
-    return participants(change)
-
-
-def link(name: str, target: str) -> Edit:
-    """A symbolic link, in the place of what is there."""
-
-    def edit(root: Path) -> None:
-        path = root / name
-        path.unlink(missing_ok=True)
-        path.symlink_to(target)
-
-    return edit
-
-
-def moved_out(name: str) -> Edit:
-    """A file kept outside the dataset, with a link where it was."""
-
-    def edit(root: Path) -> None:
-        outside = root.parent / "store" / Path(name).name
-        outside.parent.mkdir()
-        (root / name).rename(outside)
-        (root / name).symlink_to(outside)
-
-    return edit
-
-
-def large(name: str, megabytes: int) -> Edit:
-    """A file of zeros that takes no space."""
-
-    def edit(root: Path) -> None:
-        (root / name).unlink(missing_ok=True)
-        with (root / name).open("wb") as handle:
-            handle.truncate(megabytes << 20)
-
-    return edit
-
-
-def swapped(values: list[float]) -> list[float]:
-    return [values[1], values[0], *values[2:]]
-
-
-def scaled(factor: float) -> Callable[[list[float]], list[float]]:
-    return lambda values: [factor * value for value in values]
-
-
-def first(value: object) -> Callable[[list[object]], list[object]]:
-    return lambda values: [value, *values[1:]]
-
-
-def flipped(position: float) -> Callable[[bytearray], bytearray]:
-    """A byte changed at a part of the length."""
-
-    def change(content: bytearray) -> bytearray:
-        content[int(len(content) * position)] ^= 0x5A
-        return content
-
-    return change
-
-
-NESTED = '{"a":' * 100_000 + "1" + "}" * 100_000
 
 FRAME_TIMES = [
     Case(
@@ -341,9 +136,71 @@ FRAME_TIMES = [
     Case(
         "a static image that counts from its own start",
         sidecar(STATIC, FrameTimesStart=[0.0], DecayCorrectionFactor=[1.46]),
-        0,
+        65,
         ("DecayCorrectionFactor of frame 0 is 1.46", "counted from the scan instead of TimeZero"),
-        READ_STATIC,
+    ),
+    Case(
+        "a static image that counts from its own start, in dcm2niix's words",
+        sidecar(STATIC, FrameTimesStart=[0.0], DecayFactor=[1.45951]),
+        65,
+        ("DecayFactor of frame 0 is 1.4595", "counted from the scan instead of TimeZero"),
+    ),
+    Case(
+        "a static image acquired later than it says",
+        sidecar(STATIC, FrameTimesStart=[0.0], TimeZero="10:00:00", AcquisitionTime="10:50:00.000000"),
+        65,
+        ("AcquisitionTime is '10:50:00.000000'", "10:00:00", "counted from the scan instead of TimeZero"),
+    ),
+    Case(
+        "two times of one injection",
+        both(sidecar(STATIC, TimeZero="10:50:00"), sidecar(DYNAMIC, TimeZero="10:00:00")),
+        65,
+        ("10:50:00", "10:00:00", "one injection", "acstatPSF", "acdynPSF"),
+    ),
+    Case(
+        "an injection an hour before TimeZero",
+        sidecar(STATIC, TimeZero="10:00:00", RadiopharmaceuticalStartTime="090000.00"),
+        65,
+        ("RadiopharmaceuticalStartTime is '090000.00'", "10:00:00", "InjectionStart"),
+    ),
+    Case(
+        "a watch that is two minutes slow",
+        both(
+            sidecar(STATIC, TimeZero="00:00:30", RadiopharmaceuticalStartTime="23:58:30"),
+            sidecar(DYNAMIC, TimeZero="00:00:30"),
+        ),
+        0,
+        ("RadiopharmaceuticalStartTime is '23:58:30'", "check them"),
+    ),
+    Case(
+        "no time of day",
+        sidecar(STATIC, TimeZero="25:99:99"),
+        0,
+        ("TimeZero must be a time of day", "25:99:99"),
+    ),
+    Case(
+        "a series that begins late",
+        sidecar(DYNAMIC, FrameTimesStart=lambda t: [at + 12.0 for at in t]),
+        0,
+        ("the first 12 s after injection were not seen",),
+    ),
+    Case(
+        "a series with a gap",
+        sidecar(
+            DYNAMIC, FrameTimesStart=lambda t: [at + (1200.0 if n >= 40 else 0.0) for n, at in enumerate(t)]
+        ),
+        0,
+        ("gap of 1200 s after frame 39", "Simpson's rule cannot"),
+    ),
+    Case(
+        "a long first frame",
+        sidecar(
+            DYNAMIC,
+            FrameTimesStart=lambda t: [0.0, *(at + 300.0 for at in t[1:])],
+            FrameDuration=first(302.0),
+        ),
+        0,
+        ("the first frame lasts 302 s", "misses the bolus"),
     ),
 ]
 
@@ -391,6 +248,25 @@ UNITS_AND_DOSE = [
         ("normalise",),
     ),
     Case(
+        "a dose a thousand times smaller than DICOM's",
+        sidecar(
+            STATIC,
+            InjectedRadioactivity=774040,
+            InjectedRadioactivityUnits="Bq",
+            RadionuclideTotalDose=774040000,
+        ),
+        0,
+        ("injected activity is unknown", "RadionuclideTotalDose is 7.7404e+08 Bq"),
+        ("normalise",),
+    ),
+    Case(
+        "a key that is nearly right",
+        sidecar(STATIC, InjectedRadioactivityUnits=MISSING, InjectedRadioActivityUnits="MBq"),
+        0,
+        ("InjectedRadioactivityUnits is nothing", "'InjectedRadioActivityUnits'"),
+        ("normalise",),
+    ),
+    Case(
         "a negative dose",
         sidecar(STATIC, InjectedRadioactivity=-200),
         0,
@@ -433,6 +309,20 @@ DECAY = [
         ("TracerRadionuclide", "Xx99"),
     ),
     Case(
+        "a half-life of another nuclide",
+        sidecar(STATIC, RadionuclideHalfLife=1223),
+        65,
+        ("RadionuclideHalfLife is 1223 s", "F18 is 6586.2 s"),
+    ),
+    Case(
+        "a nuclide with its half-life",
+        sidecar(STATIC, ImageDecayCorrected=False, TracerRadionuclide="Sc44", RadionuclideHalfLife=14292.0),
+        0,
+        ("not decay-corrected", "were corrected to the time of injection"),
+        READ_STATIC,
+    ),
+    Case("true as text", sidecar(STATIC, ImageDecayCorrected="true"), 65, ("without quotes", "'true'")),
+    Case(
         "not corrected",
         sidecar(STATIC, ImageDecayCorrected=False, ImageDecayCorrectionTime=MISSING),
         0,
@@ -463,6 +353,22 @@ PEOPLE = [
         0,
         ("taken as cm",),
         ("normalise",),
+    ),
+    Case("height and weight swapped", both(cell(3, "163"), cell(4, "0.61")), 0, ("BMI of 438", "swapped")),
+    Case("a height in inches", both(cell(3, "61"), cell(4, "0.642")), 0, ("BMI of 148",), ("normalise",)),
+    Case(
+        "participants.json not fetched",
+        both(without("participants.json"), lambda r: (r / "participants.json").symlink_to("nowhere")),
+        65,
+        ("participants.json", "datalad get"),
+        everyone=True,
+    ),
+    Case(
+        "participants.tsv is a folder",
+        both(without("participants.tsv"), lambda r: (r / "participants.tsv").mkdir()),
+        65,
+        ("participants.tsv must be a file",),
+        everyone=True,
     ),
     Case("an unknown sex", cell(1, "X"), 0, ("expected M, F, male or female",), ("normalise",)),
     Case("no table of participants", without("participants.tsv"), 0, ("sub-001",)),
@@ -569,6 +475,23 @@ HEADERS = [
     Case("voxels of an unknown type", header(STATIC, datatype=9999), 65, ("acstatPSF", "9999")),
     Case("voxels far behind the end", header(STATIC, vox_offset=1e30), 65, ("acstatPSF",)),
     Case("voxels at NaN", header(STATIC, vox_offset=np.nan), 65, ("acstatPSF",)),
+    Case("voxels at 0", header(STATIC, vox_offset=0), 65, ("acstatPSF", "vox_offset 0")),
+    Case(
+        "no position",
+        header(STATIC, sform_code=0, qform_code=0),
+        65,
+        ("acstatPSF", "sform_code and qform_code", "guessed"),
+    ),
+    Case("no position of the CT", header(CT, sform_code=0, qform_code=0), 65, ("br38f", "guessed")),
+    Case(
+        "no position of a segmentation",
+        header(f"{READY}total_dseg", sform_code=0, qform_code=0),
+        65,
+        ("total_dseg", "guessed"),
+    ),
+    Case(
+        "two positions", header(STATIC, qform_code=1, qoffset_z=500.0), 65, ("acstatPSF", "header_form", "mm")
+    ),
     Case("voxels in the header", header(STATIC, vox_offset=64), 65, ("acstatPSF", "offset")),
     Case("an infinite slope", header(STATIC, scl_slope=np.inf), 65, ("acstatPSF", "slope")),
     Case("a header with its image elsewhere", header(STATIC, magic=b"ni1"), 65, ("acstatPSF", "single-file")),
@@ -648,24 +571,29 @@ VOXELS = [
 SELECTION = [
     Case(
         "two static images that match",
+        copy(STATIC, STATIC.replace("_trc-", "_task-rest_trc-")),
+        65,
+        ("'static'; found 2", "task-rest_trc-", "ses-quadra_trc-", "--bids-filter-file"),
+    ),
+    Case(
+        "two runs of the static image",
         both(
             copy(STATIC, STATIC.replace("_pet", "_run-2_pet")),
             copy(STATIC, STATIC.replace("_pet", "_run-1_pet")),
             without(f"{STATIC}.*"),
         ),
-        65,
-        (
-            "one image for the part 'static'; found 2",
-            "run-1_pet.nii.gz",
-            "run-2_pet.nii.gz",
-            "--bids-filter-file",
-        ),
+        0,
+        ("means [ses-quadra_trc-18FFDG_run-1]", "means [ses-quadra_trc-18FFDG_run-2]"),
     ),
     Case(
         "two sessions with PET",
         copy(STATIC, STATIC.replace("ses-quadra", "ses-later")),
-        65,
-        ("found 2", "ses-later/pet", "ses-quadra/pet", "--session-label"),
+        0,
+        (
+            "means [ses-later_trc-18FFDG]",
+            "means [ses-quadra_trc-18FFDG]",
+            "CT images are those of ses-quadra",
+        ),
     ),
     Case(
         "two sessions with PET, one chosen",
@@ -728,7 +656,7 @@ SELECTION = [
     ),
     Case("no CT", without("sub-001/*/ct", "derivatives/totalsegmentator/sub-001"), 0, ("no CT was found",)),
     Case("no MR", without("sub-001/ses-vida", "derivatives/synthseg/sub-001"), 0, ("no T1w image",)),
-    Case("dynamic only", without(f"{STATIC}.*"), 0, ("static image", "rec-acdynPSFmean")),
+    Case("dynamic only", without(f"{STATIC}.*"), 0, ("rec-acdynPSFmean_pet.nii.gz is not there",)),
     Case("static only", without(f"{DYNAMIC}.*"), 0, ("no dynamic PET was found",)),
     Case("no PET", without("sub-001/*/pet"), 0, ("no PET was found",)),
     Case("an empty participant", without("sub-001/*"), 0, ("no CT was found", "no PET was found")),
@@ -736,7 +664,7 @@ SELECTION = [
         "a filter that fits nothing",
         without(),
         0,
-        ("no static PET was found",),
+        ("rec-acdynPSFmean_pet.nii.gz is not there",),
         options=("--bids-filter-file", "{root}/../filter.json"),
     ),
     Case(
@@ -1019,7 +947,7 @@ def test_folders_above_the_dataset_may_be_called_anything(
         (without("dataset_description.json"), ["{bids}", "{out}"], 66, "no dataset_description.json"),
         (without("sub-*"), ["{bids}", "{out}"], 18, "no sub-* folder"),
         (without(), ["{bids}/nothing", "{out}"], 66, "does not exist"),
-        (without(), ["{bids}/participants.tsv", "{out}"], 66, "is no folder"),
+        (without(), ["{bids}/participants.tsv", "{out}"], 66, "is not a folder"),
         (without(), ["{bids}", "{bids}"], 2, "output"),
         (without(), ["{bids}", "{bids}/sub-001/out"], 2, "output"),
         (without(), ["{bids}", "{bids}/../filter.json"], 73, "cannot be made"),

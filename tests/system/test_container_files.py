@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from hedypet_bids.cli.main import parse
 from hedypet_bids.tools.synthseg import DEVICE_VARIABLE
-from hedypet_bids.tools.totalsegmentator import MODELS, models_of
+from hedypet_bids.tools.totalsegmentator import MODELS, models_of_task
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "deploy" / "locks"
@@ -109,7 +109,7 @@ def test_what_the_dockerfile_copies_is_there_and_not_ignored() -> None:
 
 
 def test_all_open_models_are_fetched_and_the_licensed_one_has_its_mount_point(stages: Any) -> None:
-    (tissue,) = models_of("tissue")
+    (tissue,) = models_of_task("tissue")
     expected = sorted(model.number for model in MODELS if model != tissue)
     for text in ("\n".join(arguments_of("RUN")), "\n".join(stages["final"].install)):
         (numbers,) = re.findall(r"for number in \(([\d, ]+)\)", text)
@@ -320,13 +320,13 @@ def run_main(folder: Path, configuration: dict[str, Any], **environment: str) ->
 
 def test_brainlife_runs_both_levels_as_configured(brainlife: Path) -> None:
     configuration = json.loads((ROOT / "deploy" / "brainlife" / "config.json").read_text())
-    configuration |= {"participant_label": "001 002", "totalseg_fast": True, "patlak_map_fwhm": 4}
+    configuration |= {"participant_label": "001 002", "totalseg_fast": True, "map_fwhm": 4}
     code, (participant, group) = run_main(brainlife, configuration, PBS_NUM_PPN="3")
     assert code == 0
     after = participant.index(configuration["image"]) + 1
     options = parse(participant[after:])
     assert (options.level, options.participant_labels, options.nprocs) == ("participant", ("001", "002"), 3)
-    assert options.values == {"patlak": {"map_fwhm_mm": 4.0}, "segment": {"totalseg_fast": True}}
+    assert options.values == {"kinetics": {"map_fwhm_mm": 4.0}, "segment": {"totalseg_fast": True}}
     assert f"{brainlife}/input/bids:{options.bids_dir}:ro" in participant
     assert f"{brainlife}/output:{options.output_dir}" in participant
     assert parse(group[group.index(configuration["image"]) + 1 :]).level == "group"

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import doctest
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import griffe
 import pandas as pd
 import pytest
 import yaml
 from running import ROOT, Run
 
+import hedypet_bids
 from hedypet_bids.group.dictionary import TABLES
 from hedypet_bids.io.store import read_sidecar
 from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS
+from hedypet_bids.settings import Settings, allowed
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import docs_hooks
-import docs_outputs
 import docs_reference
 
 DOCS = ROOT / "docs"
@@ -167,26 +170,92 @@ def test_usage_lists_the_flags_of_the_other_programs(site: Path) -> None:
 
 def test_every_parameter_of_the_settings_is_explained() -> None:
     text = docs_reference.settings_parameters()
-    for name, section in docs_reference._settings_sections():
-        about, meanings = docs_reference._about(section)
-        assert about.endswith(".") and "Attributes" not in about
-        assert list(meanings) == [field.name for field in dataclasses.fields(type(section))], name
-        assert all(
-            meaning[0] in "`ABCDEFGHIJKLMNOPQRSTUVWXYZ" and meaning[-1] == "."
-            for meaning in meanings.values()
-        )
-        assert f"#### [{name}]" in text
-    assert "| `last_frames` | `[2, 3, 4, 5, 6, 7, 8]` | Windows that are" in text
-    assert '| `ct_rec` | `"br38f"` | `rec-` label of the CT. |' in text
+    rows = {cells[0].strip("`"): cells[1:] for cells in _rows(text.splitlines())}
+    for name in allowed():
+        section, _, parameter = name.rpartition(".")
+        assert f"#### [{section}]" in text
+        default, values, meaning = rows[parameter]
+        assert default and values
+        assert meaning[0] in "`ABCDEFGHIJKLMNOPQRSTUVWXYZ" and meaning[-1] == ".", name
+    assert rows["last_frames"][:2] == [
+        "`[2, 3, 4, 5, 6, 7, 8]`",
+        "a list, none twice, each a whole number from 2 to 1000",
+    ]
+    assert rows["rule"][:2] == ['`"simpson"`', '"simpson" or "frames"']
 
 
 @pytest.mark.slow
-def test_outputs_names_every_file_kind_and_column(site: Path) -> None:
-    code = _page(site, "outputs").code
-    missing = {f.pattern for files in docs_outputs.FILES.values() for f in files} - code
-    missing |= {c.name for kind in docs_outputs.TABLE_KINDS.values() for c in kind.columns} - code
-    missing |= {column for columns in TABLES.values() for column in columns} - code
-    assert not missing
+def test_outputs_names_every_column_of_the_group_tables(site: Path) -> None:
+    assert {column for columns in TABLES.values() for column in columns} <= _page(site, "outputs").code
+
+
+# --- the API -----------------------------------------------------------------------------------------
+
+API = re.findall(r"^::: (\S+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
+# Public names without an example of their own: parts of others that have one, and sections of the settings.
+_WITHOUT_EXAMPLE = {
+    "Output", "ScanEntry", "StepRecord", "RegionSet", "RegionStats", "JointLabels", "PatlakFit",
+    "KineticModel", "Person", "PetMetadata", "Source",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def package() -> griffe.Module:
+    found = griffe.load("hedypet_bids", search_paths=[ROOT])
+    assert isinstance(found, griffe.Module)
+    return found
+
+
+def test_the_api_has_every_public_name() -> None:
+    documented = {name.rpartition(".")[2] for name in API}
+    assert set(hedypet_bids.__all__) - {"__version__"} <= documented
+    assert {type(getattr(Settings(), section.split(".")[0])).__name__ for section in allowed()} <= documented
+
+
+@pytest.mark.parametrize("name", API)
+def test_docstrings_of_the_api_are_whole(package: griffe.Module, name: str) -> None:
+    found = package[name.removeprefix("hedypet_bids.")]
+    public = [found]
+    if isinstance(found, griffe.Class):
+        public += [m for m in found.members.values() if m.is_function and not m.name.startswith("_")]
+        assert all(member.docstring for member in found.members.values() if "property" in member.labels)
+    for each in public:
+        assert each.docstring, each.path
+        sections = {section.kind.value: section.value for section in each.docstring.parse("numpy")}
+        described = [*sections.get("parameters", ()), *sections.get("attributes", ())]
+        names = {name.strip("* ") for entry in described for name in entry.name.split(",")}
+        assert names >= _parameters(each), each.path
+        if isinstance(each, griffe.Function) and str(each.returns) != "None":
+            assert "returns" in sections, each.path
+    section_of_settings = found.name.endswith("Settings") or found.name == "Selection"
+    if found.name not in _WITHOUT_EXAMPLE and (found.name == "Settings" or not section_of_settings):
+        assert ">>>" in found.docstring.value, name
+
+
+def _parameters(found: griffe.Object) -> set[str]:
+    """The parameters of a function, the fields of a dataclass."""
+    if isinstance(found, griffe.Function):
+        names = [parameter.name.strip("*") for parameter in found.parameters]
+    elif "dataclass" in found.labels:
+        fields = [m for m in found.members.values() if m.is_attribute and "property" not in m.labels]
+        names = [field.name for field in fields]
+    else:
+        names = []
+    return {name for name in names if name not in ("self", "cls") and not name.startswith("_")}
+
+
+@pytest.mark.slow
+def test_examples_of_the_api_hold(phantom_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _folder_of_a_page(tmp_path, phantom_run)
+    monkeypatch.chdir(tmp_path)
+    runner = doctest.DocTestRunner()
+    for name in API:
+        module = importlib.import_module(name.rpartition(".")[0])
+        public = getattr(module, name.rpartition(".")[2])
+        for example in doctest.DocTestFinder().find(public, name, module, globs=dict(vars(module))):
+            runner.run(example)
+    assert runner.tries > 40
+    assert not runner.failures
 
 
 def test_every_page_is_in_the_navigation_and_there() -> None:
@@ -211,17 +280,44 @@ def test_a_page_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Kind:
-    file: docs_outputs.OutputFile
+    """A row of a list of files on the page of outputs."""
+
+    pattern: str
     name: re.Pattern[str]
+    sidecar: bool
+    columns: str
+    """The heading of the table of its columns, as an anchor."""
 
 
 def _kinds(bids: Path) -> list[_Kind]:
     """Every kind of file, its name as a pattern for the outputs of this dataset."""
-    return [
-        _Kind(file, re.compile(_pattern(file.pattern, bids)))
-        for files in docs_outputs.FILES.values()
-        for file in files
-    ]
+    found = []
+    tables = (DOCS / "outputs.md").read_text("utf-8").split("\n| file | what it holds | there when |\n")[1:]
+    for cells in (row for table in tables for row in _rows(["|", *table.partition("\n\n")[0].splitlines()])):
+        name = re.match(r"`([^`]+)`( \+ `\.json`)?$", cells[0])
+        anchor = re.search(r"\]\(#([\w-]+)\)", cells[1])
+        assert name, cells
+        columns = anchor[1] if anchor and anchor[1] in _columns() else ""
+        found.append(_Kind(name[1], re.compile(_pattern(name[1], bids)), bool(name[2]), columns))
+    assert len(found) > 50
+    return found
+
+
+def _columns() -> dict[str, list[list[str]]]:
+    """The tables of columns of a participant's files: name, meaning and unit by the anchor of the heading."""
+    text = (DOCS / "outputs.md").read_text("utf-8")
+    text = text[text.index("\n## Columns\n") : text.index("\n## Quality checks\n")]
+    return {
+        re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")): list(_rows(part.splitlines()))
+        for title, _, part in (section.partition("\n") for section in text.split("\n### ")[1:])
+    }
+
+
+def _rows(lines: Iterable[str]) -> Iterator[list[str]]:
+    """The cells of the rows of Markdown tables, without their heads."""
+    for before, line in pairwise(["", *lines]):
+        if line.startswith("|") and before.startswith("|") and not line.startswith("|---"):
+            yield [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def _pattern(text: str, bids: Path) -> str:
@@ -242,6 +338,9 @@ def _pattern(text: str, bids: Path) -> str:
         "ct task": _one_of(task.name for task in CT_TASKS),
         "mr task": _one_of(task.name for task in MR_TASKS),
         "aorta task": "aorta|aortavoi[a-z0-9]+",
+        "page": f"sub-{label}",
+        "model": label,
+        "parameter": label,
         "task": _one_of(
             [*(task.name for task in SEGMENTATION_TASKS), "aorta", "totalimage", "aortavoi[a-z0-9]+"]
         ),
@@ -287,7 +386,7 @@ def test_outputs_lists_every_file_that_a_run_writes(phantom_run: Run) -> None:
     sidecars = {
         name.split(".")[0] + ".json"
         for kind in kinds
-        if kind.file.sidecar
+        if kind.sidecar
         for name in written
         if kind.name.fullmatch(name)
     }
@@ -299,7 +398,7 @@ def test_outputs_lists_every_file_that_a_run_writes(phantom_run: Run) -> None:
 
 # What a run on the phantom has no reason to write.
 _SELDOM = (
-    "synthsegvolumes", "<R>mean", "desc-suv", "<program>", "crash-", "part-0.parquet",
+    "synthsegvolumes", "<R>mean", "desc-suv", "<program>", "crash-", "part-0.parquet", "res-1mm_[desc",
 )  # fmt: skip
 
 
@@ -307,33 +406,33 @@ _SELDOM = (
 def test_outputs_lists_no_file_that_is_never_written(phantom_run: Run) -> None:
     written = list(_written(phantom_run))
     for kind in _kinds(phantom_run.bids):
-        if not any(part in kind.file.pattern for part in _SELDOM):
-            assert any(kind.name.fullmatch(name) for name in written), kind.file.pattern
+        if not any(part in kind.pattern for part in _SELDOM):
+            assert any(kind.name.fullmatch(name) for name in written), kind.pattern
 
 
 @pytest.mark.slow
 def test_outputs_lists_every_column_as_the_sidecar_tells_it(phantom_run: Run) -> None:
     checked = set()
-    tables = [kind for kind in _kinds(phantom_run.bids) if kind.file.columns not in ("", "readouts")]
+    tables = [kind for kind in _kinds(phantom_run.bids) if kind.columns]
     for name in _written(phantom_run):
-        kind = next((kind.file for kind in tables if kind.name.fullmatch(name)), None)
+        kind = next((kind for kind in tables if kind.name.fullmatch(name)), None)
         if kind is None or kind.columns in checked:
             continue
         checked.add(kind.columns)
         path = phantom_run.output / name
         found = list(pd.read_csv(path, sep="\t").columns)
-        listed = list(docs_outputs.TABLE_KINDS[kind.columns].columns)
-        if listed[-1].name == docs_outputs.REGION_COLUMN:
+        listed = [(cells[0].strip("`"), *cells[1:]) for cells in _columns()[kind.columns]]
+        if listed[-1][0] == "<region>":
             assert len(found) > len(listed), name
             found, listed = found[: len(listed) - 1], listed[:-1]
-        assert found == [column.name for column in listed], name
+        assert found == [column for column, _, _ in listed], name
         told = read_sidecar(path) if kind.sidecar else {}
-        for column in listed:
-            if column.name in told:
-                entry = told[column.name]
-                assert (column.meaning, column.units) == (entry["Description"], entry.get("Units", "")), name
+        for column, meaning, unit in listed:
+            if column in told:
+                entry = told[column]
+                assert (meaning, unit) == (entry["Description"], entry.get("Units", "")), (name, column)
     # SynthSeg's own volumes are written only where the program runs.
-    assert checked == set(docs_outputs.TABLE_KINDS) - {"synthseg"}
+    assert checked == set(_columns()) - {"synthsegs-volumes"}
 
 
 @pytest.mark.slow

@@ -32,9 +32,9 @@ from environment import (
     run,
     without_network,
 )
-from running import ROOT, only
-from test_cluster import outputs
+from running import ROOT, only, outputs, steps_that_ran
 
+from hedypet_bids.io.manifest import Manifest
 from hedypet_bids.phantom import write_phantom
 
 # A coarse head grid: 3 instead of 80 MB of results, which is not what these tests are about.
@@ -167,10 +167,31 @@ def test_an_output_that_is_removed_in_a_run(
     removal = f"mv {shlex.quote(str(output))} {shlex.quote(str(tmp_path / 'gone'))}"
     done = disturbed(step, removal, *given)
     # The other participant is not touched by it.
-    words = ("disappeared",) if step == "quality" else (f"{step}: ", "disappeared")
-    assert_clear(done, 1, str(output / "sub-001"), "1 failed (sub-001)", *words)
+    words = (f"{step}: ", "No such file or directory", "1 failed (sub-001)")
+    assert_clear(done, 1, str(output / "sub-001"), *words)
     assert_whole(output)
     assert_mended(run(command(*given)), output, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_page_that_cannot_be_written_costs_no_numbers(
+    bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    in_its_place = output / "sub-001.html"
+    (in_its_place / "folder").mkdir(parents=True)
+    given = arguments(bids, output, settings)
+    done = run(command(*given))
+    assert_clear(done, 1, "sub-001 FAILED: report: ", str(in_its_place), "1 failed (sub-001)")
+    assert_whole(output)
+    manifest, expected = (Manifest.read(folder, "001") for folder in (output, undisturbed))
+    assert [(step.step, step.exit_code) for step in manifest.failed] == [("report", 73)]
+    assert set(manifest.outputs) == {each for each in expected.outputs if each.kind != ("page",)}
+    assert manifest.scans[0].page == "" and expected.scans[0].page == "sub-001.html"
+    shutil.rmtree(in_its_place)
+    again = run(command(*given))
+    assert_mended(again, output, undisturbed)
+    assert "sub-001 tacs: done" in again.stderr
 
 
 # Work folder
@@ -434,7 +455,7 @@ def test_a_clock_that_jumps_in_a_run(
     assert steps["seconds"].between(0, 600).all()
     again = run(command(*given))
     assert_clear(again, 0)
-    assert ": ran" not in again.stderr
+    assert steps_that_ran(again.stderr) == []
 
 
 @pytest.mark.slow
@@ -449,7 +470,7 @@ def test_times_of_files_are_compared_not_ordered(
     given = arguments(raw, output, settings)
     assert_clear(run(command(*given)), 0)
     assert_same_results(output, undisturbed)
-    assert ": ran" not in run(command(*given)).stderr
+    assert steps_that_ran(run(command(*given)).stderr) == []
     changed = only(raw / "sub-002", "*rec-acstatPSF_pet.nii.gz")
     os.utime(changed, (1e9, 1e9))
     again = run(command(*given)).stderr

@@ -25,14 +25,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from isal import igzip
 
-from hedypet_bids.errors import HedypetError
+from hedypet_bids.errors import BadDataError, HedypetError
 from hedypet_bids.inputs.participant_metadata import read_participant
 from hedypet_bids.inputs.pet_metadata import PetMetadata, read_pet_metadata
 from hedypet_bids.inputs.text_files import participant_rows, read_json
 from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_volume
 from hedypet_bids.io.store import Store
-from hedypet_bids.run.job import Job
-from hedypet_bids.run.participant import open_subject
+from hedypet_bids.run.job import Job, subject_of
 from hedypet_bids.settings import Settings
 
 MOST_SECONDS, MOST_BYTES = 20.0, 1 << 30
@@ -203,7 +202,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _open(root: Path) -> PetMetadata:
     job = Job("1", root, Store(root.parent / "out"), Settings(), "run")
-    (found,) = open_subject(job).pet.values()
+    subject = subject_of(job)
+    if subject.broken:
+        raise BadDataError(subject.broken[0].reason)
+    (found,) = subject.scans[0].pet.values()
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from running import ROOT, Run
-from test_cluster import outputs
-
-BIN = Path(sys.executable).parent
+from running import ROOT, Cluster, Run, dask_scheduler, end, outputs
 
 
 @dataclass(frozen=True)
@@ -62,41 +58,27 @@ def hosts() -> Iterator[list[Host]]:
 
 
 @pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    """The port of a Dask scheduler that listens on every line of this machine."""
-    with socket.socket() as free:
-        free.bind(("0.0.0.0", 0))
-        number = int(free.getsockname()[1])
-    process = subprocess.Popen(
-        [BIN / "dask", "scheduler", "--host", "0.0.0.0", "--port", str(number), "--no-dashboard"],
-        stderr=(tmp_path / "scheduler.log").open("w"),
-    )
-    yield number
-    process.terminate()
-    process.wait(30)
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A Dask scheduler that listens on every line of this machine."""
+    with dask_scheduler(tmp_path, "0.0.0.0") as cluster:
+        yield cluster
 
 
-def worker_on(host: Host, port: int, work: Path) -> subprocess.Popen[bytes]:
-    words = ("ip", "netns", "exec", host.name, BIN / "hedypet-worker", f"tcp://{host.gateway}:{port}")
-    return subprocess.Popen(
-        [*words, "--memory-limit", "4GB", "--work-dir", work / host.name],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def worker_on(host: Host, cluster: Cluster, work: Path) -> subprocess.Popen[bytes]:
+    return cluster.worker("--work-dir", work / host.name, gateway=host.gateway, host=host.name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True], ids=["both live", "one dies half-way"])
 def test_two_hosts_finish_a_run(
-    fails: bool, phantom: Path, phantom_run: Run, hosts: list[Host], port: int, tmp_path: Path
+    fails: bool, phantom: Path, phantom_run: Run, hosts: list[Host], cluster: Cluster, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    running = {host.name: worker_on(host, port, tmp_path) for host in hosts}
+    running = {host.name: worker_on(host, cluster, tmp_path) for host in hosts}
     words = (phantom, output, "participant", "--skip-bids-validation")
     try:
         run = subprocess.Popen(
-            [sys.executable, ROOT / "run.py", *words, "--dask-scheduler", f"tcp://127.0.0.1:{port}"],
+            [sys.executable, ROOT / "run.py", *words, "--dask-scheduler", cluster.address, *cluster.tls],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -109,9 +91,7 @@ def test_two_hosts_finish_a_run(
                 os.killpg(process.pid, signal.SIGKILL)
         assert run.wait(300) == 0, "".join(lines)
     finally:
-        for process in running.values():
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+        end(list(running.values()))
     assert "2 of 2 participants finished" in lines[-1]
     for label in ("001", "002"):
         expected = outputs(phantom_run.output / f"sub-{label}")

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from running import hedypet, only
-from test_dataset import FULL, dataset
+from small_dataset import FULL, dataset
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError, MissingProgramError, NothingSelectedError
@@ -23,8 +23,9 @@ from hedypet_bids.inputs.dataset import Dataset, Request
 from hedypet_bids.inputs.index import images_of
 from hedypet_bids.inputs.pet_metadata import read_pet_metadata
 from hedypet_bids.inputs.plausibility import not_hounsfield
+from hedypet_bids.inputs.subject import read_subject
 from hedypet_bids.settings import Selection
-from hedypet_bids.tools import validator
+from hedypet_bids.tools.validator import validate_dataset
 
 PET = "sub-001/ses-quadra/pet/sub-001_ses-quadra_trc-18FFDG_rec-"
 CT = "sub-001/ses-quadra/ct/sub-001_ses-quadra_rec-br38f_ct"
@@ -70,63 +71,52 @@ def test_participants_can_be_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "static"),
+    ("wanted", "statics"),
     [
-        ({"tracer": ("FDG",)}, "trc-FDG_rec-x_run-1"),
-        ({"tracer": ("PIB",), "run": ("1",)}, "trc-PIB_rec-x_run-1"),
-        ({"reconstruction": ("y",)}, "trc-PIB_rec-y_run-2"),
-        ({"run": ("2",)}, "trc-PIB_rec-y_run-2"),
-        ({"tracer": ("none",)}, None),
-        ({"tracer": (), "run": ("2",)}, "trc-PIB_rec-y_run-2"),
+        ({}, ["trc-FDG_rec-x_run-1", "trc-PIB_rec-x_run-1", "trc-PIB_rec-y_run-2"]),
+        ({"tracer": ("FDG",)}, ["trc-FDG_rec-x_run-1"]),
+        ({"tracer": ("PIB",), "run": ("1",)}, ["trc-PIB_rec-x_run-1"]),
+        ({"reconstruction": ("y",)}, [None, None, "trc-PIB_rec-y_run-2"]),
+        ({"run": ("2",)}, ["trc-PIB_rec-y_run-2"]),
+        ({"tracer": ("none",)}, []),
+        ({"tracer": (), "run": ("2",)}, ["trc-PIB_rec-y_run-2"]),
     ],
 )
 def test_pet_images_are_chosen_by_tracer_reconstruction_and_run(
-    tmp_path: Path, wanted: dict[str, tuple[str, ...]], static: str | None
+    tmp_path: Path, wanted: dict[str, tuple[str, ...]], statics: list[str | None]
 ) -> None:
     stems = ("trc-FDG_rec-x_run-1", "trc-PIB_rec-x_run-1", "trc-PIB_rec-y_run-2")
     root = dataset(tmp_path, *(f"sub-1/pet/sub-1_{stem}_pet.nii.gz" for stem in stems))
-    with pytest.raises(BadDataError, match=r"--static-rec LABEL, or with --bids-filter-file"):
-        Dataset(root).inputs("1")
-    found = Dataset(root, Request(pet_labels=wanted)).inputs("1").static
-    assert (found.stem if found else None) == (f"sub-1_{static}" if static else None)
+    scans = read_subject(Dataset(root, Request(pet_labels=wanted)), "1").scans
+    found = [scan.static.stem if scan.static else None for scan in scans]
+    assert found == [f"sub-1_{stem}" if stem else None for stem in statics]
+
+
+def test_filters_that_leave_no_scan_say_so(bids: Path, tmp_path: Path) -> None:
+    given = (bids, tmp_path / "out", "participant", "--skip-bids-validation", "--no-totalsegmentator")
+    for how in ((), ("--dry-run",)):
+        done = hedypet(*given, "--tracer-label", "none", *how)
+        assert done.returncode == 18, done.stdout + done.stderr
+    assert not list((tmp_path / "out").rglob("*_manifest.json"))
 
 
 def test_reconstructions_are_chosen_by_flag(tmp_path: Path) -> None:
-    inputs = Dataset(dataset(tmp_path, *FULL), selection=Selection(static_rec="acstatOSEM", ct_rec="ac"))
-    found = inputs.inputs("01")
-    assert found.static is not None and found.static.entities["reconstruction"] == "acstatOSEM"
-    assert found.ct is not None and found.ct.entities["reconstruction"] == "ac"
+    data = Dataset(dataset(tmp_path, *FULL), selection=Selection(static_rec="acstatOSEM", ct_rec="ac"))
+    (scan,) = read_subject(data, "01").scans
+    assert scan.static is not None and scan.static.entities["reconstruction"] == "acstatOSEM"
+    assert scan.ct is not None and scan.ct.entities["reconstruction"] == "ac"
 
 
-def test_everything_wrong_with_the_images_is_said_at_once(tmp_path: Path) -> None:
-    stems = ("pet/sub-1_rec-y_pet", "pet/sub-1_rec-z_pet", "ct/sub-1_rec-a_ct", "ct/sub-1_rec-b_ct")
-    root = dataset(tmp_path, *(f"sub-1/{stem}.nii.gz" for stem in stems))
-    (root / "sub-1/pet/sub-1_rec-dyn_pet.nii.gz").write_bytes(b"no image")
-    with pytest.raises(BadDataError) as caught:
-        Dataset(root).inputs("1")
-    said = str(caught.value)
-    assert "rec-dyn_pet.nii.gz cannot be read" in said
-    assert "part 'static'; found 2" in said
-    assert "part 'ct'; found 2" in said
-
-
-def test_a_kept_index_is_used_until_files_come_or_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_index_is_used_until_files_come_or_go(tmp_path: Path) -> None:
     root = dataset(tmp_path / "raw", "sub-1/pet/sub-1_rec-x_pet.nii.gz")
     kept = tmp_path / "kept"
     once = images_of(root, "1", database_dir=kept)
     assert once == images_of(root, "1")
 
-    from bids.layout import BIDSLayoutIndexer
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("indexed again")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(BIDSLayoutIndexer, "__call__", refuse)
-        assert images_of(root, "1", database_dir=kept) == once
-        dataset(root, "sub-1/pet/sub-1_rec-y_pet.nii.gz")
-        with pytest.raises(AssertionError, match="indexed again"):
-            images_of(root, "1", database_dir=kept)
+    state = kept / "sub-1" / "state.txt"
+    made = state.stat().st_mtime_ns
+    assert images_of(root, "1", database_dir=kept) == once and state.stat().st_mtime_ns == made
+    dataset(root, "sub-1/pet/sub-1_rec-y_pet.nii.gz")
     again = images_of(root, "1", database_dir=kept)
     assert [image.entities["reconstruction"] for image in again] == ["x", "y"]
     (root / "sub-1/pet/sub-1_rec-x_pet.nii.gz").unlink()
@@ -170,12 +160,13 @@ def test_corrected_masks_and_matrices_replace_ready_ones(tmp_path: Path) -> None
     matrix.write_text("1 0 0 0\n")
     dataset(corrections, "sub-01/sub-01_desc-aorta_mask.nii.gz")
     data = Dataset(root, Request(corrections=corrections))
-    inputs = data.inputs("01")
+    subject = read_subject(data, "01")
+    (inputs,) = subject.scans
     assert inputs.ready_segmentations["total"].is_relative_to(corrections)
     assert inputs.ready_segmentations["body"].is_relative_to(ready)
     assert inputs.given_transforms == {"head": matrix}
     assert inputs.aorta_correction == corrections / "sub-01/sub-01_desc-aorta_mask.nii.gz"
-    assert data.unused_corrections(inputs) == []
+    assert not [check for check in subject.checks if check.kind == "corrected" and check.state == "problem"]
     with pytest.raises(MissingInputError, match="--corrections"):
         Dataset(root, Request(corrections=tmp_path / "none"))
 
@@ -196,8 +187,8 @@ def test_the_plan_tells_of_every_input_and_all_that_is_wrong(bids: Path, tmp_pat
         r"dynamic PET +ok +.*acdynPSF_pet.nii.gz \(.* mm, 69 frames, 0 to 70 min, kBq/mL",
         r"dynamic PET +converted +the image is in kBq/mL; it was converted to Bq/mL",
         r"dynamic PET +problem +the injected activity is unknown",
-        r"static PET +problem +.*FrameDuration has 2 entries, the image 1 frames",
-        r"CT +problem +.*begins with values from 0 to .*RescaleIntercept",
+        r"images +problem +.*FrameDuration has 2 entries, the image 1 frames",
+        r"CT +problem +.*starts with values from 0 to .*RescaleIntercept",
         r"head MR +ok +.*MPRAGE",
         r"seg total +ok +.*seg-total_dseg",
         r"person +problem +weight is unknown \(no SUV\): add a column weight to participants.tsv",
@@ -224,9 +215,8 @@ def test_times_counted_from_the_scan_are_recognised() -> None:
         "InjectedRadioactivity": 200,
         "InjectedRadioactivityUnits": "MBq",
     }
-    metadata = read_pet_metadata(sidecar, n_frames=1, where="x")
-    assert len(metadata.problems) == 1
-    assert "they fit frames that start 3000 s later. Are FrameTimesStart" in metadata.problems[0]
+    with pytest.raises(BadDataError, match=r"3000 s later\. Are FrameTimesStart"):
+        read_pet_metadata(sidecar, n_frames=1, where="x")
     right = read_pet_metadata(sidecar | {"FrameTimesStart": [start_s]}, n_frames=1, where="x")
     assert right.problems == ()
     # A factor that no shift explains is only pointed at.
@@ -264,7 +254,16 @@ def test_a_static_image_is_the_weighted_mean_of_frames(
     change(bids / f"{PET}acdynPSF_pet.json", Units="kBq/mL")
     done = hedypet(
         *(bids, tmp_path / "out", "participant", "--participant-label", "001", "--skip-bids-validation"),
-        *("--no-totalsegmentator", "--steps", "segment", "resample", "means", "normalise", *options),
+        *(
+            "--no-totalsegmentator",
+            "--steps",
+            "segment",
+            "static",
+            "resample",
+            "means",
+            "normalise",
+            *options,
+        ),
     )
     assert done.returncode == 0, done.stderr
     made = nib.load(only(tmp_path / "out", "*_rec-acdynPSFmean_pet.nii.gz"))
@@ -314,19 +313,26 @@ def test_the_static_mean_has_a_name_of_its_own(tmp_path: Path, name: str, mean: 
 @pytest.mark.parametrize(
     ("entries", "why"),
     [
-        ({"TracerName": "[11C]PIB"}, r"patlak +skipped +Patlak's model needs a tracer that is trapped.*PIB"),
-        ({"TracerName": "18F-fluorodeoxyglucose"}, "patlak +to run"),
-        ({"TracerName": None}, "patlak +to run"),
-        ({"InjectionStart": -600}, r"patlak +skipped +the dynamic PET starts 10\.0 min after injection"),
+        (
+            {"TracerName": "[11C]PIB"},
+            r"kinetics Patlak +skipped .* trapped.*PIB",
+        ),
+        ({"TracerName": "18F-fluorodeoxyglucose"}, "kinetics Patlak +to run"),
+        ({"TracerName": None}, "kinetics Patlak +to run"),
+        (
+            {"InjectionStart": -600},
+            r"kinetics Patlak +skipped .* 10\.0 min after injection",
+        ),
     ],
 )
 def test_patlak_is_left_out_where_its_model_does_not_apply(
     bids: Path, tmp_path: Path, entries: dict[str, Any], why: str
 ) -> None:
-    change(bids / f"{PET}acdynPSF_pet.json", **entries)
+    for image in ("acdynPSF", *(["acstatPSF"] if "InjectionStart" in entries else [])):
+        change(bids / f"{PET}{image}_pet.json", **entries)
     told = plan(bids, tmp_path / "none", "--participant-label", "001", "--no-totalsegmentator")
     assert re.search(why, told), told
-    assert re.search(why.replace("patlak +", "patlak maps +"), told), told
+    assert re.search(why.replace("kinetics Patlak +", "maps Patlak +"), told), told
 
 
 # ---- the validator
@@ -357,16 +363,13 @@ CRASHES = {
 
 
 @pytest.mark.parametrize("words", CRASHES.values(), ids=CRASHES)
-def test_a_validator_that_crashes_says_nothing_of_the_dataset(
-    words: str, bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_validator_that_crashes_says_nothing_of_the_dataset(words: str, bids: Path, tmp_path: Path) -> None:
     program = tmp_path / "validator"
     program.write_text(f"#!/bin/sh\n{words}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(validator, "find_program", lambda: str(program))
     log = tmp_path / "log.json"
     with pytest.raises(MissingProgramError, match="no answer") as error:
-        validator.validate_dataset(bids, log=log)
+        validate_dataset(bids, log=log, program=str(program))
     assert not log.exists()
     assert "cache" not in words or "Could not create the cache" in str(error.value)
 

@@ -22,8 +22,8 @@ from hedypet_bids.phantom.grids import SIZES, Voxels
 N_PARTICIPANTS = 50
 STATIC_ONLY = ("mr", "topogram", "dynamic")
 
-# Samples of a worker: the first participants compile and fill caches.
-N_WARM_UP, N_COMPARED = 4, 6
+# Samples of a worker: the first participants compile, fill caches and give the heap its size.
+N_WARM_UP, N_COMPARED = 12, 6
 
 
 @dataclass(frozen=True)

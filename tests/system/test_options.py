@@ -48,12 +48,12 @@ def corrected(phantom: Path, corrections: Path, tmp_path_factory: pytest.TempPat
         f"xfm={corrections / 'xfm'}",
         f"aorta={corrections / 'aorta'}",
         "--write-suv",
-        "--patlak-start",
+        "--window-start",
         "30",
         "45",
-        "--patlak-rule",
+        "--integration-rule",
         "frames",
-        "--patlak-map-fwhm",
+        "--map-fwhm",
         "12",
     )
     return Run(phantom, output, done, subprocess.CompletedProcess([], 0))
@@ -166,10 +166,12 @@ def test_identity_and_the_published_aorta_method(phantom: Path, tmp_path: Path) 
 
 
 def test_two_corrections_for_one_participant_are_refused(phantom: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
     for name in ("sub-001_a_aorta.nii.gz", "sub-001_b_aorta.nii.gz"):
-        (tmp_path / name).write_bytes(b"")
+        (masks / name).write_bytes(b"")
     done = hedypet(
-        phantom, tmp_path / "out", "participant", "--participant-label", "001", "-d", f"aorta={tmp_path}"
+        phantom, tmp_path / "out", "participant", "--participant-label", "001", "-d", f"aorta={masks}"
     )
     assert done.returncode == 65
     assert "Expected one file" in done.stderr and "sub-001_b_aorta" in done.stderr

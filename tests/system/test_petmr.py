@@ -158,7 +158,7 @@ def test_the_brain_on_a_pet_mr_scanner(petct: Path, phantom_run: Run) -> None:
     assert only(output, "*rec-acdynPSF_seg-synthseg_tacs.tsv")
     head = nibabel.load(only(output, f"{MPRAGE}_space-head_seg-synthseg_res-1mm_dseg.nii.gz"))
     assert np.allclose(head.header.get_zooms(), 1.0) and np.asarray(head.dataobj).any()
-    assert "patlak (there is no input function)" in said and not list(output.rglob("*_kinpar.tsv"))
+    assert "kinetics Patlak (there is no input function)" in said and not list(output.rglob("*_kinpar.tsv"))
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_a_pet_ct_of_the_head(petct: Path) -> None:
     brain = means(output, "total")["brain"]
     assert np.isfinite(brain) and brain > 0
     assert only(output, f"{CT}_space-head_res-1mm_ct.nii.gz")
-    assert "no voxel labelled aorta" in said and "patlak (there is no input function)" in said
+    assert "no voxel labelled aorta" in said and "kinetics Patlak (there is no input function)" in said
 
 
 def above(height_mm: float, image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:

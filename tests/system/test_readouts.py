@@ -1,10 +1,11 @@
-"""The group level when participants are half written, unreadable, foreign, or come later."""
+"""The group level when outputs are gone, edited, foreign, or come later, and when steps failed."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,18 @@ from running import ROOT, Run, hedypet, only
 
 from hedypet_bids import Study
 from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
-from hedypet_bids.group.dictionary import COLUMNS, TABLES
+from hedypet_bids.group.dictionary import COLUMNS, PARTICIPANT_TABLES, TABLES
 from hedypet_bids.group.readouts import write_readouts
 from hedypet_bids.group.splits import read_splits
 from hedypet_bids.group.statistics import column_statistics, robust_z
+from hedypet_bids.io.manifest import StepRecord
 from hedypet_bids.labels import task
 from hedypet_bids.names import sidecar_of
 from hedypet_bids.report.group import write_group_page
 from hedypet_bids.settings import Settings
 
 sys.path.append(str(ROOT))
-from benchmarks.group import write_outputs
+from benchmarks.group import finish, write_outputs
 
 
 @pytest.fixture
@@ -55,41 +57,56 @@ def test_every_column_of_every_table_is_described() -> None:
         assert len(set(columns)) == len(columns)
 
 
-def test_an_unreadable_table_costs_its_participant_only(output: Path) -> None:
-    only(output / "sub-001", "*_seg-total_tacs.tsv").write_bytes(b"\xff\xfe\x00broken")
+def edited(path: Path) -> None:
+    path.write_text(path.read_text().replace("liver", "lever"))
+
+
+def cut_short(path: Path) -> None:
+    sidecar_of(path).write_text('{"hedypet": {"Ver')
+
+
+def without_sidecar(path: Path) -> None:
+    sidecar_of(path).unlink()
+
+
+@pytest.mark.parametrize("harm", [edited, Path.unlink, without_sidecar, cut_short])
+def test_what_is_not_as_the_run_left_it_costs_its_participant_only(
+    output: Path, harm: Callable[[Path], None]
+) -> None:
+    path = only(output / "sub-001", "*_seg-total_tacs.tsv")
+    harm(path)
     code, text = group(output)
     assert code == 1
-    assert "sub-001 FAILED" in text and "seg-total_tacs.tsv" in text and "Traceback" not in text
+    assert "sub-001 FAILED" in text and "Traceback" not in text
+    assert path.name in text or sidecar_of(path).name in text
     metadata = table(output, "metadata").set_index("Subject")
     assert metadata.loc["sub-001", "Missing"].startswith("unreadable")
+    assert pd.isna(metadata.loc["sub-001", "Weight [kg]"])
     assert set(table(output, "means")["Subject"]) == {"sub-002"}
 
 
-def test_a_table_with_a_missing_column_is_named(output: Path) -> None:
-    path = only(output / "sub-002", "*_seg-total_morph.tsv")
-    broken = pd.read_csv(path, sep="\t").drop(columns="n_voxels")
-    broken.to_csv(path, sep="\t", index=False)
-    code, text = group(output)
-    assert code == 1
-    assert "sub-002 FAILED" in text and "n_voxels" in text
-
-
-def test_a_table_without_its_sidecar_does_not_count(output: Path) -> None:
-    for path in (output / "sub-001").rglob("*_seg-totalimage_*tacs.tsv"):
-        sidecar_of(path).unlink()
-    code, _ = group(output)
-    assert code == 0
-    assert "curves" in table(output, "metadata").set_index("Subject").loc["sub-001", "Missing"]
-    assert "totalimage" not in set(table(output, "tacs")["Task"])
-
-
-def test_foreign_files_and_empty_participants_do_no_harm(output: Path) -> None:
-    (output / "sub-001" / "notes_tacs.tsv").write_text("hello")
+def test_a_participant_without_a_manifest_is_named(output: Path) -> None:
     (output / "sub-999").mkdir()
-    code, _ = group(output)
-    assert code == 0
+    code, text = group(output)
+    assert code == 65
+    assert "sub-999_manifest.json" in text and "sub-001 FAILED" not in text
     metadata = table(output, "metadata").set_index("Subject")
-    assert "constants" in metadata.loc["sub-999", "Missing"]
+    assert "sub-999_manifest.json" in metadata.loc["sub-999", "Missing"]
+    assert set(table(output, "means")["Subject"]) == {"sub-001", "sub-002"}
+    assert "sub-999_manifest.json" in (output / "group.html").read_text()
+
+
+def test_a_failed_step_is_in_missing_and_on_the_page(twelve: Path) -> None:
+    record = StepRecord("tacs", "failed", "no room on the disc", about="ses-a", exit_code=74)
+    finish(twelve, "00004", [record])
+    code, text = group(twelve)
+    assert code == 1 and "sub-00004" in text and "no room on the disc" in text
+    missing = table(twelve, "metadata").set_index("Subject")["Missing"]
+    assert "tacs (failed)" in missing["sub-00004"] and "failed" not in missing["sub-00003"]
+    assert "sub-00004" in set(table(twelve, "means")["Subject"])
+    page = (twelve / "group.html").read_text()
+    assert "no room on the disc" in page
+    assert "No check is outside its normal range" not in page
 
 
 def test_later_participants_give_the_same_bytes_as_all_at_once(twelve: Path) -> None:
@@ -153,7 +170,8 @@ def test_processes_and_partitions_change_no_row(twelve: Path) -> None:
 def test_partitions_are_pruned_by_participant(twelve: Path) -> None:
     write_readouts(twelve, Settings(), nprocs=1, partition_rows=50)
     for path in (twelve / "readouts" / "tacs.parquet").glob("Subject=*/*"):
-        if "sub-00003" not in str(path):
+        # The columns of the table are those of the first file.
+        if path.parent.name not in ("Subject=sub-00000", "Subject=sub-00003"):
             path.write_bytes(b"not read")
     rows = Study(twelve).readout("tacs", subjects=["00003"], tasks=["totalimage"])
     assert set(rows["Subject"]) == {"sub-00003"} and len(rows) == 5
@@ -190,6 +208,7 @@ def test_what_cannot_be_right_costs_its_participant_only(
         path.write_bytes(b"a\tb\n1\n1\t2\t3\n")
     else:
         path.write_text(text.replace(old, new, 1))
+    finish(twelve, "00004")
     found = write_readouts(twelve, Settings(), nprocs=1)
     assert list(found.problems) == ["00004"]
     assert message in found.problems["00004"] and path.name in found.problems["00004"]
@@ -198,29 +217,24 @@ def test_what_cannot_be_right_costs_its_participant_only(
     assert len(set(table(twelve, "tacs")["Subject"])) == 11
 
 
-def test_two_tables_of_the_same_task_are_refused(twelve: Path) -> None:
-    for path in list((twelve / "sub-00001").rglob("*rec-dyn_seg-tissue_*")):
-        other = path.with_name(path.name.replace("rec-dyn", "rec-other"))
-        shutil.copy(path, other)
-    found = write_readouts(twelve, Settings(), nprocs=1)
-    assert "rec-other" in found.problems["00001"] and "rec-dyn" in found.problems["00001"]
-
-
-def test_half_written_results_are_named_and_left_out(twelve: Path) -> None:
-    whole = only(twelve / "sub-00002", "*rec-dyn_seg-tissue_desc-std_tacs.tsv")
-    sidecar_of(whole).write_text('{"hedypet": {"Ver')
+def test_files_that_no_manifest_lists_do_not_exist(twelve: Path) -> None:
     write_readouts(twelve, Settings(), nprocs=1)
-    missing = table(twelve, "metadata").set_index("Subject")["Missing"]
-    assert f"unfinished {whole.name}" in missing["sub-00002"]
-    assert "unfinished" not in missing["sub-00003"]
-    curves = table(twelve, "tacs")
-    tissue = curves[(curves["Task"] == "ts_tissue") & (curves["Erosion Iterations"] == 0)]
-    assert "sub-00002" not in set(tissue["Subject"]) and len(set(tissue["Subject"])) == 11
+    before = contents(twelve / "readouts")
+    folder = twelve / "sub-00001"
+    for path in list(folder.rglob("*rec-dyn_seg-tissue_*")):
+        shutil.copy(path, path.with_name(path.name.replace("rec-dyn", "rec-other")))
+    (folder / "notes_tacs.tsv").write_text("hello")
+    (folder / "sub-00002_seg-tissue_tacs.tsv").write_text("a\tb\n")
+    (folder / "sub-00001_seg-tissue_tacs.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    found = write_readouts(twelve, Settings(), nprocs=1)
+    assert not found.problems and not found.warnings
+    assert contents(twelve / "readouts") == before
 
 
 def test_regions_that_a_table_lacks_are_rows_without_voxels(twelve: Path) -> None:
     path = only(twelve / "sub-00001", "*rec-stat_seg-tissue_morph.tsv")
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    finish(twelve, "00001")
     write_readouts(twelve, Settings(), nprocs=1)
     means = table(twelve, "means").query("Task == 'ts_tissue' and `Erosion Iterations` == 0")
     rows = means[means["Subject"] == "sub-00001"]
@@ -237,21 +251,20 @@ def test_frame_times_are_each_participants_own(twelve: Path, tmp_path: Path) -> 
     assert n_frames["sub-00000"] == 3 and n_frames["sub-00001"] == 5
 
 
-def test_versions_and_foreign_files_are_named_and_pickles_never_read(twelve: Path) -> None:
+def test_several_versions_are_named(twelve: Path) -> None:
     sidecar = sidecar_of(only(twelve / "sub-00003", "*rec-stat_norm.tsv"))
     sidecar.write_text(sidecar.read_text().replace('"Version": "', '"Version": "0.0.'))
-    (twelve / "sub-00001" / "sub-00002_seg-tissue_tacs.tsv").write_text("a\tb\n")
-    (twelve / "sub-00001" / "sub-00001_seg-tissue_tacs.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     found = write_readouts(twelve, Settings(), nprocs=1)
     assert not found.problems
     assert any("0.0." in w and "sub-00003" in w for w in found.warnings)
-    assert any("sub-00002_seg-tissue_tacs.tsv" in w for w in found.warnings)
     assert "0.0." in table(twelve, "metadata").set_index("Subject").loc["sub-00003", "hedypet Version"]
 
 
-def test_no_step_of_the_group_can_read_a_pickle() -> None:
-    package = Path(__file__).resolve().parents[2] / "hedypet_bids"
-    sources = [package / "study.py", *(package / "steps").glob("*.py"), *(package / "io").glob("*.py")]
+def test_nothing_of_the_group_can_read_a_pickle() -> None:
+    package = ROOT / "hedypet_bids"
+    rooms = (package / room for room in ("group", "steps", "io"))
+    sources = [package / "study.py", *(source for room in rooms for source in room.glob("*.py"))]
+    assert len(sources) > 20
     for source in sources:
         assert not re.search(r"import pickle|read_pickle|allow_pickle=True", source.read_text()), source
 
@@ -275,9 +288,8 @@ def test_splits_select_and_label(twelve: Path, tmp_path: Path, source: str) -> N
     assert split["sub-00003"] == "test" and "train" in split["sub-00001"] and pd.isna(split["sub-00005"])
     chosen = read_splits(path, [twelve, tmp_path], "train")
     write_readouts(twelve, Settings(), nprocs=1, splits=chosen)
-    for name in TABLES:
-        if "Subject" in TABLES[name] and name != "outliers":
-            assert set(table(twelve, name)["Subject"]) == {"sub-00001", "sub-00002"}
+    for name in ("metadata", *PARTICIPANT_TABLES):
+        assert set(table(twelve, name)["Subject"]) == {"sub-00001", "sub-00002"}
 
 
 def test_splits_that_are_not_there_are_refused(twelve: Path, tmp_path: Path) -> None:
@@ -341,6 +353,7 @@ def test_an_outlier_is_listed_for_its_participant(twelve: Path) -> None:
     wrong = pd.read_csv(path, sep="\t")
     wrong.loc[wrong["name"] == "visceral_fat", "mean"] *= 1000
     wrong.to_csv(path, sep="\t", index=False)
+    finish(twelve, "00006")
     tables = write_readouts(twelve, Settings(), nprocs=1)
     outliers = table(twelve, "outliers")
     row = outliers[outliers["Label Name"] == "visceral_fat"].iloc[0]

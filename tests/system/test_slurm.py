@@ -211,7 +211,7 @@ def test_a_dataset_that_is_not_valid_is_refused_before_anything_is_submitted(
 
 
 STRANGER = """
-import os, subprocess, sys, tempfile
+import subprocess, sys, tempfile
 from distributed import Client
 from distributed.security import Security
 
@@ -225,7 +225,7 @@ subprocess.run(
 )
 # The scheduler's certificate is public to whoever connects; its key is not.
 own = Security(
-    tls_ca_file=os.environ["DASK_DISTRIBUTED__COMM__TLS__CA_FILE"],
+    tls_ca_file=sys.argv[2],
     tls_client_key=key,
     tls_client_cert=certificate,
     require_encryption=True,
@@ -257,7 +257,7 @@ def test_dask_over_two_nodes(cluster: Cluster, phantom: Path, phantom_run: Run, 
         "done\n"
         "if [[ $1 == hedypet-worker ]]; then\n"
         f'  echo "$SLURMD_NODENAME" >>{nodes}\n'
-        f'  {sys.executable} {client} "$2" >>{stranger}\n'
+        f'  {sys.executable} {client} "$2" "$4" >>{stranger}\n'
         "fi\n"
         'exec env -i "${inside[@]}" "$@"',
     )
@@ -309,7 +309,7 @@ def test_each_task_runs_the_container_with_its_own_resources(
         'printf "%s\\n" "$@" >"$name"; echo "$SINGULARITY_BIND" >"$name.bind"',
     )
     jobs = cluster.submit(
-        *(phantom, output, "--patlak-start", "20", "30", "--participant-label", "sub-002", "001"),
+        *(phantom, output, "--window-start", "20", "30", "--participant-label", "sub-002", "001"),
         PATH=f"{tmp_path}:{os.environ['PATH']}",
         HEDYPET_IMAGE=str(image),
         SLURM_TMPDIR=str(scratch),
@@ -324,7 +324,7 @@ def test_each_task_runs_the_container_with_its_own_resources(
         *("exec", "--nv", "--cleanenv", "--bind", f"{phantom}:{phantom}:ro"),
         *("--bind", f"{output}:{output}", str(image), "hedypet", str(phantom), str(output)),
     ]
-    own, labels = ["--patlak-start", "20", "30"], ["--participant-label", "002", "001"]
+    own, labels = ["--window-start", "20", "30"], ["--participant-label", "002", "001"]
     assert words("check") == [*container, "participant", "--dry-run", *labels, *own]
 
     everything_else = [name for name in STEP_NAMES if name != "segment"]
@@ -424,7 +424,7 @@ def refused(*arguments: str | Path, **environment: str) -> subprocess.CompletedP
         (["--nprocs=4"], 2, "--nprocs=4 is set by the jobs themselves"),
         (["--mem_mb", "4000"], 2, "--mem_mb is set by the jobs themselves"),
         (["-w", "work"], 2, "-w is set by the jobs themselves"),
-        (["--dask-scheduler", "tcp://a:1"], 2, "--dask-scheduler is set by the jobs themselves"),
+        (["--dask-scheduler", "tls://a:1"], 2, "--dask-scheduler is set by the jobs themselves"),
         (["--dry-run"], 2, "run hedypet itself with --dry-run"),
         (["--participant-label", "001", "absent"], 18, "--participant-label absent"),
         (["--participant-label=absent"], 18, "--participant-label absent"),

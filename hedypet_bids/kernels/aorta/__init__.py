@@ -18,8 +18,8 @@ from hedypet_bids.kernels.aorta.agreement import (
 from hedypet_bids.kernels.aorta.bolus import BolusTiming, early_weights, find_bolus, leading_edge_s
 from hedypet_bids.kernels.aorta.segments import (
     ASCENDING,
+    HEDYPET_RANGES,
     LOWER_DESCENDING,
-    NORMAL_RANGES,
     SEGMENT_NAMES,
     TOP,
     UPPER_DESCENDING,
@@ -30,9 +30,9 @@ from hedypet_bids.kernels.aorta.vois import VoiResult, place_vois, refine_with_p
 
 __all__ = [
     "ASCENDING",
+    "HEDYPET_RANGES",
     "LATE_START_S",
     "LOWER_DESCENDING",
-    "NORMAL_RANGES",
     "SEGMENT_NAMES",
     "TOP",
     "UPPER_DESCENDING",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.kernels.aorta.bolus import leading_edge_s
 from hedypet_bids.kernels.aorta.centreline import cloud_of, crop_to
-from hedypet_bids.kernels.aorta.segments import NORMAL_RANGES, SEGMENT_NAMES
+from hedypet_bids.kernels.aorta.segments import HEDYPET_RANGES, SEGMENT_NAMES
 from hedypet_bids.model import BoolArray, FloatArray, FrameTimes, Matrix
 
 LATE_START_S = 2400.0
@@ -87,9 +87,9 @@ def late_max_over_min(curves: Mapping[int, FloatArray], frames: FrameTimes) -> f
 
 
 def unusual(measures: Mapping[str, float]) -> tuple[str, ...]:
-    """A sentence for each measure of ``NORMAL_RANGES`` that lies outside its range or is unknown."""
+    """A sentence for each measure of ``HEDYPET_RANGES`` that lies outside its range or is unknown."""
     flags = []
-    for name, (low, high) in NORMAL_RANGES.items():
+    for name, (low, high) in HEDYPET_RANGES.items():
         value = measures.get(name)
         if value is None:
             continue
@@ -104,7 +104,8 @@ def unordered(delays_s: Mapping[int, float]) -> tuple[str, ...]:
     """A sentence for each segment that the bolus reaches clearly before the segment upstream of it."""
     known = [(label, delay) for label, delay in sorted(delays_s.items()) if np.isfinite(delay)]
     return tuple(
-        f"The bolus is in the {SEGMENT_NAMES[b]} aorta {before - after:.1f} s before the {SEGMENT_NAMES[a]}."
+        f"The bolus reaches the {SEGMENT_NAMES[b]} aorta {before - after:.1f} s "
+        f"before the {SEGMENT_NAMES[a]}."
         for (a, before), (b, after) in pairwise(known)
         if after < before - _BACKWARD_TOLERANCE_S
     )

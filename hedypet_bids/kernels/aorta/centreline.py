@@ -287,7 +287,7 @@ def resample(points: Points, step_mm: float = STEP_MM) -> Points:
     return np.column_stack([np.interp(at, travelled, points[:, k]) for k in range(3)])
 
 
-def smooth(points: Points, sigma_mm: float) -> Points:
+def smooth_path(points: Points, sigma_mm: float) -> Points:
     """A 1 mm polyline smoothed along itself, its ends held in place.
 
     Reflecting through the end points keeps the ends where they are and their direction straight.
@@ -307,10 +307,10 @@ def centre(path: Points, cloud: Cloud) -> Points:
     side branches and contacts with a neighbouring limb, which are shallow, from pulling at the line.
     """
     sigma_mm = max(4.0, 0.75 * float(cloud.crop.voxel_sizes_mm.mean()))
-    line = smooth(resample(path), sigma_mm)
+    line = smooth_path(resample(path), sigma_mm)
     for _ in range(2):
         # Slabs across a line that wiggles make it wiggle more, so they are laid across a stiff one.
-        line = _recentred(smooth(line, _STIFF_MM), cloud, sigma_mm)
+        line = _recentred(smooth_path(line, _STIFF_MM), cloud, sigma_mm)
     return _extended(line, cloud)
 
 
@@ -334,7 +334,7 @@ def _recentred(line: Points, cloud: Cloud, sigma_mm: float) -> Points:
     # In a gap there is next to nothing to be in the middle of: there the line stays where it is.
     move = sums / (total + 0.2 * float(np.median(total)))[:, None]
     along: Points = (move * tangent).sum(axis=1, keepdims=True) * tangent
-    return smooth(resample(line + move - along), sigma_mm)
+    return smooth_path(resample(line + move - along), sigma_mm)
 
 
 def _extended(line: Points, cloud: Cloud) -> Points:

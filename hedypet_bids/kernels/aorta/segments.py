@@ -49,7 +49,7 @@ _MAX_LEAN_DEGREES = 15.0
 _MIN_AXIS_MM = 180.0
 _UP = np.array([0.0, 0.0, 1.0])
 
-NORMAL_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+HEDYPET_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "median_radius_mm": (8.7, 13.0),
         "delay_s": (0.0, 11.0),
@@ -448,7 +448,7 @@ def _piece_flags(main: Tube, dropped_ml: float, volume_ml: float) -> list[str]:
 def _shape_flags(qc: Mapping[str, float]) -> list[str]:
     """Flags for an aneurysm and for a mask that is wider or narrower than an aorta."""
     flags = []
-    low, high = NORMAL_RANGES["median_radius_mm"]
+    low, high = HEDYPET_RANGES["median_radius_mm"]
     if not low <= qc["median_radius_mm"] <= high:
         flags.append(
             f"The median radius of the aorta is {qc['median_radius_mm']:.2f} mm; "

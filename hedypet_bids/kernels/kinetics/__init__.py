@@ -1,0 +1,25 @@
+"""Kinetic models: importing this package makes those that ship with hedypet known."""
+
+from hedypet_bids.kernels.kinetics.model import (
+    Fits,
+    KineticModel,
+    Parameter,
+    kinetic_models,
+    known_models,
+    register,
+    why_not,
+)
+from hedypet_bids.kernels.kinetics.patlak import Patlak
+
+register(Patlak())
+
+__all__ = [
+    "Fits",
+    "KineticModel",
+    "Parameter",
+    "Patlak",
+    "kinetic_models",
+    "known_models",
+    "register",
+    "why_not",
+]

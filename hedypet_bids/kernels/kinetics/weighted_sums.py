@@ -69,7 +69,7 @@ def _narrowed(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return narrow
 
 
-def smooth(image: FloatArray, *, fwhm_mm: float, voxel_sizes_mm: FloatArray) -> NDArray[np.float32]:
+def smooth_image(image: FloatArray, *, fwhm_mm: float, voxel_sizes_mm: FloatArray) -> NDArray[np.float32]:
     """An image after a Gaussian filter of the given width in mm.
 
     Smoothing and weighting frames are both linear, so the smoothed map is the map of smoothed frames.

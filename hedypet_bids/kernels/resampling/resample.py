@@ -89,20 +89,28 @@ def resample_image(
     low_pass: bool = True,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """The image on the target grid, float32 in Fortran (NIfTI) order, shape ``target.shape``.
+    """An image on another voxel grid.
 
     Parameters
     ----------
     data
         Shape ``source.shape``, any real type. It is not changed.
+    source, target
+        The grid of the data, and that of the result.
     order
-        3 cubic B-spline, 1 linear.
+        3 cubic B-spline (default), 1 linear.
     outside
-        Value of target voxels whose centre lies outside the source's field of view.
+        Value of target voxels whose centre lies outside the source's field of view, 0 by default.
     low_pass
-        Blur first along the axes where the target is coarser.
+        Blur first along the axes where the target is coarser [1]_; the default.
     threads
         Threads to use, by default all CPUs of this process. The result does not depend on it.
+
+    Returns
+    -------
+    NDArray
+        float32, shape ``target.shape``, in Fortran (NIfTI) order. NaN where the nearest voxel of the source
+        is not finite.
 
     Raises
     ------
@@ -110,6 +118,22 @@ def resample_image(
         The shape of the data is not the grid's.
     ValueError
         The order is neither 1 nor 3.
+
+    References
+    ----------
+    .. [1] Cardoso et al., Scale factor point spread function matching, MICCAI 2015, LNCS 9350:81.
+
+    Examples
+    --------
+    Halfway between voxels of a ramp lies the mean of the neighbours:
+
+    >>> import numpy as np
+    >>> ramp = np.arange(8.0).reshape(8, 1, 1)
+    >>> source = Grid((8, 1, 1), np.eye(4))
+    >>> shifted = np.eye(4)
+    >>> shifted[0, 3] = 0.5
+    >>> resample_image(ramp, source, Grid((3, 1, 1), shifted), order=1).ravel().tolist()
+    [0.5, 1.5, 2.5]
     """
     out: NDArray[np.float32] = np.empty(target.shape, dtype=np.float32, order="F")
     fill = _slab_filler(data, source, target, order, outside, low_pass, threads)

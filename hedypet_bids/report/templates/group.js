@@ -2,6 +2,7 @@
 (() => {
 const data = JSON.parse(document.getElementById('data').textContent);
 const people = data.participants;
+const kind = new Set(people.subject).size < people.label.length ? 'scans' : 'participants';
 const SVG = 'http://www.w3.org/2000/svg';
 const byId = id => document.getElementById(id);
 const tip = byId('tip');
@@ -31,12 +32,28 @@ function quantile(sorted, q) {
 
 const ascending = values => values.slice().sort((a, b) => a - b);
 
-/** Which values are too many robust SDs from the median. */
+/** The values of some scans ({p, value}), of each participant the first alone. */
+function oncePerPerson(members) {
+  const first = new Map();
+  for (const member of members.slice().sort((a, b) => a.p - b.p)) {
+    if (!first.has(people.subject[member.p])) first.set(people.subject[member.p], member.value);
+  }
+  return ascending(Array.from(first.values()));
+}
+
+/** Which scans are too many robust SDs from the median of the participants with their tracer. */
 function farOut(values) {
-  if (values.length < data.outliers.least) return values.map(() => false);
-  const centre = quantile(ascending(values), 0.5);
-  const spread = data.outliers.madToSd * quantile(ascending(values.map(v => Math.abs(v - centre))), 0.5);
-  return values.map(v => spread > 0 && Math.abs(v - centre) / spread > data.outliers.z);
+  const far = values.map(() => false);
+  for (const tracer of new Set(people.tracer)) {
+    const members = values.map((value, p) => ({p, value}))
+      .filter(m => people.tracer[m.p] === tracer && Number.isFinite(m.value));
+    const once = oncePerPerson(members);
+    if (once.length < data.outliers.least) continue;
+    const median = quantile(once, 0.5);
+    const mad = data.outliers.madToSd * quantile(ascending(once.map(v => Math.abs(v - median))), 0.5);
+    for (const {p, value} of members) far[p] = mad > 0 && Math.abs(value - median) / mad > data.outliers.z;
+  }
+  return far;
 }
 
 /** Round numbers that divide a range into a few parts. */
@@ -107,9 +124,9 @@ function draw(figure, plot) {
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
   svg.setAttribute('role', 'group');
   svg.classList.toggle('dense', all.length > 500);
-  svg.setAttribute('aria-label', `${plot.title}: ${all.length} participants, from `
+  svg.setAttribute('aria-label', `${plot.title}: ${all.length} ${kind}, from `
     + `${withUnits(Math.min(...all), plot.units)} to ${withUnits(Math.max(...all), plot.units)}, median `
-    + withUnits(quantile(ascending(all), 0.5), plot.units));
+    + withUnits(quantile(oncePerPerson(rows.flatMap(row => row.members)), 0.5), plot.units));
   if (plot.range) drawRange(svg, plot.range.map(x), bottom, head);
   for (const tick of ticks(low, high, width < 420 ? 4 : 6)) {
     add(svg, 'path', {class: 'grid', d: `M${x(tick)} ${head} V${bottom}`});
@@ -122,7 +139,7 @@ function draw(figure, plot) {
   rows.forEach((row, i) => {
     const top = head + i * rowHeight;
     if (label) add(svg, 'text', {x: left, y: top + 12}, `${row.group} (n ${row.members.length})`);
-    drawBox(svg, row.members.map(m => m.value), x, top + label + strip + 10);
+    drawBox(svg, oncePerPerson(row.members), x, top + label + strip + 10);
     drawPoints(svg, plot, row, x, top + label + strip / 2, radius, strip / 2 - radius - 2);
   });
   svg.querySelector('a').setAttribute('tabindex', '0');
@@ -152,7 +169,7 @@ function drawPoints(svg, plot, row, x, middle, radius, room) {
     const {p, value} = member, cx = xs[i].toFixed(1), cy = middle + ys[i];
     const far = plot.far[p], text = `${people.label[p]}: ${withUnits(value, plot.units)}`;
     const link = add(svg, 'a', {'data-p': p, tabindex: -1, 'aria-label': text + (far ? ', ' + plot.farText : '')});
-    if (people.hasPage[p]) link.setAttribute('href', `${encodeURIComponent(people.label[p])}.html`);
+    if (people.page[p]) link.setAttribute('href', encodeURIComponent(people.page[p]));
     else link.setAttribute('role', 'img');
     const s = radius + 2, mark = `M${cx} ${cy - s} l${s} ${s} l${-s} ${s} l${-s} ${-s} Z`;
     if (far) add(link, 'path', {class: 'point far', d: mark});
@@ -196,7 +213,7 @@ function place(container, plots) {
     const n = plot.values.filter(Number.isFinite).length;
     caption.append(plot.title);
     note.textContent = n
-      ? `${n} of ${people.label.length} participants have a value${plot.note ? '; ' + plot.note : ''}`
+      ? `${n} of ${people.label.length} ${kind} have a value${plot.note ? '; ' + plot.note : ''}`
       : 'No participant has a value.';
     caption.append(note);
     figure.append(caption);
@@ -217,14 +234,13 @@ function valuesOf(region, quantity) {
 }
 
 function regionPlot(region, quantity) {
-  const values = valuesOf(region, quantity), known = values.filter(Number.isFinite), far = farOut(known);
-  let next = 0;
+  const values = valuesOf(region, quantity);
   const task = data.tasks[region.task], eroded = region.erosion ? `, eroded ${region.erosion}` : '';
   return {
     name: region.name, values, units: quantity.units,
     title: `${quantity.name} of ${region.name}${eroded}`, note: task,
-    axis: `${quantity.name} [${quantity.units}]`,
-    far: values.map(v => Number.isFinite(v) && far[next++]),
+    axis: `${quantity.name} [${quantity.units || 'no unit'}]`,
+    far: farOut(values),
     farText: `more than ${data.outliers.z} robust SDs from the median`,
   };
 }
@@ -302,6 +318,7 @@ function fillControls() {
     for (const r of first.filter(r => r.task === task)) option(group, regionKey(r), r.name);
   }
   const kinds = {'': 'everyone', sex: 'sex', ageGroup: 'age group', split: 'split'};
+  for (const key of ['session', 'tracer']) if (new Set(people[key]).size > 1) kinds[key] = key;
   for (const [key, text] of Object.entries(kinds)) {
     if (!key || people[key].some(Boolean)) option(byId('grouping'), key, text);
   }
@@ -317,7 +334,7 @@ function say(link) {
   tip.replaceChildren(line('b', people.label[p]), line('span', `${title}: ${text}`));
   if (facts.length) tip.append(line('span', facts.join(', ')));
   if (far) tip.append(line('span', far));
-  if (!people.hasPage[p]) tip.append(line('span', 'no page of this participant'));
+  if (!people.page[p]) tip.append(line('span', 'no page'));
   tip.hidden = false;
   const box = link.getBoundingClientRect(), width = document.documentElement.clientWidth;
   const x = Math.min(Math.max(8, box.x + box.width / 2 - tip.offsetWidth / 2), width - tip.offsetWidth - 8);

@@ -167,8 +167,8 @@ def test_a_full_invocation_arrives_unchanged(boutiques: Any, described: Path) ->
         "derivatives": ["totalsegmentator=ts", "aorta=masks"],
         "bids_filter_file": "filter.json",
         "skip_bids_validation": True,
-        "patlak_start": [30, 40.5],
-        "patlak_rule": "frames",
+        "window_start": [30, 40.5],
+        "integration_rule": "frames",
         "work_dir": "scratch",
         "bids_database_dir": "index",
         "nprocs": 2,
@@ -181,7 +181,7 @@ def test_a_full_invocation_arrives_unchanged(boutiques: Any, described: Path) ->
     assert options.derivatives == {"totalsegmentator": Path("ts"), "aorta": Path("masks")}
     assert (options.bids_filter_file, options.work_dir) == (Path("filter.json"), Path("scratch"))
     assert options.database_dir == Path("index")
-    assert options.values["patlak"] == {"start_min": (30.0, 40.5), "rule": "frames"}
+    assert options.values["kinetics"]["patlak"] == {"start_min": (30.0, 40.5), "rule": "frames"}
     assert (options.nprocs, options.skip_bids_validation, options.dry_run) == (2, True, False)
     assert options.verbosity == 1
 
@@ -224,8 +224,9 @@ def _item(given: dict[str, Any], chance: random.Random) -> Any:
         return chance.choice(given["value-choices"])
     if given["type"] == "Number":
         return given.get("minimum", 0) + chance.randint(0, 50)
-    # Its form, NAME=PATH, is the one thing that a descriptor cannot state.
-    return "synthseg=ready" if given["id"] == "derivatives" else f"{given['id']}{chance.randint(0, 9)}"
+    # NAME=PATH and tls:// are forms, which a descriptor cannot state.
+    forms = {"derivatives": "synthseg=ready", "dask_scheduler": "tls://node1:8786"}
+    return forms.get(given["id"], f"{given['id']}{chance.randint(0, 9)}")
 
 
 def test_hedypet_accepts_every_invocation_of_the_descriptor(boutiques: Any, described: Path) -> None:

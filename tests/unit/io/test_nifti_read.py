@@ -179,6 +179,8 @@ def test_flipped_bytes_never_pass_for_data(tmp_path: Path) -> None:
         ("dim", (4, 0, 4, 3, 6, 1, 1, 1), "x.nii"),
         ("dim", (2, 5, 4, 1, 1, 1, 1, 1), "expected a 3D or 4D"),
         ("dim", (5, 5, 4, 3, 3, 2, 1, 1), "expected a 3D or 4D"),
+        ("vox_offset", 0, "vox_offset"),
+        ("vox_offset", 340, "x.nii"),
         ("datatype", 128, "expected integers or floats"),
         ("datatype", 32, "expected integers or floats"),
     ],

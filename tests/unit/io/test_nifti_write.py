@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import hashlib
-import os
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from environment import disc
 
 from hedypet_bids.errors import BadDataError, OutputError, ReadWriteError
-from hedypet_bids.io import nifti_write as gzip_nifti
 from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.model import Grid
 
@@ -45,10 +42,12 @@ def test_nibabel_reads_back_what_was_written(tmp_path, kind, name, layout):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-def test_frames_in_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(gzip_nifti, "_CHUNK_BYTES", 2 * 11 * 13 * 17 * 4)
+@pytest.mark.parametrize("frames_at_once", [0, 2, 10])
+def test_frames_in_chunks(tmp_path, frames_at_once):
     data = RNG.normal(size=(*SHAPE, 5)).astype(np.float32)
-    write_nifti(tmp_path / "a.nii.gz", data, Grid(SHAPE, RIGID), frame_spacing_s=2.5)
+    chunk_bytes = frames_at_once * 11 * 13 * 17 * 4
+    path = tmp_path / "a.nii.gz"
+    write_nifti(path, data, Grid(SHAPE, RIGID), frame_spacing_s=2.5, chunk_bytes=chunk_bytes)
     image = nib.load(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(np.asanyarray(image.dataobj), data)
     np.testing.assert_allclose(image.header.get_zooms(), (1.5, 2.0, 3.0, 2.5), rtol=1e-6)
@@ -117,57 +116,18 @@ def test_an_empty_frame_axis_or_a_wrong_shape_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-class _FullDisk:
-    """A file on a disk that is full after some bytes."""
-
-    def __init__(self, file, room: int) -> None:
-        self.file, self.room = file, room
-
-    def write(self, data) -> int:
-        self.room -= memoryview(data).nbytes
-        if self.room < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return self.file.write(data)
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nii"])
-@pytest.mark.parametrize("room", [0, 2_000_000])
-def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, monkeypatch, name, room):
-    path = tmp_path / name
+@pytest.mark.parametrize("size", ["8k", "2m"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_full_disc_names_the_file_and_leaves_the_old_one(tmp_path, name, size, threads):
     data = RNG.normal(size=(100, 100, 100)).astype(np.float32)
-    path.write_bytes(b"old")
-    real = gzip_nifti._opened
-
-    def limited(temporary, *rest):
-        monkeypatch.setattr("isal.igzip_threaded.open_as_binary_stream", wrap_gz)
-        monkeypatch.setattr("pathlib.Path.open", wrap_plain)
-        return real(temporary, *rest)
-
-    opened = Path.open
-
-    def wrap_gz(target, mode):
-        return _FullDisk(opened(target, mode), room), True
-
-    class Plain(_FullDisk):
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.file.close()
-
-    def wrap_plain(self, mode="r", *rest, **more):
-        file = opened(self, mode, *rest, **more)
-        return Plain(file, room) if mode == "wb" else file
-
-    monkeypatch.setattr(gzip_nifti, "_opened", limited)
-    with pytest.raises(ReadWriteError, match=name):
-        write_nifti(path, data, Grid(data.shape, RIGID))
-    monkeypatch.undo()
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == [name]
+    with disc(tmp_path / "disc", f"size={size}") as folder:
+        path = folder / name
+        path.write_bytes(b"old")
+        with pytest.raises(ReadWriteError, match=name):
+            write_nifti(path, data, Grid(data.shape, RIGID), threads=threads)
+        assert path.read_bytes() == b"old"
+        assert [p.name for p in folder.iterdir()] == [name]
 
 
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -97,9 +98,7 @@ def test_uris_name_the_innermost_dataset(store: Store) -> None:
     assert store.uri(ready) == "bids:totalsegmentator:sub-1/y.nii"
 
 
-def test_a_result_is_done_only_with_the_same_inputs_settings_and_version(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_is_done_only_with_the_same_inputs_settings_and_version(store: Store) -> None:
     now = stamp(store, n=1)
     path = store.path("table.tsv")
     assert now.reason_to_run([path]) == "table.tsv is not there"
@@ -110,8 +109,13 @@ def test_a_result_is_done_only_with_the_same_inputs_settings_and_version(
     assert "other settings" in stamp(store, n=2).reason_to_run([path])
     os.utime(store.links["raw"] / "a.txt", ns=(0, 0))
     assert "other inputs" in stamp(store, n=1).reason_to_run([path])
-    monkeypatch.setattr("hedypet_bids.io.store.__version__", "99")
-    assert "made by hedypet" in stamp(store, n=1).reason_to_run([path])
+    with Writer(store, stamp(store, n=1)) as writer:
+        writer.table("table.tsv", pd.DataFrame({"a": [1]}), sources=[])
+    sidecar = json.loads(store.path("table.json").read_text())
+    # As an older hedypet would have written it.
+    sidecar["hedypet"] |= {"Version": "0.0.99", "Digest": "0" * 16}
+    store.path("table.json").write_text(json.dumps(sidecar))
+    assert "0.0.99" in stamp(store, n=1).reason_to_run([path])
 
 
 def test_a_result_without_its_sidecar_is_unfinished(store: Store) -> None:
@@ -120,19 +124,43 @@ def test_a_result_without_its_sidecar_is_unfinished(store: Store) -> None:
     assert "left unfinished" in now.reason_to_run([store.path("table.tsv")])
 
 
-def test_a_failing_step_leaves_no_file_without_a_sidecar(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_step_leaves_no_file_without_a_sidecar(store: Store) -> None:
     table = pd.DataFrame({"a": [1]})
+
+    def sources() -> Iterator[Path]:
+        """Those of a sidecar, asked for when the table is there."""
+        yield store.links["raw"] / "a.txt"
+        assert store.path("second.tsv").is_file()
+        raise OSError("gone")
+
     with pytest.raises(OSError, match="gone"), Writer(store, stamp(store)) as writer:
         writer.table("first.tsv", table, sources=[])
-
-        def fail(*_: object) -> None:
-            raise OSError("gone")
-
-        monkeypatch.setattr("hedypet_bids.io.store.write_text", fail)
-        writer.table("second.tsv", table, sources=[])
+        writer.table("second.tsv", table, sources=sources())
     assert sorted(p.name for p in store.root.iterdir()) == ["first.json", "first.tsv"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: path.unlink(), "table.tsv"),
+        (lambda path: path.write_text("a\n2\n"), "table.tsv"),
+        (lambda path: path.write_text("a\n1\n1\n"), "table.tsv"),
+        (lambda path: path.with_suffix(".json").unlink(), "table.tsv"),
+        (lambda path: path.with_suffix(".json").write_text("[]"), "table.tsv"),
+        (lambda path: path.write_text(path.read_text()), ""),
+        (lambda path: os.utime(path, ns=(0, 0)), ""),
+    ],
+    ids=["gone", "other bytes", "other size", "no sidecar", "no object", "written anew", "another time"],
+)
+def test_a_result_is_done_only_while_it_is_what_was_written(
+    store: Store, change: Callable[[Path], object], words: str
+) -> None:
+    path = store.path("table.tsv")
+    with Writer(store, stamp(store)) as writer:
+        writer.table("table.tsv", pd.DataFrame({"a": [1]}), sources=[])
+    change(path)
+    reason = stamp(store).reason_to_run([path])
+    assert words in reason and bool(reason) == bool(words)
 
 
 def test_sidecars_are_strict_json_and_hold_the_sources(store: Store) -> None:

@@ -14,9 +14,9 @@ from hedypet_bids.kernels.quality import (
     NORMAL_RANGES,
     activity_fraction,
     body_reference,
-    check,
     drift_checks,
     frame_quality,
+    quality_check,
     static_over_dynamic,
 )
 from hedypet_bids.model import FrameTimes, Grid
@@ -265,7 +265,7 @@ def test_only_settled_frames_are_judged():
     ],
 )
 def test_normal_ranges(name, value, state):
-    found = check(name, value)
+    found = quality_check(name, value)
     assert found.state == state
     assert bool(found.text) == (state != "normal")
     if state == "outside":

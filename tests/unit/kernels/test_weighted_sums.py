@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hedypet_bids.kernels.kinetics.weighted_sums import smooth, weighted_sums
+from hedypet_bids.kernels.kinetics.weighted_sums import smooth_image, weighted_sums
 
 
 def maps(series: np.ndarray, weights: np.ndarray, piece: int = 50) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_smoothing_a_point_gives_a_gaussian_of_the_width_asked_for() -> None:
     sizes = np.array([2.0, 1.0, 3.0])
     image = np.zeros((41, 61, 31))
     image[20, 30, 15] = 1.0
-    found = smooth(image, fwhm_mm=8.0, voxel_sizes_mm=sizes)
+    found = smooth_image(image, fwhm_mm=8.0, voxel_sizes_mm=sizes)
     axes = [(np.arange(n) - n // 2) * size for n, size in zip(image.shape, sizes, strict=True)]
     for axis, positions in enumerate(axes):
         profile = found.sum(axis=tuple(a for a in range(3) if a != axis))
@@ -91,18 +91,18 @@ def test_smoothing_a_point_gives_a_gaussian_of_the_width_asked_for() -> None:
 def test_a_smoothed_map_is_the_map_of_smoothed_frames(series: np.ndarray) -> None:
     weights = np.random.default_rng(4).normal(size=(1, 9))
     sizes = np.array([2.0, 2.0, 3.0])
-    smoothed = [smooth(series[..., i], fwhm_mm=5, voxel_sizes_mm=sizes) for i in range(9)]
+    smoothed = [smooth_image(series[..., i], fwhm_mm=5, voxel_sizes_mm=sizes) for i in range(9)]
     before = maps(np.stack(smoothed, axis=-1), weights)[0]
-    after = smooth(maps(series, weights)[0], fwhm_mm=5, voxel_sizes_mm=sizes)
+    after = smooth_image(maps(series, weights)[0], fwhm_mm=5, voxel_sizes_mm=sizes)
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6 * np.abs(before).max())
 
 
 def test_nan_does_not_spread_and_constants_stay() -> None:
     image = np.full((9, 9, 9), 3.0)
     image[4, 4, 4] = np.nan
-    found = smooth(image, fwhm_mm=4.0, voxel_sizes_mm=np.ones(3))
+    found = smooth_image(image, fwhm_mm=4.0, voxel_sizes_mm=np.ones(3))
     assert np.isnan(found).sum() == 1 and np.isnan(found[4, 4, 4])
     np.testing.assert_allclose(found[np.isfinite(found)], 3.0, rtol=1e-6)
-    np.testing.assert_array_equal(smooth(image, fwhm_mm=0.0, voxel_sizes_mm=np.ones(3)), image)
+    np.testing.assert_array_equal(smooth_image(image, fwhm_mm=0.0, voxel_sizes_mm=np.ones(3)), image)
     with pytest.raises(ValueError, match="negative"):
-        smooth(image, fwhm_mm=-1.0, voxel_sizes_mm=np.ones(3))
+        smooth_image(image, fwhm_mm=-1.0, voxel_sizes_mm=np.ones(3))

@@ -21,6 +21,7 @@ from hedypet_bids.labels import label_table
 from hedypet_bids.model import FrameTimes, Grid
 from hedypet_bids.phantom import (
     SIZES,
+    Kinetics,
     PhantomSize,
     Voxels,
     aorta_centreline_mm,
@@ -35,6 +36,7 @@ from hedypet_bids.phantom import (
     merged_frames,
     sample_labels,
     scaled_feng_input,
+    tissue_curve,
     truth_folder,
     write_phantom,
 )
@@ -88,9 +90,10 @@ def known(noiseless: Path) -> dict:
     k2=st.floats(0.0, 1.2),
     k3=st.floats(0.001, 0.2),
     vb=st.floats(0.0, 0.5),
+    k4=st.one_of(st.just(0.0), st.floats(0.001, 0.2)),
 )
 def test_frame_averages_are_those_of_a_differential_equation_solver(
-    K1: float, k2: float, k3: float, vb: float
+    K1: float, k2: float, k3: float, vb: float, k4: float
 ) -> None:
     frames = FrameTimes(
         start_s=np.array([0.0, 20.0, 60.0, 900.0]), duration_s=np.array([20.0, 20.0, 300, 600])
@@ -98,7 +101,8 @@ def test_frame_averages_are_those_of_a_differential_equation_solver(
 
     def slope(t_min: float, y: np.ndarray) -> list[float]:
         cp = float(feng_input(np.array([t_min * 60.0]), BLOOD)[0])
-        return [K1 * cp - (k2 + k3) * y[0], k3 * y[0], (1 - vb) * (y[0] + y[1]) + vb * cp]
+        back = k4 * y[1]
+        return [K1 * cp - (k2 + k3) * y[0] + back, k3 * y[0] - back, (1 - vb) * (y[0] + y[1]) + vb * cp]
 
     arrival = BLOOD.delay_s / 60.0
     edges = np.unique(np.concatenate([frames.start_s, frames.end_s]) / 60.0)
@@ -117,8 +121,37 @@ def test_frame_averages_are_those_of_a_differential_equation_solver(
         / ((end - start) / 60)
         for start, end in zip(frames.start_s, frames.end_s, strict=True)
     ]
-    found = irreversible_two_tissue(frames, K1=K1, k2=k2, k3=k3, vb=vb, input_parameters=BLOOD)
+    found = tissue_curve(frames, BLOOD, Kinetics(K1, k2, k3, vb, k4))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-3)
+    if k4 == 0:
+        same = irreversible_two_tissue(frames, K1=K1, k2=k2, k3=k3, vb=vb, input_parameters=BLOOD)
+        np.testing.assert_array_equal(same, found)
+
+
+@pytest.mark.parametrize("k3, k4", [(0.0, 0.0), (0.05, 0.02), (0.15, 0.03)])
+def test_the_area_under_a_reversible_curve_is_that_of_blood_times_the_distribution_volume(
+    k3: float, k4: float
+) -> None:
+    k = Kinetics(0.3, 0.1, k3, 0.0, k4)
+    # So long that nothing is left.
+    frames = FrameTimes(start_s=np.array([0.0]), duration_s=np.array([4e5]))
+    areas = [float(curve[0]) for curve in (tissue_curve(frames, BLOOD, k), input_function(frames, BLOOD))]
+    assert areas[0] / areas[1] == pytest.approx(k.vt, rel=1e-4)
+    assert k.ki == 0.0
+
+
+def test_without_release_the_distribution_volume_is_infinite() -> None:
+    assert Kinetics(0.1, 0.1, 0.05, 0.05).vt == np.inf
+    assert Kinetics(0.0, 0.0, 0.0, 1.0).vt == 0.0
+
+
+@pytest.mark.parametrize("k4", [0.0, 0.02])
+def test_a_scaled_tissue_has_the_wanted_ratios(k4: float) -> None:
+    k = Kinetics(0.1, 0.13, 0.06, 0.05, k4)
+    other = k.scaled(K1=1.1, net=0.93, vb=1.2)
+    assert pytest.approx(1.1) == other.K1 / k.K1
+    assert other.vb / k.vb == pytest.approx(1.2)
+    assert (other.vt / k.vt if k4 else other.ki / k.ki) == pytest.approx(0.93)
 
 
 def test_input_function_averages_are_those_of_quadrature() -> None:

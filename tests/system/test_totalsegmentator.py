@@ -1,14 +1,11 @@
-"""TotalSegmentator's real code on toy weights, and a stand-in for mri_synthseg."""
+"""TotalSegmentator's real code on toy weights."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import stat
 import struct
-import subprocess
-import sys
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -20,21 +17,18 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-from running import ROOT, hedypet, only
+from running import hedypet, only
 from scipy import ndimage
 
 from hedypet_bids import names
-from hedypet_bids.cli.weights import main as weights_command
+from hedypet_bids.cli import weights as weights_command
 from hedypet_bids.errors import (
     BadDataError,
-    HedypetError,
     MissingInputError,
-    MissingProgramError,
-    ReadWriteError,
-    TryAgainError,
     UsageError,
 )
 from hedypet_bids.inputs.dataset import Dataset
+from hedypet_bids.inputs.subject import read_subject
 from hedypet_bids.io.store import Store
 from hedypet_bids.labels import CT_TASKS, label_table
 from hedypet_bids.model import Grid
@@ -42,10 +36,8 @@ from hedypet_bids.run.memory import BASE_MB, participant_mb, segmentation_mb
 from hedypet_bids.settings import SegmentSettings
 from hedypet_bids.steps.segment import check_ct
 from hedypet_bids.steps.step import Tools
-from hedypet_bids.tools import network_memory, synthseg, totalsegmentator
-from hedypet_bids.tools.external import run_program
-from hedypet_bids.tools.gpu import gpus_of, reserved
-from hedypet_bids.tools.totalsegmentator import MODELS, TASKS, TotalSegmentator, models_of
+from hedypet_bids.tools import network_memory, totalsegmentator
+from hedypet_bids.tools.totalsegmentator import MODELS, TASK_NAMES, TotalSegmentator, models_of_task
 
 LICENCE = "aca_ABCDEFGHIJKLMN"
 TRUNK = slice(100, 140)
@@ -99,12 +91,12 @@ def flip_a_byte(checkpoint: Path) -> None:
 def test_models_are_those_of_totalsegmentator() -> None:
     for model in MODELS:
         assert TOTALSEG.TASK_ID_WEIGHTS_CONFIGS[model.number]["foldername"] == model.folder
-    for ours, theirs in TASKS.items():
+    for ours, theirs in TASK_NAMES.items():
         config = TOTALSEG.TASK_CONFIGS[theirs]
         for fast in (False, True):
             mode = config.get("sub_modes", {}).get("fast" if fast else "default", config)
             numbers = mode["task_id"] if isinstance(mode["task_id"], list) else [mode["task_id"]]
-            assert [model.number for model in models_of(ours, fast=fast)] == numbers
+            assert [model.number for model in models_of_task(ours, fast=fast)] == numbers
 
 
 NO_NETWORK = """
@@ -166,7 +158,7 @@ def test_the_three_tasks_run_offline_from_the_command_line(
             assert (labels[inside & (expected == label)] == label).mean() > 0.95, (name, label)
         sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
         tool = sidecar["Tool"]
-        assert tool["Device"] == "cpu" and tool["Task"] == TASKS[name] and tool["Seconds"] > 0
+        assert tool["Device"] == "cpu" and tool["Task"] == TASK_NAMES[name] and tool["Seconds"] > 0
         assert [len(checksum) for checksum in tool["Weights"].values()] == [16]
         assert {item["name"] for item in sidecar["Checks"]} >= {"labels_outside_body"}
     written = [p for p in [*output.rglob("*"), *(tmp_path / "work").rglob("*")] if p.is_file()]
@@ -181,7 +173,7 @@ def test_the_three_tasks_run_offline_from_the_command_line(
 def test_total_at_full_resolution_runs_its_five_models(raw: Path, toy: Path, tmp_path: Path) -> None:
     image = tmp_path / "small.nii.gz"
     nib.save(nib.load(only(raw, "*rec-br38f_ct.nii.gz")).slicer[20:50, 10:40, 10:30], image)
-    made = totalsegmentator.segment(
+    made = totalsegmentator.run_totalsegmentator(
         TotalSegmentator(toy, device="cpu"),
         "total",
         image,
@@ -203,7 +195,7 @@ def test_total_at_full_resolution_runs_its_five_models(raw: Path, toy: Path, tmp
 
 @pytest.mark.slow
 def test_a_subset_of_regions_leaves_the_others_out(raw: Path, toy: Path, tmp_path: Path) -> None:
-    totalsegmentator.segment(
+    totalsegmentator.run_totalsegmentator(
         TotalSegmentator(toy, device="cpu"),
         "total",
         only(raw, "*rec-br38f_ct.nii.gz"),
@@ -266,7 +258,7 @@ def test_broken_weights_are_told_apart(toy: Path, tmp_path: Path, capsys: pytest
     whole = totalsegmentator.faults_of_weights(folder, MODELS, read=True)
     assert 300 in {model.number for model in whole}
     with pytest.raises(MissingInputError, match="hedypet-weights fetch 299"):
-        totalsegmentator.check_weights(folder, {"body": models_of("body")})
+        totalsegmentator.check_weights(folder, {"body": models_of_task("body")})
     assert weights_command.main(["check", "--weights", str(folder)]) == 65
     assert weights_command.main(["check", "--weights", str(toy)]) == 0
     assert weights_command.main(["check", "--weights", str(tmp_path / "none")]) == 66
@@ -305,13 +297,13 @@ def test_fetching_uses_the_downloader_of_totalsegmentator(
 def test_weights_that_cannot_be_loaded_fail_their_step_only(raw: Path, toy: Path, tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     shutil.copytree(toy, folder)
-    model = models_of("body", fast=True)[0]
+    model = models_of_task("body", fast=True)[0]
     path = totalsegmentator.checkpoints(folder, model)[0]
     flip_a_byte(path)
     plans = next((folder / model.folder).rglob("plans.json"))
     plans.write_text("{")
     with pytest.raises(BadDataError, match=r"cannot load its weights.*body_6mm"):
-        totalsegmentator.segment(
+        totalsegmentator.run_totalsegmentator(
             TotalSegmentator(folder, device="cpu"),
             "body",
             only(raw, "*rec-br38f_ct.nii.gz"),
@@ -342,7 +334,7 @@ def test_a_gpu_gives_the_labels_of_the_cpu(task: str, raw: Path, toy: Path, tmp_
     labels = []
     for device in ("gpu", "cpu"):
         path = tmp_path / f"{device}.nii.gz"
-        made = totalsegmentator.segment(
+        made = totalsegmentator.run_totalsegmentator(
             TotalSegmentator(toy, device=device),
             task,
             only(raw, "*rec-br38f_ct.nii.gz"),
@@ -466,83 +458,6 @@ def test_a_ct_of_other_dimensions_fails_its_participant_only(
     assert only(tmp_path / "out" / "sub-001", "*br38f_seg-total_dseg.nii.gz")
 
 
-# One GPU, one program
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from hedypet_bids.tools.gpu import reserved
-with reserved(sys.argv[1], Path(sys.argv[2])) as held:
-    start = time.monotonic()
-    time.sleep(1.5)
-    end = time.monotonic()
-print(start, end, held.environment.get("CUDA_VISIBLE_DEVICES", "own"))
-"""
-
-
-@pytest.mark.parametrize(
-    ("visible", "devices", "at_once"),
-    [
-        ("GPU-7a", ("gpu", "gpu:0"), False),
-        ("GPU-7a", ("auto", "gpu"), False),
-        ("GPU-7a,GPU-7b", ("gpu:0", "gpu:0"), False),
-        ("GPU-7a,GPU-7b", ("gpu:0", "gpu:1"), True),
-        ("GPU-7a,GPU-7b", ("auto", "gpu"), True),
-        ("GPU-7a,GPU-7b", ("gpu:0", "gpu"), True),
-        ("GPU-7a", ("cpu", "cpu"), True),
-    ],
-)
-def test_one_gpu_has_one_program_at_a_time(
-    visible: str, devices: tuple[str, str], at_once: bool, tmp_path: Path
-) -> None:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible}
-    programs = []
-    for device in devices:
-        words = [sys.executable, "-c", HOLD, device, tmp_path]
-        programs.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment))
-        # The first takes the GPU that it asks for before the second chooses.
-        time.sleep(0.7)
-    (start, end, gpu), (other_start, other_end, other_gpu) = (
-        program.communicate()[0].split() for program in programs
-    )
-    assert (max(float(start), float(other_start)) < min(float(end), float(other_end))) is at_once
-    if {*devices} <= {"auto", "gpu"} and "," in visible:
-        assert {gpu, other_gpu} == set(visible.split(","))
-
-
-def test_the_third_program_waits_for_the_first_gpu_that_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    with reserved("gpu:0", tmp_path):
-        held = subprocess.Popen([sys.executable, "-c", HOLD, "gpu:1", tmp_path], stdout=subprocess.PIPE)
-        time.sleep(0.7)
-        with reserved("auto", tmp_path) as third:
-            assert third.environment["CUDA_VISIBLE_DEVICES"] == "1"
-            assert held.wait(10) == 0
-
-
-@pytest.mark.parametrize(
-    ("device", "visible", "gpus"),
-    [
-        ("cpu", "0", []),
-        ("auto", "", []),
-        ("auto", "-1", []),
-        ("auto", "3", ["3"]),
-        ("gpu", "3,1", ["3", "1"]),
-        ("gpu", "", ["0"]),
-        ("gpu:1", "3,1", ["1"]),
-        ("gpu:0", "3,1", ["3"]),
-    ],
-)
-def test_a_gpu_is_known_by_the_number_of_the_driver(
-    device: str, visible: str, gpus: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus_of(device) == gpus
-
-
 def test_a_run_without_segmentation_needs_no_weights_and_no_gpu(raw: Path, tmp_path: Path) -> None:
     arguments = (
         raw,
@@ -556,40 +471,7 @@ def test_a_run_without_segmentation_needs_no_weights_and_no_gpu(raw: Path, tmp_p
     assert refused.returncode == 66, refused.stderr
     done = hedypet(*arguments, "--device", "gpu:7", "--steps", "normalise")
     assert done.returncode == 0, done.stderr
-    assert "--steps leaves it out: segment total" in done.stderr
-
-
-# External programs
-
-
-def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
-    marker = tmp_path / "child.txt"
-    script = f"(sleep 3; touch {marker}) & sleep 60"
-    began = time.monotonic()
-    with pytest.raises(HedypetError, match="did not finish within 1 s") as error:
-        run_program(["sh", "-c", script], what="it", log=tmp_path / "log", timeout_s=0.6)
-    assert error.value.exit_code == 1 and time.monotonic() - began < 20
-    time.sleep(3.5)
-    assert not marker.exists()
-
-
-@pytest.mark.parametrize(
-    ("script", "error", "message"),
-    [
-        ("echo lost; kill -9 $$", TryAgainError, "killed by SIGKILL.*memory"),
-        ("echo 'OSError: No space left on device' >&2; exit 1", ReadWriteError, "no space left"),
-        ("echo one; echo two >&2; exit 3", HedypetError, "exit code 3.*\n.*one\n.*two"),
-    ],
-)
-def test_failures_of_programs_are_told_apart(
-    script: str, error: type[HedypetError], message: str, tmp_path: Path
-) -> None:
-    import re
-
-    with pytest.raises(error) as found:
-        run_program(["sh", "-c", script], what="it", log=tmp_path / "a" / "log", timeout_s=20)
-    assert type(found.value) is error
-    assert re.search(message, str(found.value), re.DOTALL)
+    assert "left out by --steps: segment total" in done.stderr
 
 
 @pytest.mark.slow
@@ -606,7 +488,7 @@ def test_the_memory_of_totalsegmentator_is_told_before_it_runs(
     tool = TotalSegmentator(toy, "aca_00000000000000", device="cpu")
     with ThreadPoolExecutor(1) as thread:
         run = thread.submit(
-            totalsegmentator.segment,
+            totalsegmentator.run_totalsegmentator,
             *(tool, task, tmp_path / "ct.nii", tmp_path / "labels.nii.gz"),
             fast=fast,
             timeout_s=600,
@@ -617,7 +499,7 @@ def test_the_memory_of_totalsegmentator_is_told_before_it_runs(
             peak_mb = max(peak_mb, children_mb())
             time.sleep(0.05)
         run.result()
-    models = models_of(task, fast=fast)
+    models = models_of_task(task, fast=fast)
     estimate_mb = network_memory.memory_mb(toy, models, Grid(shape, affine))
     assert peak_mb <= estimate_mb <= 2 * peak_mb
     assert network_memory.memory_mb(tmp_path, models, Grid(shape, affine)) == 0
@@ -633,7 +515,9 @@ def children_mb() -> float:
 
 
 def test_only_segmentations_that_have_to_be_made_need_memory(raw: Path, toy: Path, tmp_path: Path) -> None:
-    inputs = Dataset(raw).inputs("001")
+    inputs = read_subject(Dataset(raw), "001")
+    ct = inputs.scans[0].ct
+    assert ct is not None
     tools = Tools(TotalSegmentator(toy, "aca_00000000000000"))
     store, settings = Store(tmp_path, {}), SegmentSettings()
     needed = segmentation_mb(inputs, tools, settings, store)
@@ -641,208 +525,8 @@ def test_only_segmentations_that_have_to_be_made_need_memory(raw: Path, toy: Pat
     fast = segmentation_mb(inputs, tools, replace(settings, totalseg_fast=True), store)
     assert fast != needed
     for task in CT_TASKS:
-        path = store.path(names.segmentation(inputs.ct, task.name))
+        path = store.path(names.segmentation(ct, task.name))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert segmentation_mb(inputs, tools, settings, store) == 0
     assert segmentation_mb(inputs, Tools(), settings, store) == 0
-
-
-SEGMENT = """
-import sys
-from pathlib import Path
-from hedypet_bids.tools.external import run_program
-from hedypet_bids.tools.gpu import reserved
-folder = Path(sys.argv[1])
-with reserved("gpu:0", folder) as held:
-    run_program(
-        ["sh", "-c", "sleep 60 & echo $! > child; echo $$ > program.new; mv program.new program; wait"],
-        what="it", log=folder / "log", timeout_s=60, handles=held.handles,
-    )
-"""
-
-
-def test_a_program_does_not_outlive_who_started_it_and_holds_its_gpu_till_then(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", SEGMENT, tmp_path], cwd=tmp_path)
-    until = time.monotonic() + 30
-    while not (tmp_path / "program").exists():
-        assert time.monotonic() < until and process.poll() is None
-        time.sleep(0.05)
-    running = [int((tmp_path / name).read_text()) for name in ("program", "child")]
-    assert all(psutil.pid_exists(number) for number in running)
-    # As a worker is ended that takes too much memory.
-    process.kill()
-    process.wait()
-    began = time.monotonic()
-    with reserved("gpu:0", tmp_path):
-        waited = time.monotonic() - began
-    assert waited < 5
-    until = time.monotonic() + 5
-    while any(is_running(number) for number in running):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
-def is_running(number: int) -> bool:
-    try:
-        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def test_a_program_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(MissingProgramError, match="cannot be started"):
-        run_program([str(tmp_path / "no")], what="it", log=tmp_path / "log", timeout_s=20)
-
-
-# SynthSeg
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> Path:
-    """A FreeSurfer with the stand-in for mri_synthseg."""
-    program = tmp_path / "freesurfer" / "bin" / "mri_synthseg"
-    program.parent.mkdir(parents=True)
-    source = (ROOT / "tests" / "fake_mri_synthseg.py").read_text()
-    program.write_text(f"#!{sys.executable}\n{source}")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return program
-
-
-@pytest.fixture
-def answer(phantom: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The segmentation with parcels that the stand-in gives: the phantom's own."""
-    path = only(phantom / "derivatives" / "synthseg" / "sub-001", "*seg-synthsegparc_dseg.nii.gz")
-    monkeypatch.setenv("FAKE_SYNTHSEG_ANSWER", str(path))
-    monkeypatch.delenv("FREESURFER_HOME", raising=False)
-    return path
-
-
-@pytest.fixture
-def t1w(phantom: Path) -> Path:
-    return only(phantom / "sub-001", "*acq-MPRAGE_T1w.nii.gz")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("answer")
-def test_both_maps_come_from_one_run(
-    phantom: Path, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raw = tmp_path / "raw"
-    shutil.copytree(phantom, raw, ignore=shutil.ignore_patterns("synthseg", "sub-002"))
-    output = tmp_path / "out"
-    monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", "bad score")
-    done = hedypet(raw, output, "participant", "--mri-synthseg", fake, "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    for task in ("synthseg", "synthsegparc"):
-        found = nib.load(only(output, f"*MPRAGE_seg-{task}_dseg.nii.gz"))
-        ready = only(phantom / "derivatives" / "synthseg" / "sub-001", f"*_seg-{task}_dseg.nii.gz")
-        truth = nib.load(ready)
-        np.testing.assert_array_equal(np.asanyarray(found.dataobj), np.asanyarray(truth.dataobj))
-    sidecar = json.loads(only(output, "*MPRAGE_seg-synthsegparc_dseg.json").read_text())
-    assert sidecar["QualityScores"]["general white matter"] == pytest.approx(0.4)
-    volumes = only(output, "*desc-synthsegvolumes_morph.tsv").read_text()
-    assert "total intracranial\t1512345.5" in volumes
-    checks = json.loads(only(output, "*rec-acdynPSF_qc.json").read_text())
-    assert any("SynthSeg" in flag and "0.4" in flag for flag in checks["Flags"])
-
-
-@pytest.mark.usefixtures("answer")
-@pytest.mark.parametrize(
-    ("fault", "error", "message"),
-    [
-        ("crash", HedypetError, "exit code 1"),
-        ("hang", HedypetError, "did not finish"),
-        ("killed", TryAgainError, "SIGKILL"),
-        ("disc full", ReadWriteError, "no space left"),
-        ("no result", HedypetError, "without a result"),
-    ],
-)
-def test_faults_of_synthseg(
-    fault: str,
-    error: type[HedypetError],
-    message: str,
-    fake: Path,
-    t1w: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", fault)
-    with pytest.raises(error, match=message):
-        synthseg.segment(
-            synthseg.SynthSeg(fake, "cpu"),
-            t1w,
-            tmp_path / "out.nii.gz",
-            timeout_s=3 if fault == "hang" else 60,
-            log=tmp_path / "log",
-        )
-
-
-@pytest.mark.parametrize(
-    ("device", "driver", "only_cpu", "expected"),
-    [
-        ("auto", True, False, "auto"),
-        ("auto", False, False, "cpu"),
-        ("gpu:1", True, False, "gpu:1"),
-        ("cpu", True, False, "cpu"),
-        ("auto", True, True, "cpu"),
-        ("gpu:1", True, True, "cpu"),
-    ],
-)
-@pytest.mark.usefixtures("answer")
-def test_synthseg_runs_on_the_processor_where_it_can_use_no_gpu(
-    device: str,
-    driver: bool,
-    only_cpu: bool,
-    expected: str,
-    fake: Path,
-    t1w: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    if driver:
-        (programs / "nvidia-smi").write_text("#!/bin/sh\n")
-        (programs / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.setenv(synthseg.DEVICE_VARIABLE, "cpu" if only_cpu else "")
-    tool = synthseg.SynthSeg(fake, device)
-    assert synthseg.device_of(tool) == expected
-    monkeypatch.setenv("FAKE_SYNTHSEG_ARGUMENTS", str(tmp_path / "arguments"))
-    made = synthseg.segment(tool, t1w, tmp_path / "out.nii.gz", timeout_s=60, log=tmp_path / "log")
-    assert made.device == ("cpu" if expected == "cpu" else "gpu")
-    assert ("--cpu" in (tmp_path / "arguments").read_text().split()) == (expected == "cpu")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("answer")
-def test_a_map_of_another_shape_fails_its_step_only(
-    phantom: Path, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raw = tmp_path / "raw"
-    shutil.copytree(phantom, raw, ignore=shutil.ignore_patterns("synthseg", "sub-002"))
-    monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", "other shape")
-    output = tmp_path / "out"
-    done = hedypet(raw, output, "participant", "--mri-synthseg", fake, "--device", "cpu")
-    assert done.returncode == 65, done.stderr
-    assert "does not lie on the grid" in done.stdout + done.stderr
-    assert only(output / "sub-001", "*model-Patlak_meas-Ki_mimap.nii.gz")
-    assert not list(output.rglob("*seg-synthseg*"))
-
-
-def test_the_program_is_found_or_asked_for(
-    fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("FREESURFER_HOME", raising=False)
-    assert synthseg.find_program() is None
-    monkeypatch.setenv("FREESURFER_HOME", str(fake.parents[1]))
-    assert synthseg.find_program() == fake
-    with pytest.raises(MissingProgramError, match="expected an executable file"):
-        synthseg.find_program(tmp_path / "no")
-    monkeypatch.delenv("FREESURFER_HOME")
-    monkeypatch.setenv("PATH", str(fake.parent) + os.pathsep + "/usr/bin")
-    assert synthseg.find_program() == fake
-    done = subprocess.run([str(fake)], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "FREESURFER_HOME" in done.stderr

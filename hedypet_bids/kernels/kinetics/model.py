@@ -1,0 +1,416 @@
+"""What a kinetic model is, and which there are.
+
+A model is one file with one class: its parameters, its fit of region curves, its weights for voxel maps, its
+paragraph of methods. Tables, dictionaries, pages and the group level ask it for everything; none of them
+knows a model by name.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hedypet_bids.errors import UsageError, did_you_mean
+from hedypet_bids.kernels.reference import Reference
+from hedypet_bids.model import FloatArray, FrameTimes
+from hedypet_bids.settings import Settings
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that a model estimates.
+
+    Parameters
+    ----------
+    name
+        Column of the tables and ``meas-`` label of the maps; ``<name>_se`` is its standard error.
+    units
+        As in BIDS; empty where it has none.
+    description
+        What it means.
+
+    Examples
+    --------
+    >>> Parameter("Ki", "mL/min/mL", "Net influx constant").units
+    'mL/min/mL'
+    """
+
+    name: str
+    units: str
+    description: str
+
+
+@dataclass(frozen=True, eq=False)
+class Fits:
+    """Fits of every region with every input function in every window.
+
+    Parameters
+    ----------
+    windows
+        Columns that tell the windows apart, each with a value a window.
+    values
+        Columns of results; each broadcasts to the shape (n_regions, n_inputs, n_windows).
+
+    Examples
+    --------
+    >>> fits = Fits({"last_frames": [2, 4]}, {"Ki": np.array([[[0.1, 0.2]]])})
+    >>> fits.table(["liver"], ["aorta"])["Ki"].tolist()
+    [0.1, 0.2]
+    """
+
+    windows: Mapping[str, Sequence[Any]]
+    values: Mapping[str, Any]
+
+    @property
+    def n_windows(self) -> int:
+        """Number of windows."""
+        return len(next(iter(self.windows.values()), [None]))
+
+    def table(self, regions: Sequence[str], inputs: Sequence[str]) -> pd.DataFrame:
+        """One row per region, input function and window, in that order.
+
+        Parameters
+        ----------
+        regions
+            Their names, length n_regions.
+        inputs
+            Names of the input functions, length n_inputs.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``name``, ``input_function``, the columns of the windows, then those of the results.
+        """
+        shape = (len(regions), len(inputs), self.n_windows)
+        region, blood, window = (axis.ravel() for axis in np.indices(shape))
+        return pd.DataFrame(
+            {
+                "name": np.array(regions, dtype=object)[region],
+                "input_function": np.array(inputs, dtype=object)[blood],
+                **{name: pd.Series(values).take(window).array for name, values in self.windows.items()},
+                **{name: np.broadcast_to(values, shape).ravel() for name, values in self.values.items()},
+            }
+        )
+
+
+class KineticModel(ABC):
+    """A kinetic model: subclass it in one file, give it to :func:`register`.
+
+    Attributes
+    ----------
+    name
+        In file names (``model-<name>``), tables and ``[kinetics] models`` of the settings.
+    title
+        In sentences and headings.
+    parameters
+        What it estimates, the most important first.
+    columns
+        What the other columns of its tables mean, in the form of a BIDS sidecar; none by default.
+    trapped
+        Whether it assumes that the tracer is trapped, as by default; it then runs only for tracers that
+        ``[kinetics] tracers`` names.
+    references
+        The papers that its methods text cites, by key; none by default.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    parameters: ClassVar[tuple[Parameter, ...]]
+    columns: ClassVar[Mapping[str, Any]] = {}
+    trapped: ClassVar[bool] = True
+    references: ClassVar[Mapping[str, Reference]] = {}
+
+    @abstractmethod
+    def options(self, settings: Settings) -> Mapping[str, Any]:
+        """The settings that the fits of regions depend on.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Mapping
+            JSON-like; when one of them changes, the fits are made again.
+        """
+
+    @abstractmethod
+    def fit(
+        self,
+        curves: NDArray[np.float64],
+        inputs: NDArray[np.float64],
+        frames: FrameTimes,
+        settings: Settings,
+    ) -> Fits:
+        """Fit every region curve with every input function.
+
+        Parameters
+        ----------
+        curves
+            Bq/mL, shape (n_regions, n_frames).
+        inputs
+            Bq/mL, shape (n_inputs, n_frames).
+        frames
+            When the frames are, s from injection.
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Fits
+            A value for each of ``parameters``, with ``<name>_se`` where there is a standard error.
+        """
+
+    def why_not_with(self, frames: FrameTimes, settings: Settings) -> str:
+        """Why it cannot be fitted to a series with these frames; empty, as by default, when it can.
+
+        Parameters
+        ----------
+        frames
+            When the frames are, s from injection.
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        str
+            A clause that can follow a colon.
+        """
+        del frames, settings
+        return ""
+
+    @abstractmethod
+    def methods(self, settings: Settings) -> str:
+        """How regions are fitted, for the methods text.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        str
+            Whole sentences; ``[@key]`` cites one of ``references``.
+        """
+
+    def map_methods(self, settings: Settings) -> str:  # noqa: ARG002
+        """How voxel maps are made, for the methods text.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        str
+            As :meth:`methods`; empty without maps, as by default.
+        """
+        return ""
+
+    def sidecar(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+        """What the sidecars of its tables say on top of the columns.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Mapping
+            JSON-like; nothing by default.
+        """
+        return {}
+
+    def map_options(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+        """The settings that its voxel maps depend on.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Mapping
+            As :meth:`options`; nothing by default.
+        """
+        return {}
+
+    def map_sidecar(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+        """What the sidecars of its voxel maps say on top of units, input function and smoothing.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Mapping
+            JSON-like; nothing by default.
+        """
+        return {}
+
+    def map_weights(
+        self,
+        blood: FloatArray,  # noqa: ARG002
+        frames: FrameTimes,  # noqa: ARG002
+        settings: Settings,  # noqa: ARG002
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Weight of each frame in the voxel map of a parameter.
+
+        Parameters
+        ----------
+        blood
+            The input function of the maps, Bq/mL, shape (n_frames,).
+        frames
+            When the frames are, s from injection.
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Mapping
+            Shape (n_frames,) by the name of each of :attr:`maps`; a voxel's value is the sum of weight times
+            activity.
+
+        Raises
+        ------
+        BadDataError
+            The input function allows no fit.
+        """
+        return {}
+
+    @property
+    def maps(self) -> tuple[Parameter, ...]:
+        """The parameters of which there are voxel maps; none by default."""
+        return ()
+
+    def shown(self, table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+        """The rows of one of its tables that pages and the group level show.
+
+        Parameters
+        ----------
+        table
+            All of its rows.
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a region; by default those of the input function of the maps.
+        """
+        return table[table["input_function"] == settings.kinetics.map_input_function]
+
+
+@dataclass
+class _Registry:
+    """The models by name, in the order in which they were registered."""
+
+    models: dict[str, KineticModel] = field(default_factory=dict)
+
+
+_registry = _Registry()
+
+
+def register(model: KineticModel) -> KineticModel:
+    """Make a model known under its name; one of the same name is replaced.
+
+    Parameters
+    ----------
+    model
+        An instance.
+
+    Returns
+    -------
+    KineticModel
+        The same.
+
+    Examples
+    --------
+    >>> from hedypet_bids.kernels.kinetics import Patlak
+    >>> register(Patlak()).parameters[0].name
+    'Ki'
+    """
+    _registry.models[model.name] = model
+    return model
+
+
+def known_models() -> Mapping[str, KineticModel]:
+    """Every model that can be asked for.
+
+    Returns
+    -------
+    Mapping
+        Models by name, in the order in which they were registered.
+
+    Examples
+    --------
+    >>> known_models()["Patlak"].title
+    "Patlak's model"
+    """
+    return dict(_registry.models)
+
+
+def kinetic_models(settings: Settings) -> tuple[KineticModel, ...]:
+    """The models that the settings ask for.
+
+    Raises
+    ------
+    UsageError
+        Some of them do not exist; a line for each.
+    """
+    known = _registry.models
+    unknown = [name for name in settings.kinetics.models if name not in known]
+    if unknown:
+        raise UsageError(
+            "\n".join(
+                f"[kinetics] models: expected models among {', '.join(known)}; found {name!r}"
+                f"{did_you_mean(name, known)}."
+                for name in unknown
+            )
+        )
+    return tuple(known[name] for name in settings.kinetics.models)
+
+
+def _plain(tracer: str) -> str:
+    """The name of a tracer as those who spell it differently agree: ``Deoxy-D-glucose`` is deoxyglucose."""
+    letters = re.sub("[^a-z0-9]", "", tracer.lower()).replace("desoxy", "deoxy")
+    return re.sub("deoxyd?glucose|deoxyglukose", "deoxyglucose", letters)
+
+
+def why_not(model: KineticModel, tracer: str, frames: FrameTimes, settings: Settings) -> str:
+    """Why a model does not apply to a scan; empty when it does.
+
+    Parameters
+    ----------
+    tracer
+        As the sidecar or the file name has it; empty when neither says.
+    frames
+        Those of the dynamic PET, s from injection.
+    """
+    start_s = float(frames.start_s[0])
+    known = settings.kinetics.tracers
+    if model.trapped and tracer and not any(_plain(name) in _plain(tracer) for name in known):
+        return (
+            f"{model.title} needs a tracer that is trapped, and {tracer} is none of {', '.join(known)}; name "
+            "it in [kinetics] tracers of --settings if it is"
+        )
+    if start_s > settings.kinetics.latest_start_s:
+        return (
+            f"the dynamic PET starts {start_s / 60:.1f} min after injection, so the integral of the input "
+            "function is unknown"
+        )
+    return model.why_not_with(frames, settings)
