@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from hedypet_bids.io.manifest import Kind, Manifest, Output, ScanEntry, StepRecord
-from hedypet_bids.io.store import STAMP_KEY
+from hedypet_bids.io.store import STAMP_KEY, Store
 from hedypet_bids.labels import ALL_TASKS, VOI_TASKS, Task
 from hedypet_bids.names import ScanName, entities_of, recording, sidecar_of
 from hedypet_bids.settings import digest
@@ -98,7 +98,7 @@ def write_outputs(
 ) -> None:
     """Outputs of ``n`` participants; the numbers repeat after a few of them."""
     output.mkdir(exist_ok=True)
-    (output / "dataset_description.json").write_text("{}")
+    Store(output).write_dataset_files()
     tasks, n_templates = list(tasks), min(n * len(sessions), TEMPLATES)
     templates = [_tables(np.random.default_rng(seed), n_frames, tasks) for seed in range(n_templates)]
     for i in range(n):

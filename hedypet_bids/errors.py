@@ -24,6 +24,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class HedypetError(Exception):
@@ -124,6 +125,14 @@ class Problems:
             raise self._found[0]
         if self._found:
             raise type(self._found[0])("\n\n".join(str(error) for error in self._found))
+
+
+def link_to_nothing(path: Path) -> str:
+    """A link whose target is not there, as in a DataLad dataset, and what to do about it."""
+    return (
+        f"{path} is a link to {path.readlink()}, which is not there. Fetch its content (datalad get, git "
+        "annex get) or restore it."
+    )
 
 
 _NAME = 80  # more letters are no name, and comparing millions takes seconds

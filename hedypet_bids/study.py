@@ -62,7 +62,7 @@ class Study:
 
     def __init__(self, output_dir: str | Path) -> None:
         self.root = Path(output_dir)
-        if not (self.root / "dataset_description.json").is_file():
+        if not (self.root / names.DESCRIPTION).is_file():
             raise MissingInputError(
                 f"{self.root} holds no dataset_description.json, so it is not an output of hedypet. "
                 "Give the output_dir of the participant level."

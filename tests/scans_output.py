@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hedypet_bids.io.manifest import Kind, Manifest, Output, ScanEntry
+from hedypet_bids.io.store import Store
 from hedypet_bids.names import ScanName
 
 TEST, RETEST = ScanName("test", "18FFDG"), ScanName("retest", "18FFDG")
@@ -32,7 +33,7 @@ INPUT = "aortavois_ml-1_width-3_aorta_descending_upper"
 def write_scans_output(root: Path) -> Path:
     """Participant 01 with a test and a retest, 02 with a test alone; both levels."""
     root.mkdir(parents=True)
-    (root / "dataset_description.json").write_text("{}")
+    Store(root).write_dataset_files()
     for label, scans in SCANS.items():
         _write_participant(root, label, scans)
     for table, rows in _tables().items():

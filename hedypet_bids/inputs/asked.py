@@ -8,6 +8,7 @@ from pathlib import Path
 from hedypet_bids import names
 from hedypet_bids.errors import MissingInputError, NothingSelectedError
 from hedypet_bids.inputs.dataset import Dataset
+from hedypet_bids.inputs.derivatives import AORTA_MASKS, TRANSFORMS
 from hedypet_bids.settings import Selection
 
 _PET_LABELS = {
@@ -23,7 +24,7 @@ _SELECTED = {
     "head_mr_acq": ("acq", "anat", "T1w"),
     "body_mr_acq": ("acq", "anat", "T1w"),
 }
-_FILES = {"xfm": "*_xfm.txt", "aorta": "*aorta*.nii*"}
+_FILES = {"xfm": f"*{TRANSFORMS}", "aorta": AORTA_MASKS}
 _SEGMENTATIONS = "*_dseg.nii*"
 
 

@@ -206,7 +206,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
 def _existing_dataset(root: Path) -> Path:
     if not root.is_dir():
         raise MissingInputError(f"The BIDS dataset {root} does not exist or is not a folder.")
-    description = root / "dataset_description.json"
+    description = root / names.DESCRIPTION
     try:
         is_dataset = description.is_file()
     except PermissionError as fault:

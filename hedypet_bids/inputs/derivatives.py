@@ -13,6 +13,9 @@ from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS, Task
 from hedypet_bids.model import Scan
 from hedypet_bids.names import Source
 
+TRANSFORMS, AORTA_MASKS = "xfm.txt", "*aorta*.nii*"
+"""How names of given transforms end, and the pattern of masks that replace the segmented aorta."""
+
 READY_SEGMENTATIONS = ("totalsegmentator", "synthseg")
 
 
@@ -46,7 +49,7 @@ def with_derivatives(scan: Scan, derivatives: Mapping[str, Path]) -> Scan:
     return dataclasses.replace(
         scan,
         ready_segmentations=_ready_segmentations(scan, derivatives),
-        aorta_correction=_only(derivatives.get("aorta"), scan, "*aorta*.nii*"),
+        aorta_correction=_only(derivatives.get("aorta"), scan, AORTA_MASKS),
         given_transforms={body_part: path for body_part, path in transforms.items() if path},
     )
 
@@ -58,7 +61,7 @@ def _transform(scan: Scan, folder: Path | None, moving: Source | None, kind: str
     own = names.fixed_label(fixed, moving, scan.fixed_told_apart_by) if fixed and moving else plain
     found = None
     for to in dict.fromkeys((own, plain)):
-        found = found or _only(folder, scan, f"*from-{kind}_to-{to}_*xfm.txt")
+        found = found or _only(folder, scan, f"*from-{kind}_to-{to}_*{TRANSFORMS}")
     return found
 
 

@@ -49,7 +49,6 @@ def check_position(path: Path, form: HeaderForm) -> None:
         ``agree``: both forms must give one place; ``sform``: that one counts where they differ.
     """
     try:
-        FrameReader(path)
         position = read_position(path)
     except HedypetError:
         return  # left to the step that reads the image

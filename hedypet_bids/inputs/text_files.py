@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hedypet_bids import names
-from hedypet_bids.errors import BadDataError
+from hedypet_bids.errors import BadDataError, link_to_nothing
 from hedypet_bids.names import Source
 
 # Far above what occurs: sidecars have kilobytes, a table of 100,000 participants a few megabytes.
@@ -41,10 +41,7 @@ def is_there(path: Path) -> bool:
     if path.is_file():
         return True
     if path.is_symlink():
-        raise BadDataError(
-            f"{path} is a link to {path.readlink()}, which is not there. Fetch its content (datalad get, git "
-            "annex get) or restore it."
-        )
+        raise BadDataError(link_to_nothing(path))
     if path.exists():
         raise BadDataError(f"{path} must be a file; found a folder, pipe or device. Remove or rename it.")
     return False

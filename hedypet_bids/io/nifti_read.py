@@ -24,7 +24,13 @@ from isal import igzip, isal_zlib
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, ReadWriteError
+from hedypet_bids.errors import (
+    BadDataError,
+    HedypetError,
+    MissingInputError,
+    ReadWriteError,
+    link_to_nothing,
+)
 from hedypet_bids.io import stop as stop_wish
 from hedypet_bids.model import FloatArray, Grid, IntArray
 
@@ -222,13 +228,13 @@ def read_position(path: Path) -> Position:
     BadDataError
         As :class:`FrameReader`.
     """
-    shape = _read_header(path).shape
+    shape = FrameReader(path).grid.shape
     header = _nifti_header(path)
     try:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     except (HeaderDataError, ValueError) as fault:
         raise BadDataError(f"{path} cannot be read as NIfTI: {fault}. Restore the file.") from fault
-    return Position(sform, qform, (shape[0], shape[1], shape[2]))
+    return Position(sform, qform, shape)
 
 
 def header_extensions(path: Path, *, most_bytes: int) -> list[bytes]:
@@ -432,10 +438,7 @@ def _nifti_header(path: Path) -> Any:
 
 def _not_there(path: Path) -> str:
     if path.is_symlink():
-        return (
-            f"The image {path} is a link to {path.readlink()}, which is not there. Fetch its content "
-            "(datalad get, git annex get) or restore it."
-        )
+        return f"The image {link_to_nothing(path)}"
     return f"The image {path} does not exist."
 
 

@@ -108,9 +108,9 @@ class Store:
     def check_ours(self) -> None:
         """Raise OutputError where the output folder is an input, or holds what hedypet did not write."""
         for name, root in self.links.items():
-            inside = self.root.relative_to(root).parts if self.root.is_relative_to(root) else None
             # The derivatives folder of the raw dataset is the usual place; what is linked in it is an input.
-            if inside is not None and not (name == "raw" and inside[:1] == ("derivatives",)):
+            usual = name == "raw" and self.root.is_relative_to(root / "derivatives")
+            if self.root.is_relative_to(root) and not usual:
                 raise OutputError(
                     f"The output folder {self.root} lies in the input {root}. Choose another one; is the "
                     "order bids_dir output_dir right?"

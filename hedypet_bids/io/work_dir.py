@@ -34,27 +34,21 @@ def prepare(given: Path | None) -> Path:
                 "There is no folder for temporary files (TMPDIR, /tmp). Choose one with --work-dir."
             ) from fault
         temporary = given
+    wanted = given or temporary / f"hedypet-{os.getuid()}"
     try:
-        work = given or _private(temporary / f"hedypet-{os.getuid()}")
+        work = given or _private(wanted)
         work.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise OutputError(
-            f"The work folder {given or temporary} cannot be written: {fault.strerror}. Choose one with "
-            "--work-dir."
-        ) from fault
-    for variable, folder in _CACHES:
-        if variable not in os.environ:
-            path = work / folder
-            try:
-                path = _private(path)
+        for variable, folder in _CACHES:
+            if variable not in os.environ:
+                path = _private(work / folder)
                 # What numba itself would try, to end with a RuntimeError that tells nobody what to do.
                 with tempfile.TemporaryFile(dir=path):
                     pass
-            except OSError as fault:
-                raise OutputError(
-                    f"The work folder {work} cannot be written: {fault.strerror}. Choose one with --work-dir."
-                ) from fault
-            os.environ[variable] = str(path)
+                os.environ[variable] = str(path)
+    except OSError as fault:
+        raise OutputError(
+            f"The work folder {wanted} cannot be written: {fault.strerror}. Choose one with --work-dir."
+        ) from fault
     try:
         Path.home()
     except RuntimeError:

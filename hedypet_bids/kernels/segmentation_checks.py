@@ -74,11 +74,14 @@ def _long_axis(grid: Grid) -> int:
     return int(np.argmax(np.abs(grid.affine[2, :3] / grid.voxel_sizes_mm)))
 
 
+def _step(labels: IntArray) -> int:
+    """Every how many voxels are looked at along each axis: a part of a large image shows it as well."""
+    return max(1, math.ceil(math.cbrt(labels.size / _MOST_VOXELS)))
+
+
 def _part_outside(labels: IntArray, hu: NDArray[Any], long_axis: int) -> float:
     """Part of the labelled voxels that are outside the body; NaN where nothing is labelled."""
-    # A part of the voxels shows it as well.
-    step = max(1, math.ceil((labels.size / _MOST_VOXELS) ** (1 / 3)))
-    thin = (slice(None, None, step),) * 3
+    thin = (slice(None, None, _step(labels)),) * 3
     labelled = labels[thin] > 0
     n_labelled = int(np.count_nonzero(labelled))
     if not n_labelled:
@@ -102,8 +105,7 @@ def _side_checks(labels: IntArray, grid: Grid, table: LabelTable) -> Iterator[Qu
 
 def _middles_x(labels: IntArray, grid: Grid, table: LabelTable) -> list[float]:
     """World x of the middle of each region, mm; NaN where it is not there."""
-    # A part of the voxels shows it as well.
-    step = max(1, math.ceil((labels.size / _MOST_VOXELS) ** (1 / 3)))
+    step = _step(labels)
     thin = labels[(slice(None, None, step),) * 3]
     n = max(table.indices) + 1
     counts = np.zeros(n)

@@ -266,7 +266,7 @@ def process_group_level(options: Options, settings: Settings) -> GroupTables:
         They cannot be written at all.
     """
     output = options.output_dir.resolve()
-    if not (output / "dataset_description.json").is_file():
+    if not (output / names.DESCRIPTION).is_file():
         raise MissingInputError(
             f"{output} holds no output of the participant level. Run hedypet with 'participant' first."
         )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hedypet_bids.group.readouts import GroupTables
     from hedypet_bids.model import InputCheck
 
+_NONE_ASKED = "none of its scans has the labels given"
+
 FINAL_STATES = ("ran", "done", "skipped", "failed")
 
 
@@ -75,7 +77,7 @@ class Console:
                 for missing, reason in record.missing:
                     print(f"    {'':<{width}}  without  {missing}: {reason}")
             if result.nothing_selected:
-                print("  nothing is asked for: none of its scans has the labels given")
+                print(f"  nothing is asked for: {_NONE_ASKED}")
             elif not result.records and not any(check.state == "problem" for check in result.checks):
                 print(f"  problem: {result.error}")
 
@@ -87,7 +89,7 @@ class Console:
         unasked = [result for result in results if result.nothing_selected]
         if unasked:
             listed = ", ".join(f"sub-{result.label}" for result in unasked)
-            self._print(f"nothing is asked for of {listed}: none of its scans has the labels given")
+            self._print(f"nothing is asked for of {listed}: {_NONE_ASKED}")
             results = [result for result in results if not result.nothing_selected]
         failed = [result for result in results if result.failed]
         finished = len(results) - len(failed)

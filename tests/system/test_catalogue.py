@@ -950,7 +950,7 @@ def test_folders_above_the_dataset_may_be_called_anything(
         (without(), ["{bids}/participants.tsv", "{out}"], 66, "is not a folder"),
         (without(), ["{bids}", "{bids}"], 2, "output"),
         (without(), ["{bids}", "{bids}/sub-001/out"], 2, "output"),
-        (without(), ["{bids}", "{bids}/../filter.json"], 73, "cannot be made"),
+        (without(), ["{bids}", "{bids}/../filter.json"], 73, "Not a directory"),
         (without(), ["{bids}", "{out}", "--participant-label", "009"], 18, "It has: 001, 002"),
         (without(), ["{bids}", "{out}", "--participant-label", "../x"], 18, "No folder for participant ../x"),
         (without(), ["{bids}", "{out}", "--participant-label", "$(touch hacked)"], 18, "No folder"),

@@ -71,7 +71,7 @@ def test_readouts_are_filtered_and_normalised(study: Study) -> None:
 
 
 def test_messages_say_what_there_is(study: Study, tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match="no output of hedypet"):
+    with pytest.raises(MissingInputError, match="not an output of hedypet"):
         Study(tmp_path)
     with pytest.raises(MissingInputError, match="there are sub-001, sub-002"):
         study.image("sub-9", "ct")

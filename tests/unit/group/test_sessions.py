@@ -205,7 +205,9 @@ def test_a_scan_that_cannot_be_read_costs_no_other(output: Path) -> None:
 
 def test_a_broken_session_has_a_row_of_its_own(output: Path) -> None:
     whole = Manifest.read(output, "00002")
-    broken = StepRecord("inputs", "failed", "the PET has no units", about="ses-test", exit_code=65)
+    broken = StepRecord(
+        "inputs", "failed", "the PET has no units", about="ses-test", exit_code=65, scans=("ses-test",)
+    )
     outputs = tuple(o for o in whole.outputs if o.scans == ("ses-later",))
     replace(whole, scans=whole.scans[:1], outputs=outputs, steps=(broken,)).write(output)
     found = write_readouts(output, Settings(), nprocs=1)
@@ -220,13 +222,14 @@ def test_a_broken_session_has_a_row_of_its_own(output: Path) -> None:
 def test_the_page_tells_sessions_apart_and_links_each(output: Path) -> None:
     for session in SESSIONS:
         (output / f"sub-00000_ses-{session}.html").write_text("page")
-    finish(output, "00000", [StepRecord("maps Patlak", "failed", "no space left", about="ses-test")])
+    failed = StepRecord("maps Patlak", "failed", "no space left", about="ses-test", scans=("ses-test",))
+    finish(output, "00000", [failed])
     write_group_page(output, write_readouts(output, Settings(), nprocs=1))
     page = (output / "group.html").read_text()
     assert 'href="sub-00000_ses-later.html">sub-00000 ses-later<' in page
     assert ">session</th>" in page and ">tracer</th>" not in page
-    failed = page.split('id="failed-steps"')[1].split("</ul>")[0]
-    assert "sub-00000 ses-test" in failed and "sub-00000 ses-later" not in failed
+    listed = page.split('id="failed-steps"')[1].split("</ul>")[0]
+    assert "sub-00000 ses-test" in listed and "sub-00000 ses-later" not in listed
     assert "No check is outside its normal range" not in page
 
 
