@@ -22,7 +22,7 @@ from hedypet_bids.steps.quality import CheckQuality
 from hedypet_bids.steps.register import Register
 from hedypet_bids.steps.report import ReportParticipant, ReportScan
 from hedypet_bids.steps.resample import Resample
-from hedypet_bids.steps.segment import MergeParcels, SegmentCt, SegmentParcels
+from hedypet_bids.steps.segment import MergeParcels, Networks, SegmentCt, SegmentParcels
 from hedypet_bids.steps.static import Static
 from hedypet_bids.steps.step import StepT
 from hedypet_bids.steps.tacs import MeasureCurves
@@ -43,9 +43,10 @@ def process_participant(subject: Subject, models: tuple[KineticModel, ...], do: 
 
 def process_scan(scan: Scan, models: tuple[KineticModel, ...], do: Do) -> ReportScan:
     """One scan from images to kinetics and its page."""
-    total = do(SegmentCt(scan, task("total")))
-    tissue = do(SegmentCt(scan, task("tissue")))
-    body = do(SegmentCt(scan, task("body")))
+    networks = Networks()
+    total = do(SegmentCt(scan, task("total"), networks))
+    tissue = do(SegmentCt(scan, task("tissue"), networks))
+    body = do(SegmentCt(scan, task("body"), networks))
     parcels = do(SegmentParcels(scan))
     brain = do(MergeParcels(scan, parcels=parcels))
     segmentations = (total, tissue, body, parcels, brain)

@@ -67,7 +67,10 @@ def _network_mb(
             task.name, fast=settings.totalseg_fast, roi_subset=settings.totalseg_roi_subset
         )
     ]
-    return network_memory.memory_mb(tool.weights, models, FrameReader(scan.ct.path).grid)
+    grid = FrameReader(scan.ct.path).grid
+    needed_mb = network_memory.memory_mb(tool.weights, models, grid)
+    # The step that takes the labels of one task runs beside the network of the next.
+    return needed_mb + BYTES_PER_VOXEL * grid.n_voxels / 1e6 if needed_mb else 0.0
 
 
 def memory_limit_mb() -> float:

@@ -52,7 +52,7 @@ def segmentation_tools(
         device = "auto" if options.dry_run or options.dask_scheduler else options.device
         _check(weights, _models(settings, licensed=bool(licence)), device, subjects)
     return Tools(
-        TotalSegmentator(weights, licence, options.device),
+        TotalSegmentator(weights, licence, options.device, options.gpu_mem_mb),
         mr_tool,
         {} if licence else dict.fromkeys(totalsegmentator.LICENSED_TASKS, NO_LICENCE),
         options.work_dir,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,7 @@ from hedypet_bids.errors import BadDataError, OutputError
 from hedypet_bids.inputs.label_schemes import in_task_numbers, names_of_labels, table_beside
 from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_volume
 from hedypet_bids.io.nifti_write import write_nifti
-from hedypet_bids.io.store import Writer
+from hedypet_bids.io.store import Stamp, Writer
 from hedypet_bids.kernels.hounsfield import without_padding
 from hedypet_bids.kernels.quality import QualityCheck, quality_check
 from hedypet_bids.kernels.resampling.resample import resample_labels
@@ -30,6 +31,9 @@ from hedypet_bids.names import Source
 from hedypet_bids.settings import plain
 from hedypet_bids.steps.step import SEGMENTATION, Context, Plan, Skip, Step
 from hedypet_bids.tools import gpu, synthseg, totalsegmentator
+from hedypet_bids.tools.ct_segmentation import CtSegmentation
+
+_log = logging.getLogger("hedypet")
 
 PARCELS, CORTEX = task("synthsegparc"), task("synthseg")
 
@@ -149,8 +153,21 @@ class Segmentation(Step):
 
 
 @dataclass(eq=False)
+class Networks:
+    """The process that segments a CT, shared by the steps of its tasks: the CT is read and resampled once."""
+
+    running: CtSegmentation | None = None
+
+
+@dataclass(eq=False)
 class SegmentCt(Segmentation):
-    """TotalSegmentator on the CT, where no ready segmentation is found."""
+    """TotalSegmentator on the CT, where no ready segmentation is found.
+
+    The first of the tasks of a CT that runs starts a process for all of those that have to run; the others
+    take what it has made by then.
+    """
+
+    networks: Networks = field(default_factory=Networks)
 
     uses = SEGMENTATION
 
@@ -171,30 +188,15 @@ class SegmentCt(Segmentation):
         return self._plan([image.path], settings=chosen)
 
     def _make(self, image: Source, plan: Plan, writer: Writer) -> None:
-        settings, tool = self.context.settings.segment, self.context.tools.totalsegmentator
-        assert tool is not None
-        with _work_folder(self.context, self.scan.label) as folder:
-            copy, result = folder / "ct.nii", folder / "segmentation.nii.gz"
-            hu, grid = read_volume(image.path, int16=True)
-            hu, _ = without_padding(hu, _AIR_HU)
-            check_ct(hu, image.path)
-            write_nifti(copy, hu, grid)
-            with gpu.reserved(tool.device, folder.parent) as reserved:
-                made = totalsegmentator.run_totalsegmentator(
-                    tool,
-                    self.task.name,
-                    copy,
-                    result,
-                    fast=settings.totalseg_fast,
-                    roi_subset=settings.totalseg_roi_subset,
-                    threads=self.context.threads,
-                    timeout_s=settings.timeout_s,
-                    log=_log_of(self.context, f"totalsegmentator-{self.task.name}", self.about),
-                    gpu=reserved,
-                )
-            labels, found = read_labels(result)
-        check_labels(labels, self.task, result)
-        labels = on_image_grid(labels, found, grid, segmentation=result, image=image.path)
+        if self.networks.running is None or not self.networks.running.does(self.task.name):
+            self.close()
+            self.networks.running = self._start(image)
+        made = self.networks.running.take(self.task.name)
+        for remark in made.remarks:
+            _log.warning("sub-%s %s: %s", self.scan.label, self.name, remark)
+        grid = grid_of(image.path)
+        check_labels(made.labels, self.task, image.path)
+        labels = on_image_grid(made.labels, made.grid, grid, segmentation=image.path, image=image.path)
         self._write(
             image,
             plan,
@@ -205,13 +207,59 @@ class SegmentCt(Segmentation):
             f"{self.task.readout_name} segmentation by TotalSegmentator",
             Tool={
                 "Name": "TotalSegmentator",
-                "Version": made.version,
+                "Version": made.versions["TotalSegmentator"],
+                "NnunetVersion": made.versions["nnunetv2"],
                 "Task": totalsegmentator.TASK_NAMES[self.task.name],
                 "Weights": made.weights,
                 "Device": made.device,
+                "Engine": made.engine,
+                "RanOn": made.ways,
+                "Remarks": made.remarks,
                 "Seconds": round(made.seconds, 1),
+                "PhaseSeconds": made.phase_seconds,
+                "GpuPeakMB": made.gpu_peak_mb,
             },
         )
+
+    def close(self) -> None:
+        """End the process, where there still is one."""
+        if self.networks.running is not None:
+            self.networks.running.close()
+
+    def _start(self, image: Source) -> CtSegmentation:
+        """Have this task done, and those after it that have to run as well."""
+        settings, tool = self.context.settings.segment, self.context.tools.totalsegmentator
+        assert tool is not None
+        tasks = [self.task.name, *(each.name for each in CT_TASKS if self._comes_next(each))]
+        hu, grid = read_volume(image.path, int16=True)
+        hu, _ = without_padding(hu, _AIR_HU)
+        check_ct(hu, image.path)
+        chosen: dict[str, Any] = {"fast": settings.totalseg_fast, "roi_subset": settings.totalseg_roi_subset}
+        models = [m for name in tasks for m in totalsegmentator.models_of_task(name, **chosen)]
+        check_extent(grid, max(model.spacing_mm for model in models), image.path)
+        return CtSegmentation(
+            tool,
+            tasks,
+            hu,
+            grid,
+            **chosen,
+            threads=self.context.threads,
+            timeout_s=settings.timeout_s,
+            work_dir=self.context.tools.work_dir,
+            log=_log_of(self.context, f"totalsegmentator-{'-'.join(tasks)}", self.about),
+        )
+
+    def _comes_next(self, task: Task) -> bool:
+        """Whether a task after this one is still to be made for the same CT."""
+        if CT_TASKS.index(task) <= CT_TASKS.index(self.task) or task.name in self.scan.ready_segmentations:
+            return False
+        other = SegmentCt(self.scan, task)
+        other.context = self.context
+        plan = other.plan()
+        if isinstance(plan, Skip):
+            return False
+        stamp = Stamp.of(other.name, plan.reads, plan.settings, self.context.store)
+        return bool(stamp.reason_to_run(plan.makes.values()))
 
 
 class _OfHeadMr(Segmentation):
@@ -333,6 +381,17 @@ def check_ct(hu: Any, path: Path) -> None:
     if low > -200 or high < 0 or high > 70000:
         raise BadDataError(
             f"{path}: expected {_ESTIMATED_HU}; found {low:g} to {high:g}. Is it a CT, and scaled?"
+        )
+
+
+def check_extent(grid: Grid, spacing_mm: float, path: Path) -> None:
+    """Raise BadDataError when nothing would be left of a CT at the resolution of a network."""
+    extent_mm = grid.voxel_sizes_mm * grid.shape
+    if extent_mm.min() <= spacing_mm / 2:
+        found = " x ".join(f"{mm:g}" for mm in extent_mm)
+        raise BadDataError(
+            f"{path}: expected a CT that is thicker than half of a network's voxel ({spacing_mm:g} mm); "
+            f"found {found} mm. Was it cut to a single slice?"
         )
 
 

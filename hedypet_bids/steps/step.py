@@ -161,6 +161,9 @@ class Step(ABC):
             The step failed.
         """
 
+    def close(self) -> None:  # noqa: B027 - most steps hold nothing
+        """Let go of what outlives ``run``; called when no step runs any more."""
+
     def builds_on(self) -> Iterator[Step]:
         """The steps among its fields."""
         for each in fields(self):

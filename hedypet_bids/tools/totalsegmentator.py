@@ -1,8 +1,6 @@
-"""TotalSegmentator: which weights and licence a task needs, and running it on a CT, offline.
+"""TotalSegmentator on this machine: its networks, their weights, the licence, the device.
 
-Its Python API runs in a process of its own (``totalsegmentator_process``), because it forks
-workers, ends the interpreter on some errors and keeps its memory. It makes no network call: the
-weights are checked before, and its configuration, written for every run, sends no statistics.
+Its networks run in a process of their own (:mod:`hedypet_bids.tools.ct_segmentation`).
 """
 
 from __future__ import annotations
@@ -10,19 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, UsageError
-from hedypet_bids.io.atomic import write_error
-from hedypet_bids.tools.external import run_program
-from hedypet_bids.tools.gpu import Reservation
+from hedypet_bids.errors import MissingInputError, UsageError
 
 TASK_NAMES: Mapping[str, str] = {"total": "total", "tissue": "tissue_types", "body": "body"}
 """TotalSegmentator's name of each of our CT tasks."""
@@ -32,16 +23,27 @@ LICENCE_LENGTH = 18
 LICENCE_VARIABLE = "TOTALSEG_LICENSE"
 FETCH_COMMAND = "hedypet-weights fetch"
 _CHECKPOINT = "checkpoint_final.pth"
-_LONGEST_TEMPORARY_PATH = 70
 _STAGE_FILES = ("dataset.json", "plans.json")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network: TotalSegmentator's number and folder of its weights."""
+    """A trained network: TotalSegmentator's number and folder of its weights, and the voxels it sees."""
 
     number: int
     folder: str
+    spacing_mm: float = 1.5
+
+    @property
+    def regions(self) -> frozenset[str]:
+        """The regions that it tells apart."""
+        # Imported here: TotalSegmentator's tables need none of its libraries, but time.
+        from totalsegmentator.map_to_binary import class_map, class_map_5_parts, map_taskid_to_partname_ct
+
+        if self.number in map_taskid_to_partname_ct:
+            return frozenset(class_map_5_parts[map_taskid_to_partname_ct[self.number]].values())
+        task = {_BODY.number: "body", _BODY_6MM.number: "body", _TISSUE.number: "tissue_types"}
+        return frozenset(class_map[task.get(self.number, "total")].values())
 
 
 # Of TotalSegmentator 2.18; a test compares them with its own tables.
@@ -52,12 +54,13 @@ _ORGAN_PARTS = (
     Model(294, "Dataset294_TotalSegmentator_part4_muscles_1559subj"),
     Model(295, "Dataset295_TotalSegmentator_part5_ribs_1559subj"),
 )
-_ORGANS_3MM = Model(297, "Dataset297_TotalSegmentator_total_3mm_1559subj")
-_ORGANS_6MM = Model(298, "Dataset298_TotalSegmentator_total_6mm_1559subj")
+_ORGANS_3MM = Model(297, "Dataset297_TotalSegmentator_total_3mm_1559subj", 3.0)
+ROUGH_MODEL = Model(298, "Dataset298_TotalSegmentator_total_6mm_1559subj", 6.0)
+"""Finds where a subset of the organs is."""
 _BODY = Model(299, "Dataset299_body_1559subj")
-_BODY_6MM = Model(300, "Dataset300_body_6mm_1559subj")
+_BODY_6MM = Model(300, "Dataset300_body_6mm_1559subj", 6.0)
 _TISSUE = Model(481, "Dataset481_tissue_1559subj")
-MODELS = (*_ORGAN_PARTS, _ORGANS_3MM, _ORGANS_6MM, _BODY, _BODY_6MM, _TISSUE)
+MODELS = (*_ORGAN_PARTS, _ORGANS_3MM, ROUGH_MODEL, _BODY, _BODY_6MM, _TISSUE)
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,7 @@ class TotalSegmentator:
     weights: Path
     licence: str = field(default="", repr=False)
     device: str = "auto"
-
-
-@dataclass(frozen=True)
-class SegmentationRun:
-    """What a run was made with, for the sidecar."""
-
-    version: str
-    device: str
-    seconds: float
-    weights: Mapping[str, str]
+    gpu_mem_mb: float | None = None
 
 
 def models_of_task(task: str, *, fast: bool = False, roi_subset: Sequence[str] = ()) -> tuple[Model, ...]:
@@ -86,7 +80,7 @@ def models_of_task(task: str, *, fast: bool = False, roi_subset: Sequence[str] =
     if task == "body":
         return (_BODY_6MM,) if fast else (_BODY,)
     organs = (_ORGANS_3MM,) if fast else _ORGAN_PARTS
-    return (*organs, _ORGANS_6MM) if roi_subset else organs
+    return (*organs, ROUGH_MODEL) if roi_subset else organs
 
 
 def weights_folder(given: Path | None = None) -> Path:
@@ -132,8 +126,13 @@ def faults_of_weights(folder: Path, models: Iterable[Model], *, read: bool = Fal
         found = checkpoints(folder, model)
         if not found:
             faults[model] = "missing"
-        elif reason := next(filter(None, (_fault_of_checkpoint(path, read) for path in found)), ""):
-            faults[model] = reason
+            continue
+        reasons = (
+            *(_fault_of_checkpoint(path, read) for path in found),
+            *(_fault_of_kind(path.parents[1], model) for path in found),
+        )
+        if any(reasons):
+            faults[model] = next(filter(None, reasons))
     return faults
 
 
@@ -180,77 +179,13 @@ def check_device(device: str) -> None:
         )
 
 
-def run_totalsegmentator(
-    tool: TotalSegmentator,
-    task: str,
-    ct: Path,
-    result: Path,
-    *,
-    fast: bool = False,
-    roi_subset: Sequence[str] = (),
-    threads: int = 1,
-    timeout_s: float,
-    log: Path,
-    gpu: Reservation | None = None,
-) -> SegmentationRun:
-    """Segment a CT (NIfTI) into ``result`` (NIfTI), label numbers as TotalSegmentator's.
-
-    Parameters
-    ----------
-    gpu
-        What is held for it, see :func:`hedypet_bids.tools.gpu.reserved`.
-
-    Raises
-    ------
-    BadDataError
-        A weight file cannot be loaded.
-    ReadWriteError, TryAgainError, HedypetError
-        As :func:`hedypet_bids.tools.external.run_program`.
-    """
-    models = models_of_task(task, fast=fast, roi_subset=roi_subset)
-    with tempfile.TemporaryDirectory(prefix="totalseg-", dir=result.parent) as name:
-        folder = Path(name)
-        _write_configuration(folder, tool.licence)
-        request, answer = folder / "request.json", folder / "answer.json"
-        content = {
-            "input": str(ct),
-            "output": str(result),
-            "task": TASK_NAMES[task],
-            # tissue_types has one resolution only.
-            "fast": fast and task != "tissue",
-            "roi_subset": list(roi_subset) if task == "total" and roi_subset else None,
-            "device": tool.device,
-            "threads": threads,
-            "answer": str(answer),
-        }
-        request.write_text(json.dumps(content))
-        try:
-            with _short_path(folder) as temporary:
-                finished = run_program(
-                    [sys.executable, "-m", "hedypet_bids.tools.totalsegmentator_process", str(request)],
-                    title=f"TotalSegmentator ({TASK_NAMES[task]})",
-                    log=log,
-                    timeout_s=timeout_s,
-                    environment={
-                        **_environment(tool, folder, temporary, threads),
-                        **(gpu.environment if gpu else {}),
-                    },
-                    handles=gpu.handles if gpu else (),
-                )
-        except HedypetError as error:
-            faults = faults_of_weights(tool.weights, models, read=True)
-            if not faults:
-                raise
-            listed = "; ".join(f"{model.folder}: {reason}" for model, reason in faults.items())
-            raise BadDataError(
-                f"TotalSegmentator cannot load its weights in {tool.weights}: {listed}. Remove that folder "
-                f"and fetch it again with '{FETCH_COMMAND}'."
-            ) from error
-        found: dict[str, Any] = json.loads(answer.read_text())
-    if not result.is_file():
-        raise HedypetError(f"TotalSegmentator ({TASK_NAMES[task]}) ended without a result; its log is {log}.")
-    checksums = {model.folder: checksum for model in models for checksum in [_checksum(tool.weights, model)]}
-    return SegmentationRun(found["version"], found["device"], finished.seconds, checksums)
+def weights_checksum(folder: Path, model: Model) -> str:
+    """SHA-256 (first 16 characters) over the checkpoints of a model."""
+    total = hashlib.sha256()
+    for path in checkpoints(folder, model):
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]
 
 
 def _home() -> Path:
@@ -269,6 +204,27 @@ def _configured_licence() -> str:
     except (OSError, ValueError):
         return ""
     return str(content.get("license_number") or "") if isinstance(content, dict) else ""
+
+
+def _fault_of_kind(folder: Path, model: Model) -> str:
+    """Whether a folder holds another model of TotalSegmentator; what cannot be told is no fault here."""
+    try:
+        labels = json.loads((folder / "dataset.json").read_text("utf-8"))["labels"]
+        plans = json.loads((folder / "plans.json").read_text("utf-8"))
+        spacing = plans["configurations"][folder.name.rpartition("__")[2]]["spacing"]
+        regions, spacing_mm = set(labels) - {"background"}, float(max(spacing))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+    def distance(other: Model) -> tuple[float, float]:
+        different = len(regions ^ other.regions) / max(1, len(regions | other.regions))
+        return different, abs(other.spacing_mm - spacing_mm)
+
+    nearest = min(MODELS, key=distance)
+    # Names that no model has may be those of a newer version.
+    if distance(nearest)[0] == 1 or distance(nearest) == distance(model):
+        return ""
+    return f"it holds the {len(regions)} regions at {spacing_mm:g} mm of {nearest.folder}"
 
 
 def _fault_of_checkpoint(path: Path, read: bool) -> str:
@@ -293,55 +249,3 @@ def _fault_of_checkpoint(path: Path, read: bool) -> str:
             except ValueError:
                 return f"{name} is no JSON"
     return ""
-
-
-def _write_configuration(folder: Path, licence: str) -> None:
-    configuration = {
-        "totalseg_id": "totalseg_hedypet0",
-        "send_usage_stats": False,
-        "prediction_counter": 0,
-        "statistics_disclaimer_shown": True,
-        **({"license_number": licence} if licence else {}),
-    }
-    path = folder / "config.json"
-    try:
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(configuration))
-    except OSError as fault:
-        raise write_error(path, fault) from fault
-
-
-@contextmanager
-def _short_path(folder: Path) -> Iterator[Path]:
-    """The folder under a name short enough for the sockets of nnU-Net's workers (108 characters in all)."""
-    if len(str(folder)) <= _LONGEST_TEMPORARY_PATH:
-        yield folder
-        return
-    try:
-        holder = tempfile.TemporaryDirectory(prefix="ts-")
-    except OSError:
-        yield folder  # nowhere else to write; its log will say that the path is too long
-        return
-    with holder as name:
-        link = Path(name) / "t"
-        link.symlink_to(folder.resolve(), target_is_directory=True)
-        yield link
-
-
-def _environment(tool: TotalSegmentator, folder: Path, temporary: Path, threads: int) -> dict[str, str]:
-    return {
-        "TOTALSEG_HOME_DIR": str(folder),
-        "TOTALSEG_WEIGHTS_PATH": str(tool.weights.resolve()),
-        "TMPDIR": str(temporary),
-        # nnU-Net's own workers and PyTorch's threads stay within the share of this participant.
-        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "nnUNet_def_n_proc"), str(threads)),
-    }
-
-
-def _checksum(folder: Path, model: Model) -> str:
-    """SHA-256 (first 16 characters) over the checkpoints of a model."""
-    total = hashlib.sha256()
-    for path in checkpoints(folder, model):
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()[:16]

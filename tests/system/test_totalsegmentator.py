@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -29,15 +30,18 @@ from hedypet_bids.errors import (
 )
 from hedypet_bids.inputs.dataset import Dataset
 from hedypet_bids.inputs.subject import read_subject
+from hedypet_bids.io.nifti_read import read_volume
 from hedypet_bids.io.store import Store
 from hedypet_bids.labels import CT_TASKS, label_table
 from hedypet_bids.model import Grid
 from hedypet_bids.run.memory import BASE_MB, participant_mb, segmentation_mb
 from hedypet_bids.settings import SegmentSettings
-from hedypet_bids.steps.segment import check_ct
+from hedypet_bids.steps.segment import check_ct, check_extent
 from hedypet_bids.steps.step import Tools
 from hedypet_bids.tools import network_memory, totalsegmentator
+from hedypet_bids.tools.ct_segmentation import CtSegmentation
 from hedypet_bids.tools.totalsegmentator import MODELS, TASK_NAMES, TotalSegmentator, models_of_task
+from hedypet_bids.tools.totalsegmentator_process import ONE_PROCESS, OWN_PATH
 
 LICENCE = "aca_ABCDEFGHIJKLMN"
 TRUNK = slice(100, 140)
@@ -63,6 +67,22 @@ def raw(phantom: Path, tmp_path: Path) -> Path:
     trunk = nib.load(ct).slicer[:, :, TRUNK]
     nib.save(nib.Nifti1Image(np.asanyarray(trunk.dataobj), trunk.affine), ct)
     return path
+
+
+def begun(
+    weights: Path, folder: Path, hu: np.ndarray, affine: np.ndarray, *tasks: str, **options: Any
+) -> CtSegmentation:
+    """Tasks of a CT that are being done, with the fast networks."""
+    return CtSegmentation(
+        TotalSegmentator(weights, LICENCE, device=options.pop("device", "cpu")),
+        tasks,
+        hu,
+        Grid(hu.shape, affine),
+        timeout_s=600,
+        work_dir=folder,
+        log=folder / "log.txt",
+        **{"fast": True, "threads": 2, **options},
+    )
 
 
 def expected_from_hu(hu: np.ndarray, bands: dict[str, float], table: dict[str, int]) -> np.ndarray:
@@ -159,8 +179,10 @@ def test_the_three_tasks_run_offline_from_the_command_line(
         sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
         tool = sidecar["Tool"]
         assert tool["Device"] == "cpu" and tool["Task"] == TASK_NAMES[name] and tool["Seconds"] > 0
+        assert tool["Engine"] == ONE_PROCESS and tool["PhaseSeconds"]["net"] > 0
         assert [len(checksum) for checksum in tool["Weights"].values()] == [16]
         assert {item["name"] for item in sidecar["Checks"]} >= {"labels_outside_body"}
+    assert only(output, "totalsegmentator-*.log").name == "totalsegmentator-total-tissue-body.log"
     written = [p for p in [*output.rglob("*"), *(tmp_path / "work").rglob("*")] if p.is_file()]
     assert not [p for p in written if LICENCE.encode() in p.read_bytes()]
     assert LICENCE not in done.stdout + done.stderr
@@ -171,20 +193,12 @@ def test_the_three_tasks_run_offline_from_the_command_line(
 
 @pytest.mark.slow
 def test_total_at_full_resolution_runs_its_five_models(raw: Path, toy: Path, tmp_path: Path) -> None:
-    image = tmp_path / "small.nii.gz"
-    nib.save(nib.load(only(raw, "*rec-br38f_ct.nii.gz")).slicer[20:50, 10:40, 10:30], image)
-    made = totalsegmentator.run_totalsegmentator(
-        TotalSegmentator(toy, device="cpu"),
-        "total",
-        image,
-        tmp_path / "out.nii.gz",
-        threads=2,
-        timeout_s=600,
-        log=tmp_path / "log.txt",
-    )
-    assert len(made.weights) == 5 and made.version == "2.18.0"
-    labels = np.asanyarray(nib.load(tmp_path / "out.nii.gz").dataobj)
-    hu = np.asanyarray(nib.load(image).dataobj)
+    image = nib.load(only(raw, "*rec-br38f_ct.nii.gz")).slicer[20:50, 10:40, 10:30]
+    hu = np.asanyarray(image.dataobj)
+    made = begun(toy, tmp_path, hu, image.affine, "total", fast=False).take("total")
+    assert len(made.weights) == 5 and made.versions["TotalSegmentator"] == "2.18.0"
+    assert made.engine == ONE_PROCESS and not made.remarks
+    labels = made.labels
     table = label_table("total")
     for name, low, high in (("liver", 20, 80), ("vertebrae_L1", 1000, 1500)):
         band = ndimage.binary_erosion((hu > low) & (hu < high))
@@ -195,19 +209,12 @@ def test_total_at_full_resolution_runs_its_five_models(raw: Path, toy: Path, tmp
 
 @pytest.mark.slow
 def test_a_subset_of_regions_leaves_the_others_out(raw: Path, toy: Path, tmp_path: Path) -> None:
-    totalsegmentator.run_totalsegmentator(
-        TotalSegmentator(toy, device="cpu"),
-        "total",
-        only(raw, "*rec-br38f_ct.nii.gz"),
-        tmp_path / "out.nii.gz",
-        fast=True,
-        roi_subset=("liver",),
-        threads=2,
-        timeout_s=600,
-        log=tmp_path / "log.txt",
-    )
-    labels = np.asanyarray(nib.load(tmp_path / "out.nii.gz").dataobj)
+    hu, grid = read_volume(only(raw, "*rec-br38f_ct.nii.gz"), int16=True)
+    labels = begun(toy, tmp_path, hu, grid.affine, "total", roi_subset=("liver",)).take("total").labels
     assert set(np.unique(labels).tolist()) == {0, label_table("total").index_of("liver")}
+    # The toy network of 6 mm knows no spleen.
+    none = begun(toy, tmp_path, hu, grid.affine, "total", roi_subset=("spleen",)).take("total")
+    assert not none.labels.any() and none.labels.shape == hu.shape
 
 
 def test_without_weights_nothing_starts_and_all_are_listed(raw: Path, tmp_path: Path) -> None:
@@ -270,6 +277,18 @@ def test_broken_weights_are_told_apart(toy: Path, tmp_path: Path, capsys: pytest
     assert "tissue" in listed and "licence number needed" in listed and "MB" in listed
 
 
+def test_weights_in_the_folder_of_another_model_are_named(toy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    models = {model.number: model for model in MODELS}
+    # Same number of classes, same classes at another resolution, other classes.
+    for wrong, right in ((292, 295), (297, 298), (299, 300), (481, 291)):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(toy / models[wrong].folder, folder / models[right].folder)
+        (reason,) = totalsegmentator.faults_of_weights(folder, [models[right]]).values()
+        assert models[wrong].folder in reason
+    assert not totalsegmentator.faults_of_weights(toy, MODELS)
+
+
 def test_fetching_uses_the_downloader_of_totalsegmentator(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,17 +321,51 @@ def test_weights_that_cannot_be_loaded_fail_their_step_only(raw: Path, toy: Path
     flip_a_byte(path)
     plans = next((folder / model.folder).rglob("plans.json"))
     plans.write_text("{")
-    with pytest.raises(BadDataError, match=r"cannot load its weights.*body_6mm"):
-        totalsegmentator.run_totalsegmentator(
-            TotalSegmentator(folder, device="cpu"),
-            "body",
-            only(raw, "*rec-br38f_ct.nii.gz"),
-            tmp_path / "out.nii.gz",
-            fast=True,
-            timeout_s=300,
-            log=tmp_path / "log.txt",
-        )
-    assert not list(tmp_path.glob("totalseg-*"))
+    hu, grid = read_volume(only(raw, "*rec-br38f_ct.nii.gz"), int16=True)
+    run = begun(folder, tmp_path, hu, grid.affine, "total", "body")
+    assert (run.take("total").labels > 0).any()
+    with pytest.raises(BadDataError, match="body_6mm"):
+        run.take("body")
+    assert not list(tmp_path.glob("hedypet-totalseg-*"))
+
+
+@pytest.mark.slow
+def test_weights_of_another_architecture_are_named_before_any_network_runs(
+    raw: Path, toy: Path, tmp_path: Path
+) -> None:
+    from toy_weights import write_random_weights
+
+    folder = tmp_path / "weights"
+    shutil.copytree(toy, folder)
+    write_random_weights(tmp_path / "other", 300, features=[4, 8])
+    model = models_of_task("body", fast=True)[0]
+    other = totalsegmentator.checkpoints(tmp_path / "other", model)[0]
+    shutil.copy(other, totalsegmentator.checkpoints(folder, model)[0])
+    hu, grid = read_volume(only(raw, "*rec-br38f_ct.nii.gz"), int16=True)
+    run = begun(folder, tmp_path, hu, grid.affine, "total", "body")
+    with pytest.raises(BadDataError, match="architecture"):
+        run.take("body")
+    assert run.does("total") and (run.take("total").labels > 0).any()
+
+
+@pytest.mark.slow
+def test_other_versions_go_the_way_of_totalsegmentator(
+    raw: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed nnU-Net of another version, as its metadata have it."""
+    information = tmp_path / "site" / "nnunetv2-2.5.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.5\n")
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    )
+    hu, grid = read_volume(only(raw, "*rec-br38f_ct.nii.gz"), int16=True)
+    made = begun(toy, tmp_path, hu, grid.affine, "body").take("body")
+    assert made.engine == OWN_PATH and "nnunetv2 2.5" in made.remarks[0]
+    monkeypatch.undo()
+    ours = begun(toy, tmp_path, hu, grid.affine, "body").take("body")
+    assert ours.engine == ONE_PROCESS
+    np.testing.assert_array_equal(made.labels, ours.labels)
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
@@ -332,19 +385,11 @@ def test_a_gpu_gives_the_labels_of_the_cpu(task: str, raw: Path, toy: Path, tmp_
     if not torch.cuda.is_available():
         pytest.skip("this machine has no GPU")
     labels = []
+    hu, grid = read_volume(only(raw, "*rec-br38f_ct.nii.gz"), int16=True)
     for device in ("gpu", "cpu"):
-        path = tmp_path / f"{device}.nii.gz"
-        made = totalsegmentator.run_totalsegmentator(
-            TotalSegmentator(toy, device=device),
-            task,
-            only(raw, "*rec-br38f_ct.nii.gz"),
-            path,
-            fast=True,
-            timeout_s=600,
-            log=tmp_path / "log.txt",
-        )
+        made = begun(toy, tmp_path, hu, grid.affine, task, device=device).take(task)
         assert (made.device == "cpu") == (device == "cpu")
-        labels.append(np.asanyarray(nib.load(path).dataobj))
+        labels.append(made.labels)
     assert (labels[0] == labels[1]).mean() > 0.999
 
 
@@ -356,14 +401,23 @@ def test_a_gpu_gives_the_labels_of_the_cpu(task: str, raw: Path, toy: Path, tmp_
         (lambda hu: (hu.astype(np.int32) + 1024).clip(0, 4095).astype(np.int16), "rescale intercept"),
         (lambda hu: np.zeros_like(hu), "Is it a CT"),
         (lambda hu: hu.clip(-100, None), "Is it a CT"),
+        (lambda hu: np.full_like(hu, -1000), "Is it a CT"),
     ],
-    ids=["nan", "pet", "offset", "empty", "no air"],
+    ids=["nan", "pet", "offset", "empty", "no air", "all air"],
 )
 def test_what_is_no_ct_is_refused(make, message: str, raw: Path) -> None:
     hu = np.asanyarray(nib.load(only(raw, "*rec-br38f_ct.nii.gz")).dataobj)
     check_ct(hu, Path("ct.nii.gz"))
     with pytest.raises(BadDataError, match=message):
         check_ct(make(hu), Path("ct.nii.gz"))
+
+
+def test_a_ct_that_is_thinner_than_half_a_voxel_of_the_network_is_refused() -> None:
+    thin = Grid((40, 40, 1), np.diag([2.0, 2.0, 1.5, 1.0]))
+    check_extent(thin, 1.5, Path("ct.nii.gz"))
+    check_extent(thin, 2.99, Path("ct.nii.gz"))
+    with pytest.raises(BadDataError, match=r"80 x 80 x 1\.5 mm"):
+        check_extent(thin, 3.0, Path("ct.nii.gz"))
 
 
 @pytest.mark.slow
@@ -484,16 +538,8 @@ def test_the_memory_of_totalsegmentator_is_told_before_it_runs(
     hu = np.full(shape, -1000, np.int16)
     hu[20:-20, 20:-20] = 50
     affine = np.diag([3.0, 3.0, 3.0, 1.0])
-    nib.save(nib.Nifti1Image(hu, affine), tmp_path / "ct.nii")
-    tool = TotalSegmentator(toy, "aca_00000000000000", device="cpu")
     with ThreadPoolExecutor(1) as thread:
-        run = thread.submit(
-            totalsegmentator.run_totalsegmentator,
-            *(tool, task, tmp_path / "ct.nii", tmp_path / "labels.nii.gz"),
-            fast=fast,
-            timeout_s=600,
-            log=tmp_path / "log.txt",
-        )
+        run = thread.submit(begun(toy, tmp_path, hu, affine, task, fast=fast).take, task)
         peak_mb = 0.0
         while not run.done():
             peak_mb = max(peak_mb, children_mb())
@@ -521,7 +567,7 @@ def test_only_segmentations_that_have_to_be_made_need_memory(raw: Path, toy: Pat
     tools = Tools(TotalSegmentator(toy, "aca_00000000000000"))
     store, settings = Store(tmp_path, {}), SegmentSettings()
     needed = segmentation_mb(inputs, tools, settings, store)
-    assert participant_mb(inputs, segmentation_mb=needed) == BASE_MB + needed > participant_mb(inputs)
+    assert participant_mb(inputs, segmentation_mb=needed) == BASE_MB + needed
     fast = segmentation_mb(inputs, tools, replace(settings, totalseg_fast=True), store)
     assert fast != needed
     for task in CT_TASKS:
