@@ -53,11 +53,13 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     UnknownLevelError
         The analysis level is not ``participant`` or ``group``.
     """
-    given = _parser().parse_args(argv)
+    parser = _parser()
+    given = parser.parse_args(argv)
     if given.analysis_level not in LEVELS:
         raise UnknownLevelError(
             f"Unknown analysis level {given.analysis_level!r}; expected one of {', '.join(LEVELS)}."
         )
+    _check_level(parser, given)
     check_output(given.bids_dir, given.output_dir)
     return Options(
         bids_dir=given.bids_dir,
@@ -119,6 +121,30 @@ def settings_of(options: Options) -> Settings:
     settings = settings.with_values(options.values)
     kinetic_models(settings)
     return settings
+
+
+# What the group level takes; all else is about participants. It reads the models from the settings.
+_AT_GROUP_LEVEL = {"split", "splits"}
+_AT_BOTH_LEVELS = {
+    *("participant_label", "exclude_participant_label", "settings", "model", "skip_bids_validation"),
+    *("dry_run", "nprocs", "work_dir", "clean_workdir", "verbose"),
+}
+
+
+def _check_level(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Raise UsageError for an option that means nothing at the level, where it would change nothing."""
+    at_group = given.analysis_level == "group"
+    for action in parser._actions:
+        flag = next((flag for flag in action.option_strings if flag.startswith("--")), None)
+        if flag is None or action.default == argparse.SUPPRESS or action.dest in _AT_BOTH_LEVELS:
+            continue
+        meant = at_group == (action.dest in _AT_GROUP_LEVEL)
+        if not meant and getattr(given, action.dest) != action.default:
+            other = "participant" if at_group else "group"
+            raise UsageError(
+                f"{flag} means nothing at the {given.analysis_level} level, only at the {other} level. "
+                "Leave it out."
+            )
 
 
 def _steps(given: argparse.Namespace) -> tuple[str, ...]:

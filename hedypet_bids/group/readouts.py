@@ -87,6 +87,7 @@ def write_readouts(
     output: Path,
     settings: Settings,
     *,
+    labels: Sequence[str] | None = None,
     splits: Splits | None = None,
     nprocs: int | None = None,
     partition_rows: int = PARTITION_ROWS,
@@ -97,6 +98,11 @@ def write_readouts(
     stands, and its participant is named in the result. Participants are read side by side and their rows
     go to disk at once, so memory does not grow with them but for their metadata and statistics.
 
+    Parameters
+    ----------
+    labels
+        The participants to read, without ``sub-``; None for all of the output.
+
     Raises
     ------
     NothingSelectedError
@@ -105,10 +111,10 @@ def write_readouts(
         A process reading participants was killed.
     """
     splits = splits or Splits()
-    labels = list(labels_with_outputs(output))
-    if not labels:
+    present = list(labels_with_outputs(output))
+    if not present:
         raise NothingSelectedError(f"{output} holds no sub-* folder. Run the participant level first.")
-    labels = splits.select(labels)
+    labels = splits.select(present if labels is None else labels)
     with _parts_folder(output) as folder:
         work = partial(_read_participant, output=output, parts=Path(folder), settings=settings)
         reads, values = [], StudyValues()
@@ -123,7 +129,8 @@ def write_readouts(
     failures = {read.label: read.failed for read in reads if read.failed}
     wrong = failures or any(read.problem and read.has_manifest for read in reads)
     code = HedypetError.exit_code if wrong else BadDataError.exit_code if problems else 0
-    return GroupTables(len(labels), rows, problems, _warnings(reads, splits), failures, code)
+    warnings = _warnings(reads, splits, present)
+    return GroupTables(len(labels), rows, problems, warnings, failures, code)
 
 
 def _parts_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
@@ -215,7 +222,7 @@ def _write_tables(
     return rows
 
 
-def _warnings(reads: Sequence[_Read], splits: Splits) -> tuple[str, ...]:
+def _warnings(reads: Sequence[_Read], splits: Splits, present: Sequence[str]) -> tuple[str, ...]:
     """Say what is odd about the outputs, in the log too."""
     warnings: list[str] = []
     by_version: dict[str, list[str]] = {}
@@ -228,7 +235,7 @@ def _warnings(reads: Sequence[_Read], splits: Splits) -> tuple[str, ...]:
             f"The outputs were made by several versions of hedypet: {listed}. Run the participant level "
             "again to make all with one."
         )
-    unknown = sorted(frozenset().union(*splits.members.values()) - {read.label for read in reads})
+    unknown = sorted(frozenset().union(*splits.members.values()) - {*present})
     if unknown and splits.chosen is None:
         warnings.append(f"The splits name participants without outputs: {_some(unknown)}.")
     for warning in warnings[:_WARNINGS_SHOWN]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from pathlib import Path
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
+from hedypet_bids.inputs.text_files import read_tsv
+from hedypet_bids.io.tables import MISSING
 
 _COLUMN = "split"
 SPLITS_FILE = "splits.json"
@@ -94,14 +95,12 @@ def _from_json(path: Path) -> dict[str, frozenset[str]]:
 
 
 def _from_table(path: Path) -> dict[str, frozenset[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise BadDataError(f"{path} cannot be read as a table: {fault}.") from fault
     members: dict[str, set[str]] = {}
-    for row in rows:
-        split = row.get(_COLUMN)
-        if split and split != "n/a":
-            members.setdefault(split, set()).add(names.participant_label(row.get("participant_id") or ""))
+    for row in read_tsv(path):
+        if row.fault:
+            raise BadDataError(row.fault)
+        split = row.cells.get(_COLUMN)
+        if split and split != MISSING:
+            label = names.participant_label(row.cells.get("participant_id") or "")
+            members.setdefault(split, set()).add(label)
     return {name: frozenset(labels) for name, labels in members.items()}

@@ -17,7 +17,7 @@ from isal import isal_zlib
 from hedypet_bids import names
 from hedypet_bids.group.dictionary import COLUMNS, TABLES, column_of
 from hedypet_bids.io.atomic import atomic, write_text
-from hedypet_bids.io.tables import MISSING
+from hedypet_bids.io.tables import FORMULA, MISSING, NUMBER
 
 PARTITION_ROWS = 1_000_000
 """A table with more rows is a folder of one Parquet file a participant."""
@@ -98,7 +98,9 @@ def _as_text(column: Any) -> Any:
 
 def _clean(texts: Any) -> Any:
     # A line break or tab in free text (the reason of a failure) would make two cells of one.
-    return pc.fill_null(pc.replace_substring_regex(texts, r'[\t\r\n"]+', " "), MISSING)
+    texts = pc.replace_substring_regex(texts, r'[\t\r\n"]+', " ")
+    formula = pc.and_not(pc.match_substring_regex(texts, FORMULA), pc.match_substring_regex(texts, NUMBER))
+    return pc.fill_null(pc.if_else(formula, pc.binary_join_element_wise("'", texts, ""), texts), MISSING)
 
 
 def _header(table: str) -> bytes:

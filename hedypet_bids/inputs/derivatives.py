@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError
+from hedypet_bids.inputs.index import check_named_after_folder
 from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS, Task
 from hedypet_bids.model import Scan
@@ -77,6 +78,8 @@ def _only(folder: Path | None, scan: Scan, pattern: str) -> Path | None:
     found = sorted({*(folder / f"sub-{label}").rglob(pattern), *beside})
     if len(found) > 1:
         found = [path for path in found if scan.name.could_name(path.name)]
+    for path in found:
+        check_named_after_folder(path, label)
     if len(found) > 1:
         listed = "\n  ".join(map(str, found))
         raise BadDataError(

@@ -34,12 +34,15 @@ def images_of(root: Path, label: str, *, database_dir: Path | None = None) -> li
     Raises
     ------
     BadDataError
-        The folder cannot be read, or its kept index is of other files.
+        The folder cannot be read, its kept index is of other files, or an image is named after another
+        participant or session than its folder.
     """
     with tempfile.TemporaryDirectory(prefix="hedypet-") as folder:
         layout = _layout(root, label, Path(folder), database_dir / f"sub-{label}" if database_dir else None)
         files = layout.get(datatype=list(names.INPUT_DATATYPES), extension=list(IMAGE_EXTENSIONS))
         found = [(Path(file.path), file.get_entities()) for file in files]
+    for path, _ in found:
+        check_named_after_folder(path, label)
     return [
         Source(
             path=path,
@@ -50,6 +53,25 @@ def images_of(root: Path, label: str, *, database_dir: Path | None = None) -> li
         )
         for path, entities in sorted(found, key=lambda item: str(item[0]))
     ]
+
+
+def check_named_after_folder(path: Path, label: str) -> None:
+    """Raise BadDataError for a file whose name gives another participant or session than its folders.
+
+    Parameters
+    ----------
+    label
+        Of the participant in whose folder, or under whose name, it lies.
+    """
+    entities = names.entities_of(path.name)
+    session = next((f.name for f in path.parents if f.name.startswith("ses-")), "")
+    of_folder = {"sub": label, "ses": session.removeprefix("ses-")}
+    for key, expected in of_folder.items():
+        if expected and entities.get(key, expected) != expected:
+            raise BadDataError(
+                f"{path} is named after {key}-{entities[key]}; expected {key}-{expected}, as its folder is. "
+                "Move it to the folder that it belongs to, or mend its name."
+            )
 
 
 def _layout(root: Path, label: str, folder: Path, database: Path | None) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +69,29 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as JSON: it is nested too deeply. Restore the file."
         ) from None
     if not isinstance(content, dict):
-        raise BadDataError(f"{path} must hold a JSON object; found a {type(content).__name__}.")
+        kind = next(word for types, word in _JSON_KINDS if isinstance(content, types))
+        raise BadDataError(f"{path} must hold a JSON object; found {kind}. Restore the file.")
     return content
 
 
-def participant_rows(path: Path, labels: Collection[str]) -> dict[str, list[dict[str, str]]]:
+_JSON_KINDS = (
+    (list, "an array"),
+    (str, "a text"),
+    (bool, "true or false"),
+    (int | float, "a number"),
+    (type(None), "null"),
+)
+
+
+@dataclass(frozen=True)
+class TsvRow:
+    """A row of a table by column, and what is wrong with the line; empty where nothing is."""
+
+    cells: Mapping[str, str]
+    fault: str = ""
+
+
+def participant_rows(path: Path, labels: Collection[str]) -> dict[str, list[TsvRow]]:
     """The rows of some participants in ``participants.tsv``, by label; empty when there is no such file.
 
     Of rows that differ there are two at most, which is enough to see that they do.
@@ -81,16 +101,16 @@ def participant_rows(path: Path, labels: Collection[str]) -> dict[str, list[dict
     BadDataError
         As :func:`read_tsv`, or there is no column ``participant_id``.
     """
-    found: dict[str, list[dict[str, str]]] = {}
+    found: dict[str, list[TsvRow]] = {}
     if not is_there(path):
         return found
     for row in read_tsv(path):
-        if "participant_id" not in row:
+        if "participant_id" not in row.cells:
             raise BadDataError(
-                f"{path} has no column participant_id; found {names.listed(row)[:200]}. Columns must be "
-                "separated by tabs."
+                f"{path} has no column participant_id; found {names.listed(row.cells)[:200]}. Columns must "
+                "be separated by tabs."
             )
-        label = names.participant_label(row["participant_id"])
+        label = names.participant_label(row.cells["participant_id"])
         if label in labels:
             rows = found.setdefault(label, [])
             if len(rows) < 2 and row not in rows:
@@ -98,25 +118,47 @@ def participant_rows(path: Path, labels: Collection[str]) -> dict[str, list[dict
     return found
 
 
-def read_tsv(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a table, one by one, by column name.
+def read_tsv(path: Path) -> Iterator[TsvRow]:
+    """The rows of a table, one by one.
+
+    Each line is a row: a quote that is not closed spoils its own line, not those behind it.
 
     Raises
     ------
     BadDataError
-        It is no table of tab-separated text, or far larger than such files are.
+        It is no table of tab-separated text, has a column twice, or is far larger than such files are.
     """
     _check_bytes(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file, delimiter="\t")
-            header = next(lines, [])
+            lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            header = [_unquoted(cell) for cell in next(lines, [])]
+            if twice := [name for name, times in Counter(header).items() if name and times > 1]:
+                raise BadDataError(f"{path} has the column {names.listed(twice)} twice. Remove one.")
             for line in lines:
-                if line:
-                    line += [""] * (len(header) - len(line))
-                    yield dict(zip(header, line, strict=False))
+                if any(line):
+                    yield _row(path, lines.line_num, header, line)
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
         raise BadDataError(f"{path} cannot be read as a table: {fault}.") from fault
+
+
+def _row(path: Path, number: int, header: Sequence[str], line: Sequence[str]) -> TsvRow:
+    """A row; wrong where its cells cannot be told apart for certain."""
+    # An editor that strips the ends of lines takes empty cells away.
+    full = [*line, *[""] * (len(header) - len(line))]
+    cells = dict(zip(header, map(_unquoted, full), strict=False))
+    fault = ""
+    if any(full[len(header) :]):
+        fault = f"has {len(line)} cells; expected {len(header)}, as many as the header has"
+    elif any(cell.startswith('"') and _unquoted(cell) == cell for cell in line):
+        fault = "has a cell that begins with a quote which is not closed; expected none, or a pair"
+    return TsvRow(cells, f"{path}, line {number}: it {fault}. Mend the line." if fault else "")
+
+
+def _unquoted(cell: str) -> str:
+    """A cell without the quotes that a spreadsheet put around it."""
+    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return cell[1:-1].replace('""', '"') if quoted else cell
 
 
 def _check_bytes(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,45 @@ MISSING = "n/a"
 FRAME_START, FRAME_END = "frame_start", "frame_end"
 
 
+FORMULA = r"^[\s']*[=+@-]"
+"""How text begins that a spreadsheet would run; or that was shielded from it, with an apostrophe before."""
+
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+"""Text that is a number, which is no formula although it may begin with a sign."""
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as TSV, atomically; NaN and None become ``n/a``."""
     with atomic(path) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, na_rep=MISSING, lineterminator="\n")
+        temporary.write_text(as_tsv(table), "utf-8")
+
+
+def as_tsv(table: pd.DataFrame) -> str:
+    """A table as tab-separated text that a spreadsheet opens without running what labels say."""
+    text = _mapped(table, shielded).to_csv(sep="\t", index=False, na_rep=MISSING, lineterminator="\n")
+    return str(text)
+
+
+def shielded(text: str) -> str:
+    """Text with an apostrophe before it where a spreadsheet would take it for a formula.
+
+    Examples
+    --------
+    >>> shielded("=1+1"), shielded("-0.5"), shielded("liver")
+    ("'=1+1", '-0.5', 'liver')
+    """
+    return f"'{text}" if re.match(FORMULA, text) and not re.match(NUMBER, text) else text
+
+
+def unshielded(text: str) -> str:
+    """The text that :func:`shielded` was given.
+
+    Examples
+    --------
+    >>> unshielded("'=1+1"), unshielded("'liver'")
+    ('=1+1', "'liver'")
+    """
+    return text[1:] if text.startswith("'") and re.match(FORMULA, text) else text
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -31,9 +68,17 @@ def read_table(path: Path) -> pd.DataFrame:
         The file is missing, empty, or no table.
     """
     try:
-        return pd.read_csv(path, sep="\t", na_values=[MISSING], keep_default_na=False)
+        table = pd.read_csv(path, sep="\t", na_values=[MISSING], keep_default_na=False)
     except (OSError, UnicodeDecodeError, ValueError) as fault:
         raise BadDataError(f"{path} cannot be read as a table: {fault}.") from fault
+    return _mapped(table, unshielded)
+
+
+def _mapped(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """A table with its texts and the names of its columns changed."""
+    texts = table.select_dtypes(exclude="number")
+    texts = texts.map(lambda cell: change(cell) if isinstance(cell, str) else cell)
+    return table.assign(**texts).rename(columns=change)
 
 
 def frame_times(table: pd.DataFrame) -> FrameTimes:

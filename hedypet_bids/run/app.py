@@ -11,10 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hedypet_bids import names
 from hedypet_bids.errors import (
+    BadDataError,
     HedypetError,
     MissingInputError,
     MissingProgramError,
@@ -22,12 +24,13 @@ from hedypet_bids.errors import (
     OutputError,
     StoppedBySignal,
 )
-from hedypet_bids.group.splits import read_splits
+from hedypet_bids.group.splits import Splits, read_splits
 from hedypet_bids.inputs.asked import check_asked
-from hedypet_bids.inputs.dataset import Dataset, Request, read_filters
+from hedypet_bids.inputs.dataset import Dataset, Request, read_filters, selected_labels
 from hedypet_bids.io import work_dir
 from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.lock import exclusive
+from hedypet_bids.io.manifest import Manifest
 from hedypet_bids.io.store import Store
 from hedypet_bids.model import Subject
 from hedypet_bids.run.cluster import Certificates, GpuParts, Workers, available_cpus, run_all
@@ -62,6 +65,8 @@ def run(options: Options, settings: Settings) -> int:
     folder = work_dir.prepare(options.work_dir)
     try:
         if options.level == "group":
+            if options.dry_run:
+                return plan_group_level(options)
             return process_group_level(options, settings).exit_code
         return exit_code_of(process_participants(options, settings))
     finally:
@@ -265,6 +270,40 @@ def process_group_level(options: Options, settings: Settings) -> GroupTables:
     HedypetError
         They cannot be written at all.
     """
+    output, splits, labels = _group_selection(options)
+    with exclusive(output / names.readout("", ".lock"), wait=True, holder="the group tables"):
+        # Imported here: it takes a second, which the participant level does not need in this process.
+        from hedypet_bids.pipeline import process_group
+
+        tables = process_group(output, settings, labels=labels, splits=splits, nprocs=options.nprocs)
+    Console(verbose=options.verbosity > 0).summarise_group(tables, output)
+    return tables
+
+
+def plan_group_level(options: Options) -> int:
+    """Say what the tables of the group would be made from, and return the exit status that they would give.
+
+    Raises
+    ------
+    HedypetError
+        They could not be written at all.
+    """
+    output, splits, labels = _group_selection(options)
+    manifests: dict[str, Manifest | BadDataError] = {}
+    for label in splits.select(labels):
+        try:
+            manifests[label] = Manifest.read(output, label)
+        except BadDataError as fault:
+            manifests[label] = fault
+    Console(verbose=options.verbosity > 0).show_group_plan(manifests, output)
+    if any(isinstance(found, Manifest) and found.failed for found in manifests.values()):
+        return HedypetError.exit_code
+    unread = any(isinstance(found, BadDataError) for found in manifests.values())
+    return BadDataError.exit_code if unread else 0
+
+
+def _group_selection(options: Options) -> tuple[Path, Splits, tuple[str, ...]]:
+    """The output, the splits of its participants, and the participants that the options name."""
     output = options.output_dir.resolve()
     if not (output / names.DESCRIPTION).is_file():
         raise MissingInputError(
@@ -272,13 +311,7 @@ def process_group_level(options: Options, settings: Settings) -> GroupTables:
         )
     Store(output, {}).check_ours()
     splits = read_splits(options.splits_file, [output, options.bids_dir], options.split)
-    with exclusive(output / names.readout("", ".lock"), wait=True, holder="the group tables"):
-        # Imported here: it takes a second, which the participant level does not need in this process.
-        from hedypet_bids.pipeline import process_group
-
-        tables = process_group(output, settings, splits=splits, nprocs=options.nprocs)
-    Console(verbose=options.verbosity > 0).summarise_group(tables, output)
-    return tables
+    return output, splits, selected_labels(output, options.participant_labels, options.excluded_labels)
 
 
 def exit_code_of(results: Sequence[ParticipantResult]) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from hedypet_bids.io.manifest import StepRecord
+from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.manifest import Manifest, StepRecord
 from hedypet_bids.run.job import ParticipantResult
 from hedypet_bids.run.schedule import COUNTED, NOT_CHOSEN, UNNEEDED
 
@@ -109,6 +110,18 @@ class Console:
             f"hedypet: group tables of {tables.n_participants} participants in {output / 'readouts'}: "
             f"{listed}; page {output / 'group.html'} (exit code {tables.exit_code})"
         )
+
+    def show_group_plan(self, manifests: Mapping[str, Manifest | BadDataError], output: Path) -> None:
+        """Print per participant which scans the tables would hold, or why they cannot be read."""
+        for label, found in manifests.items():
+            if isinstance(found, BadDataError):
+                print(f"sub-{label}  problem: {found}")
+                continue
+            scans = ", ".join(str(scan.name) or "one scan" for scan in found.scans) or "no scan"
+            print(f"sub-{label}  {scans}")
+            for record in found.failed:
+                print(f"  failed in the last run: {record.title}: {record.reason}")
+        print(f"The tables of {len(manifests)} participants would be written to {output / 'readouts'}.")
 
     def _print(self, line: str) -> None:
         print(line, file=self.stream, flush=True)

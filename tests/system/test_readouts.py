@@ -306,6 +306,25 @@ def test_splits_that_are_not_there_are_refused(twelve: Path, tmp_path: Path) -> 
         write_readouts(twelve, Settings(), nprocs=1, splits=read_splits(path, [], "train"))
 
 
+def test_the_command_line_takes_participants(twelve: Path) -> None:
+    done = hedypet("raw", twelve, "group", "--participant-label", "sub-00003", "00004")
+    assert done.returncode == 0, done.stderr
+    for name in ("metadata", *PARTICIPANT_TABLES):
+        assert set(table(twelve, name)["Subject"]) == {"sub-00003", "sub-00004"}
+    assert hedypet("raw", twelve, "group", "--participant-label", "99").returncode == 18
+
+
+def test_a_plan_of_the_group_writes_nothing(twelve: Path) -> None:
+    before = sorted(twelve.rglob("*"))
+    done = hedypet("raw", twelve, "group", "--dry-run", "--exclude-participant-label", "00003")
+    assert done.returncode == 0, done.stderr
+    assert "sub-00004" in done.stdout and "sub-00003" not in done.stdout
+    assert sorted(twelve.rglob("*")) == before
+    finish(twelve, "00004", [StepRecord("tacs", "failed", "no room on the disc", exit_code=74)])
+    done = hedypet("raw", twelve, "group", "--dry-run")
+    assert done.returncode == 1 and "no room on the disc" in done.stdout
+
+
 def test_the_command_line_takes_a_split(twelve: Path, tmp_path: Path) -> None:
     path = tmp_path / "splits.json"
     path.write_text(SPLITS)

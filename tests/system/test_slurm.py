@@ -328,7 +328,7 @@ def test_each_task_runs_the_container_with_its_own_resources(
     assert words("check") == [*container, "participant", "--dry-run", *labels, *own]
 
     everything_else = [name for name in STEP_NAMES if name != "segment"]
-    expected: dict[str, tuple[list[str], int, int]] = {"hedypet-group": (["group", *own], 1, TASK_MB)}
+    expected: dict[str, tuple[list[str], int, int]] = {"hedypet-group": (["group"], 1, TASK_MB)}
     for index, label in enumerate(("002", "001"), start=1):
         for name, steps, cpus, mem_mb in (
             ("segment", ["segment"], 1, TASK_MB),
