@@ -66,6 +66,22 @@ _SAME_DOSE = 0.2
 # From a mouse's dose to several times the largest clinical one (Rb-82, O-15 water: 2 GBq).
 DOSE_RANGE_BQ = (1e5, 1e10)
 
+# MBq that people above _LIGHTEST_KG are given: about a tenth of the usual dose to several times the
+# highest in the guidelines of EANM and SNMMI (FDG, C-11 choline, N-13 ammonia, O-15 water, Cu-64 and Ga-68
+# DOTATATE, Rb-82, Zr-89 antibodies, I-124).
+DOSES_MBQ: Mapping[str, tuple[float, float]] = {
+    "C11": (30, 2000),
+    "N13": (30, 2000),
+    "O15": (30, 5000),
+    "F18": (10, 1000),
+    "Cu64": (10, 1000),
+    "Ga68": (10, 1000),
+    "Rb82": (50, 5000),
+    "Zr89": (3, 500),
+    "I124": (2, 1000),
+}
+_LIGHTEST_KG = 30.0
+
 # Beyond so many half-lives (a factor of a million) nothing is left to be measured: times are wrong or in ms.
 _MOST_HALF_LIVES = 20.0
 # Where the nuclide is not known: longer than any PET study.
@@ -183,6 +199,35 @@ def _shown(sidecar: Mapping[str, Any], key: str) -> str:
         return f"nothing (but {others[0]!r}, which BIDS does not know)" if others else "nothing"
     text = repr(sidecar[key])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def odd_dose(metadata: PetMetadata, weight_kg: float | None) -> str:
+    """Why a dose is none that a person of this weight is given; empty where it may be, or is not known.
+
+    Parameters
+    ----------
+    weight_kg
+        Of who was scanned; those below 30 kg are not judged.
+
+    Examples
+    --------
+    >>> sidecar = {"InjectionStart": 0, "FrameTimesStart": [0], "FrameDuration": [60], "Units": "Bq/mL",
+    ...     "ImageDecayCorrected": True, "ImageDecayCorrectionTime": 0, "TracerRadionuclide": "F18",
+    ...     "InjectedRadioactivity": 3.7, "InjectedRadioactivityUnits": "MBq"}
+    >>> odd_dose(read_pet_metadata(sidecar, n_frames=1, where="x_pet.json"), 70)
+    'the dose is 3.7 MBq; people are given 10 to 1000 MBq of F18. Check InjectedRadioactivityUnits'
+    """
+    limits = DOSES_MBQ.get(metadata.radionuclide)
+    dose_mbq = metadata.dose_bq / 1e6
+    if limits is None or weight_kg is None or weight_kg <= _LIGHTEST_KG or math.isnan(dose_mbq):
+        return ""
+    low, high = limits
+    if low <= dose_mbq <= high:
+        return ""
+    return (
+        f"the dose is {dose_mbq:.4g} MBq; people are given {low:g} to {high:g} MBq of "
+        f"{metadata.radionuclide}. Check InjectedRadioactivityUnits"
+    )
 
 
 def _check_time(key: str, time_s: float, nuclide: str, half_life_s: float, where: str) -> None:

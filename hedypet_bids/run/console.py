@@ -140,6 +140,10 @@ def _left_out(result: ParticipantResult) -> list[str]:
     lines = []
     if result.error:
         lines.append(f"sub-{result.label} FAILED: {result.error}")
+    for check in dict.fromkeys(result.checks):
+        if check.state == "problem" and check.text not in result.error:
+            about = f"{check.scan} {check.kind}".strip()
+            lines.append(f"sub-{result.label}: look at {about}: {check.text}")
     skipped = [r for r in result.records if r.state == "skipped"]
     chosen = [r for r in skipped if r.reason.startswith(NOT_CHOSEN)]
     others = dict.fromkeys(f"{r.title} ({r.reason})" for r in skipped if r not in chosen)

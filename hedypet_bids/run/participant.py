@@ -212,13 +212,10 @@ def _write_records(
 
 
 def _log_notes(subject: Subject) -> None:
-    """Write down what was assumed or converted while reading images, tables and sidecars."""
-    for scan in subject.scans:
-        for note in dict.fromkeys((*scan.notes, *scan.person.notes)):
-            _log.info("sub-%s %s: %s", subject.label, scan.about or "scan", note)
-        for path, metadata in scan.pet.items():
-            for note in metadata.notes:
-                _log.info("sub-%s %s: %s", subject.label, path.name, note)
+    """Write down what was assumed or converted while reading images, tables and sidecars, and what is odd."""
+    for check in subject.checks:
+        if check.state in ("converted", "problem"):
+            _log.info("sub-%s %s: %s", subject.label, f"{check.scan} {check.kind}".strip(), check.text)
 
 
 class _ParticipantLog(logging.FileHandler):
