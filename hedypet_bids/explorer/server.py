@@ -25,14 +25,15 @@ _LAST_PORT = 65535
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]+)?", re.IGNORECASE)
 _OPTIONS = {
     # Nothing is sent anywhere, and nothing is watched for changes.
-    "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
-    "STREAMLIT_SERVER_FILE_WATCHER_TYPE": "none",
-    "STREAMLIT_SERVER_HEADLESS": "true",
-    "STREAMLIT_LOGGER_LEVEL": "warning",
-    "STREAMLIT_SERVER_BASE_URL_PATH": "",
-    "STREAMLIT_CLIENT_TOOLBAR_MODE": "viewer",
-    "STREAMLIT_THEME_BASE": "light",
-    "STREAMLIT_THEME_PRIMARY_COLOR": "#0072B2",
+    "browser.gatherUsageStats": False,
+    "server.fileWatcherType": "none",
+    "server.headless": True,
+    # Whatever the user's own configuration says, for other applications.
+    "server.baseUrlPath": "",
+    "server.enableStaticServing": False,
+    "client.toolbarMode": "viewer",
+    "theme.base": "light",
+    "theme.primaryColor": "#0072B2",
 }
 
 Message = MutableMapping[str, Any]
@@ -85,23 +86,24 @@ def serve(listening: socket.socket, output: Path, *, token: str, names: frozense
     MissingProgramError
         The Streamlit that is installed is too old.
     """
-    # Streamlit takes its options when it is imported. Its folder: a .streamlit folder of the place where it
-    # is started must not change it.
-    os.environ |= _OPTIONS
-    output = output.resolve()
+    sys.argv = [str(APP), str(output.resolve())]
+    # A .streamlit folder of the place where it is started must not change it.
     os.chdir(APP.parent)
-    sys.argv = [str(APP), str(output)]
     try:
         import uvicorn
+        from streamlit import config
         from streamlit.starlette import App
     except ImportError as fault:
         raise MissingProgramError(f"The explorer needs a newer Streamlit: {fault}.") from fault
+    for option, value in _OPTIONS.items():
+        config.set_option(option, value)
     guard = Guard(App(APP), token=token, names=names, port=listening.getsockname()[1])
     configuration = uvicorn.Config(
         guard,
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         log_config=None,
+        log_level="warning",
         access_log=False,
         # Whom a request is for is what the guard checks: no header may say otherwise.
         proxy_headers=False,
