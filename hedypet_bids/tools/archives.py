@@ -27,7 +27,7 @@ _CHUNK = 1 << 16
 _RANGE_NOT_SATISFIABLE, _TOO_MANY_REQUESTS = 416, 429
 
 
-def download(url: str, path: Path, *, size: int = 0, body: Mapping[str, str] | None = None) -> None:
+def download_archive(url: str, path: Path, *, size: int = 0, body: Mapping[str, str] | None = None) -> None:
     """Fetch an address into a file; what the file already has is not fetched again, if the server can resume.
 
     Parameters
@@ -131,7 +131,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def unpack(archive: Path, target: Path) -> None:
+def unpack_archive(archive: Path, target: Path) -> None:
     """Unpack the folder of an archive that has the name of ``target`` as ``target``, which must not exist.
 
     Other members, as those that file managers add, are left out.

@@ -18,7 +18,7 @@ from typing import Any
 from hedypet_bids.errors import BadDataError, MissingInputError, UsageError
 from hedypet_bids.io.atomic import write_error, write_text
 from hedypet_bids.io.lock import exclusive
-from hedypet_bids.tools.archives import download, unpack
+from hedypet_bids.tools.archives import download_archive, unpack_archive
 from hedypet_bids.tools.totalsegmentator import TASK_NAMES, Model, faults_of_weights, models_of_task
 
 LOCK_FILE = "weights.lock.json"
@@ -128,13 +128,13 @@ def _fetch_archive(folder: Path, model: Model, archive: Path, licence: str, mirr
 
 def _download(model: Model, archive: Path, licence: str, mirror: str) -> None:
     if mirror or not model.licensed:
-        return download(
+        return download_archive(
             f"{(mirror or RELEASE_URL).rstrip('/')}/{model.folder}.zip", archive, size=model.archive_size
         )
     task = next(TASK_NAMES[task] for task in TASK_NAMES if model in models_of_task(task))
     body = {"license_number": licence, "task": task, "version": version("TotalSegmentator")}
     try:
-        return download(LICENSED_URL, archive, body=body)
+        return download_archive(LICENSED_URL, archive, body=body)
     except MissingInputError as error:
         raise UsageError(f"{error} Is the licence number right, and valid for {task}?") from error
 
@@ -145,7 +145,7 @@ def _install(folder: Path, model: Model, archive: Path) -> dict[str, str]:
         with tempfile.TemporaryDirectory(prefix=_UNPACKING, dir=folder) as name:
             new, place = Path(name) / model.folder, folder / model.folder
             try:
-                unpack(archive, new)
+                unpack_archive(archive, new)
                 if faults := faults_of_weights(Path(name), [model], read=True):
                     raise BadDataError(f"{archive.name} is not the archive of a model: {faults[model]}.")
             except BadDataError:

@@ -14,7 +14,7 @@ from archive_server import archive_server, zipped
 
 from hedypet_bids.errors import BadDataError, MissingInputError, TryAgainError
 from hedypet_bids.tools import archives
-from hedypet_bids.tools.archives import download, unpack
+from hedypet_bids.tools.archives import download_archive, unpack_archive
 
 CONTENT = os.urandom(1_000_000)
 
@@ -22,7 +22,7 @@ CONTENT = os.urandom(1_000_000)
 def test_a_download_that_is_cut_goes_on_where_it_ended(tmp_path: Path) -> None:
     with archive_server() as server:
         server.files["/a.zip"], server.cut_after = CONTENT, 300_000
-        download(f"{server.address}/a.zip", tmp_path / "a", size=len(CONTENT))
+        download_archive(f"{server.address}/a.zip", tmp_path / "a", size=len(CONTENT))
     assert (tmp_path / "a").read_bytes() == CONTENT
     begins = [int(wanted[6:-1] or 0) for _, wanted, _ in server.asked[1:]]
     assert len(begins) >= 3 and begins == sorted(begins)
@@ -39,7 +39,7 @@ def test_what_an_earlier_command_left_is_used_or_replaced(
     (tmp_path / "a").write_bytes((CONTENT + b"other")[:begun])
     with archive_server() as server:
         server.files["/a.zip"], server.resumes = CONTENT, resumes
-        download(f"{server.address}/a.zip", tmp_path / "a", size=size)
+        download_archive(f"{server.address}/a.zip", tmp_path / "a", size=size)
     assert (tmp_path / "a").read_bytes() == CONTENT
     if begun == size > 0:
         assert server.asked == []
@@ -52,7 +52,7 @@ def test_a_connection_that_brings_nothing_ends_the_download_and_keeps_what_there
     with archive_server() as server:
         server.files["/a.zip"], server.cut_after = CONTENT, 0
         with pytest.raises(TryAgainError, match="1000"):
-            download(f"{server.address}/a.zip", tmp_path / "a", size=len(CONTENT))
+            download_archive(f"{server.address}/a.zip", tmp_path / "a", size=len(CONTENT))
     assert (tmp_path / "a").read_bytes() == CONTENT[:1000]
 
 
@@ -60,10 +60,10 @@ def test_what_is_not_there_or_has_another_size_is_not_fetched(tmp_path: Path) ->
     with archive_server() as server:
         server.files["/a.zip"] = CONTENT
         with pytest.raises(MissingInputError, match="404"):
-            download(f"{server.address}/b.zip", tmp_path / "b")
+            download_archive(f"{server.address}/b.zip", tmp_path / "b")
         for size in (len(CONTENT) - 1, len(CONTENT) + 1):
             with pytest.raises(BadDataError, match=str(size)):
-                download(f"{server.address}/a.zip", tmp_path / "a", size=size)
+                download_archive(f"{server.address}/a.zip", tmp_path / "a", size=size)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,7 +72,7 @@ def test_an_endless_archive_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with archive_server() as server:
         server.files["/a.zip"] = CONTENT
         with pytest.raises(BadDataError, match=str(len(CONTENT) - 1)):
-            download(f"{server.address}/a.zip", tmp_path / "a")
+            download_archive(f"{server.address}/a.zip", tmp_path / "a")
 
 
 # ---- unpacking
@@ -121,14 +121,14 @@ def test_an_archive_with_an_evil_member_is_not_unpacked_at_all(
         archive.writestr("model/good", b"good")
         evil(archive)
     with pytest.raises(BadDataError, match=r"a\.zip"):
-        unpack(tmp_path / "a.zip", place / "model")
+        unpack_archive(tmp_path / "a.zip", place / "model")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "here", "in"]
 
 
 def test_only_the_folder_of_the_model_is_unpacked(tmp_path: Path) -> None:
     members = {"model/a/b.json": b"{}", "model/c": b"", "__MACOSX/model/._c": b"x", ".DS_Store": b"x"}
     (tmp_path / "a.zip").write_bytes(zipped(members))
-    unpack(tmp_path / "a.zip", tmp_path / "model")
+    unpack_archive(tmp_path / "a.zip", tmp_path / "model")
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert found == {"a.zip", "model/a/b.json", "model/c"}
 
@@ -146,7 +146,7 @@ def test_a_bomb_is_refused_before_anything_is_written(
             archive.writestr("model/zeros", b"\0" * 5_000_001)
     assert (tmp_path / "a.zip").stat().st_size < 2_000_000
     with pytest.raises(BadDataError, match="expected at most"):
-        unpack(tmp_path / "a.zip", tmp_path / "model")
+        unpack_archive(tmp_path / "a.zip", tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -157,7 +157,7 @@ def test_a_member_that_has_more_than_it_declares_gives_no_more_than_that(tmp_pat
     size = (5_000_000).to_bytes(4, "little")
     (tmp_path / "a.zip").write_bytes(content.getvalue().replace(size, (1000).to_bytes(4, "little")))
     with pytest.raises(BadDataError, match="unpacked"):
-        unpack(tmp_path / "a.zip", tmp_path / "model")
+        unpack_archive(tmp_path / "a.zip", tmp_path / "model")
     assert (tmp_path / "model" / "zeros").stat().st_size <= 1000
 
 
@@ -165,7 +165,7 @@ def test_a_member_that_has_more_than_it_declares_gives_no_more_than_that(tmp_pat
 def test_what_is_no_archive_is_told_so(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(BadDataError, match="unpacked"):
-        unpack(tmp_path / "a.zip", tmp_path / "model")
+        unpack_archive(tmp_path / "a.zip", tmp_path / "model")
 
 
 def test_a_flipped_bit_is_seen(tmp_path: Path) -> None:
@@ -173,4 +173,4 @@ def test_a_flipped_bit_is_seen(tmp_path: Path) -> None:
     content[5000] ^= 1
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(BadDataError, match="CRC"):
-        unpack(tmp_path / "a.zip", tmp_path / "model")
+        unpack_archive(tmp_path / "a.zip", tmp_path / "model")
