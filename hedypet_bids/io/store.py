@@ -381,6 +381,25 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def flags_of(paths: Iterable[Path]) -> dict[str, str]:
+    """What the sidecars of results flag, each with the first file that says so.
+
+    Parameters
+    ----------
+    paths
+        Outputs, whose sidecars may hold ``Flags``, also under ``Quality``.
+    """
+    found: dict[str, str] = {}
+    # The quality checks repeat what other files flag, which are where to look.
+    sidecars = sorted({names.sidecar_of(path) for path in paths}, key=lambda p: (p.stem.endswith("_qc"), p))
+    for path in sidecars:
+        sidecar = read_sidecar(path)
+        quality = sidecar.get("Quality")
+        flags = [*sidecar.get("Flags", []), *(quality.get("Flags", []) if isinstance(quality, dict) else [])]
+        found |= {flag: path.name for flag in flags if flag not in found}
+    return found
+
+
 def _input_state(path: Path, store: Store) -> dict[str, Any]:
     try:
         found = path.stat()

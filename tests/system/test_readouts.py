@@ -109,6 +109,17 @@ def test_a_failed_step_is_in_missing_and_on_the_page(twelve: Path) -> None:
     assert "No check is outside its normal range" not in page
 
 
+def test_what_a_participants_page_flags_is_on_the_groups(output: Path) -> None:
+    assert group(output)[0] == 0
+    table_of_flags = (output / "group.html").read_text().split('id="flag-table"')[1].split("</table>")[0]
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", table_of_flags)
+    for label in ("sub-001", "sub-002"):
+        page = (output / f"{label}.html").read_text().split('<ul id="flags">')[1].split("</ul>")[0]
+        own = set(re.findall(r"FLAG</span> (.*?) <small>", page))
+        assert len(own) > 3
+        assert {flag for subject, flag in rows if label in subject} == own
+
+
 def test_later_participants_give_the_same_bytes_as_all_at_once(twelve: Path) -> None:
     write_readouts(twelve, Settings(), nprocs=1)
     whole = contents(twelve / "readouts")
