@@ -104,15 +104,23 @@ def read_tsv(path: Path) -> Iterator[dict[str, str]]:
     Raises
     ------
     BadDataError
-        It is no table of tab-separated text, or far larger than such files are.
+        It is no table of tab-separated text, has a cell of several lines, or is far larger than others.
     """
     _check_bytes(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, delimiter="\t")
-            header = next(lines, [])
+            header: list[str] | None = None
             for line in lines:
-                if line:
+                # Else the rows behind a quote that is never closed would be text of its cell.
+                if any("\n" in cell or "\r" in cell for cell in line):
+                    raise BadDataError(
+                        f"{path}: a cell that ends in line {lines.line_num} has several lines; expected "
+                        'a row in each. Is a quote (") not closed?'
+                    )
+                if header is None:
+                    header = line
+                elif line:
                     line += [""] * (len(header) - len(line))
                     yield dict(zip(header, line, strict=False))
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
