@@ -1,9 +1,9 @@
-"""Kill participant runs at random moments, let each go on, and compare: kills.py [--kills 40] [--nprocs 1 2].
+"""Kill participant runs at random moments, let them go on, compare: kills.py [--kills 40] [--nprocs 1 2].
 
-One undisturbed run of a tiny phantom is compared with runs whose whole process group got SIGKILL and that were
-then started again, until the kills are spent and a last run ends by itself. Exit status 0 when every output that
-came of it equals the undisturbed one; logs, pages and what sidecars say of times do not count, nor how an image
-was compressed.
+One undisturbed run of a dataset is compared with runs whose whole process group got SIGKILL and that
+were then started again, until the kills are spent and a last run ends by itself. Exit status 0 when every
+output that came of it equals the undisturbed one; logs, pages and what sidecars say of times do not count,
+nor how an image was compressed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONGEST_S = 900.0
 
 @dataclass(frozen=True)
 class Killed:
-    """What became of an output: kills that hit a run that was going, files that differ from what they should be."""
+    """What became of an output: kills that hit, and files that are not as expected or left over."""
 
     hits: int
     exit_code: int
@@ -71,12 +71,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=40, help="of every number of workers")
     parser.add_argument("--nprocs", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="of the moments")
+    parser.add_argument("--dataset", type=Path, help="default: a tiny phantom of two participants")
     asked = parser.parse_args()
     random, wrong = Random(asked.seed), 0
     with TemporaryDirectory() as folder:
-        bids, undisturbed = Path(folder) / "bids", Path(folder) / "undisturbed"
-        subprocess.run([BIN / "hedypet-phantom", bids, "--participants", "2"], check=True, env=ENVIRONMENT)
+        bids, undisturbed = asked.dataset or Path(folder) / "bids", Path(folder) / "undisturbed"
+        if not asked.dataset:
+            subprocess.run([BIN / "hedypet-phantom", bids], check=True, env=ENVIRONMENT)
         began = time.monotonic()
         assert run(bids, undisturbed, nprocs=1) == 0
         whole_s, expected = time.monotonic() - began, outputs(undisturbed)
