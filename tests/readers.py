@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from hedypet_bids.errors import HedypetError
+from hedypet_bids.group.splits import read_splits
 from hedypet_bids.inputs.label_schemes import in_task_numbers, names_of_labels
 from hedypet_bids.inputs.participant_metadata import read_participant
 from hedypet_bids.inputs.pet_metadata import read_pet_metadata
@@ -162,5 +163,10 @@ READERS = {
     "participants": Reader("participants.tsv", _participants, (PARTICIPANTS,)),
     "columns": Reader("participants.json", _columns, (json.dumps(COLUMNS).encode(),)),
     "labels": Reader("sub-1_seg-total_dseg.tsv", _label_table, (LABELS, LABELS.replace(b"liver", b"Leber"))),
+    "splits": Reader(
+        "splits.json",
+        lambda path: read_splits(path, [], None),
+        (b'{"train": ["sub-1", "sub-2"], "test": ["sub-3"]}',),
+    ),
     "blood": Reader("sub-1_recording-aorta_blood.tsv", read_blood, (BLOOD,)),
 }

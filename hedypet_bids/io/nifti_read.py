@@ -236,7 +236,8 @@ def read_position(path: Path) -> Position:
     shape = FrameReader(path).grid.shape
     header = _nifti_header(path)
     try:
-        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     except (HeaderDataError, ValueError) as fault:
         raise BadDataError(f"{path} cannot be read as NIfTI: {fault}. Restore the file.") from fault
     return Position(sform, qform, shape)
@@ -390,7 +391,9 @@ def _read_header(path: Path) -> _Header:
     header = _nifti_header(path)
     try:
         shape = tuple(int(n) for n in header.get_data_shape())
-        affine = np.array(header.get_best_affine(), dtype=np.float64)
+        # What overflows is not finite, and is refused with the grid.
+        with np.errstate(over="ignore", invalid="ignore"):
+            affine = np.array(header.get_best_affine(), dtype=np.float64)
         dtype = header.get_data_dtype()
         offset = int(header.get_data_offset())
         slope, inter = header.get_slope_inter()

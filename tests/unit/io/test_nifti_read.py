@@ -198,6 +198,14 @@ def test_impossible_headers_are_refused(tmp_path: Path, field: str, value: objec
         FrameReader(path)
 
 
+@pytest.mark.filterwarnings("error")
+def test_voxels_without_end_are_refused_without_a_word_of_numpys(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii"
+    nib.Nifti2Image(np.zeros((2, 2, 2), np.uint8), np.diag([1e150, 1e150, 1e150, 1])).to_filename(path)
+    with pytest.raises(BadDataError, match=r"x\.nii.*endless voxels"):
+        FrameReader(path)
+
+
 def test_files_that_are_no_images(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="does not exist"):
         FrameReader(tmp_path / "no.nii")
