@@ -19,7 +19,6 @@ from hedypet_bids.inputs.derivatives import ready_derivatives
 from hedypet_bids.inputs.index import images_of
 from hedypet_bids.inputs.roles import ROLES, Chooser
 from hedypet_bids.inputs.text_files import (
-    TsvRow,
     is_there,
     participant_rows,
     read_json,
@@ -112,13 +111,13 @@ class Dataset:
                 f"{self.root / 'participants.tsv'} has rows of sub-{label} that differ; expected one. Remove "
                 "the others, or move what changes between sessions to a sessions table."
             )
-        return _sound(rows[0]) if rows else {}
+        return rows[0].checked() if rows else {}
 
     def session_rows(self, label: str) -> Mapping[str, Mapping[str, str]]:
         """The rows of ``sub-<L>_sessions.tsv`` by session label; empty without the file."""
         path = self.root / f"sub-{label}" / f"sub-{label}_sessions.tsv"
         rows = read_tsv(path) if is_there(path) else iter(())
-        return {row.cells.get("session_id", "").removeprefix("ses-"): _sound(row) for row in rows}
+        return {row.cells.get("session_id", "").removeprefix("ses-"): row.checked() for row in rows}
 
     def session_columns(self, label: str) -> Mapping[str, Any]:
         """What ``sub-<L>_sessions.json`` says on the columns of the session table."""
@@ -227,13 +226,6 @@ def _existing_dataset(root: Path) -> Path:
         )
     read_json(description)
     return root.resolve()
-
-
-def _sound(row: TsvRow) -> Mapping[str, str]:
-    """The cells of a row; an error where its line is damaged."""
-    if row.fault:
-        raise BadDataError(row.fault)
-    return row.cells
 
 
 def _check_sessions(root: Path, wanted: Collection[str]) -> None:

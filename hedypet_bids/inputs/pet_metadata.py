@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hedypet_bids.errors import BadDataError
+from hedypet_bids.errors import BadDataError, shown
 from hedypet_bids.inputs.participant_metadata import as_number
 from hedypet_bids.model import FrameTimes, PetMetadata
 
@@ -86,7 +86,6 @@ _LIGHTEST_KG = 30.0
 _MOST_HALF_LIVES = 20.0
 # Where the nuclide is not known: longer than any PET study.
 _LONGEST_S = 30 * 86400.0
-_SHOWN_CHARACTERS = 80
 
 # Sidecars round times to milliseconds or to whole seconds.
 _SAME_TIME_S = 1.0
@@ -197,8 +196,7 @@ def _shown(sidecar: Mapping[str, Any], key: str) -> str:
         near = difflib.get_close_matches(key.lower(), [other.lower() for other in sidecar], n=1, cutoff=0.9)
         others = [other for other in sidecar if other.lower() in near]
         return f"nothing (but {others[0]!r}, which BIDS does not know)" if others else "nothing"
-    text = repr(sidecar[key])
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+    return shown(sidecar[key])
 
 
 def odd_dose(metadata: PetMetadata, weight_kg: float | None) -> str:

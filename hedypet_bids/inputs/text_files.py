@@ -90,6 +90,12 @@ class TsvRow:
     cells: Mapping[str, str]
     fault: str = ""
 
+    def checked(self) -> Mapping[str, str]:
+        """The cells; BadDataError where something is wrong."""
+        if self.fault:
+            raise BadDataError(self.fault)
+        return self.cells
+
 
 def participant_rows(path: Path, labels: Collection[str]) -> dict[str, list[TsvRow]]:
     """The rows of some participants in ``participants.tsv``, by label; empty when there is no such file.
@@ -132,7 +138,10 @@ def read_tsv(path: Path) -> Iterator[TsvRow]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            header = [_unquoted(cell) for cell in next(lines, [])]
+            names_as_written = next(lines, [])
+            if any(map(_is_open, names_as_written)):
+                raise BadDataError(f"{path}, line 1: {_OPEN_QUOTE}. Mend the line.")
+            header = [_unquoted(cell) for cell in names_as_written]
             if twice := [name for name, times in Counter(header).items() if name and times > 1]:
                 raise BadDataError(f"{path} has the column {names.listed(twice)} twice. Remove one.")
             for line in lines:
@@ -149,10 +158,17 @@ def _row(path: Path, number: int, header: Sequence[str], line: Sequence[str]) ->
     cells = dict(zip(header, map(_unquoted, full), strict=False))
     fault = ""
     if any(full[len(header) :]):
-        fault = f"has {len(line)} cells; expected {len(header)}, as many as the header has"
-    elif any(cell.startswith('"') and _unquoted(cell) == cell for cell in line):
-        fault = "has a cell that begins with a quote which is not closed; expected none, or a pair"
-    return TsvRow(cells, f"{path}, line {number}: it {fault}. Mend the line." if fault else "")
+        fault = f"it has {len(line)} cells; expected {len(header)}, as many as the header has"
+    elif any(map(_is_open, line)):
+        fault = _OPEN_QUOTE
+    return TsvRow(cells, f"{path}, line {number}: {fault}. Mend the line." if fault else "")
+
+
+_OPEN_QUOTE = "a cell begins with a quote that is not closed; expected none, or a pair"
+
+
+def _is_open(cell: str) -> bool:
+    return cell.startswith('"') and _unquoted(cell) == cell
 
 
 def _unquoted(cell: str) -> str:

@@ -88,15 +88,27 @@ def frame_times(table: pd.DataFrame) -> FrameTimes:
 
 
 def read_blood(path: Path) -> InputFunction:
-    """The input function of a blood table that hedypet wrote."""
+    """The input function of a blood table that hedypet wrote.
+
+    Raises
+    ------
+    BadDataError
+        It is no such table any more.
+    """
     table = read_table(path)
-    missing = sorted({"whole_blood_radioactivity", FRAME_START, FRAME_END} - set(table.columns))
+    wanted = ("whole_blood_radioactivity", "std", "n_voxels", FRAME_START, FRAME_END)
+    missing = [column for column in wanted if column not in table]
     if missing:
         raise BadDataError(f"{path} lacks the column {names.listed(missing)}; run the participant again.")
-    return InputFunction(
-        name=names.entities_of(path.name)["recording"],
-        frames=frame_times(table),
-        mean=table["whole_blood_radioactivity"].to_numpy(dtype=np.float64),
-        std=table["std"].to_numpy(dtype=np.float64),
-        n_voxels=int(table["n_voxels"].iloc[0]),
-    )
+    try:
+        return InputFunction(
+            name=names.entities_of(path.name)["recording"],
+            frames=frame_times(table),
+            mean=table["whole_blood_radioactivity"].to_numpy(dtype=np.float64),
+            std=table["std"].to_numpy(dtype=np.float64),
+            n_voxels=int(table["n_voxels"].to_numpy(dtype=np.float64)[0]),
+        )
+    except (BadDataError, ValueError, TypeError, IndexError, OverflowError) as fault:
+        raise BadDataError(
+            f"{path} is no blood table: {str(fault)[:200]}. Remove it and run the participant again."
+        ) from fault

@@ -371,6 +371,13 @@ PEOPLE = [
         ("participants.tsv must be a file",),
         everyone=True,
     ),
+    Case(
+        "a quote that is not closed among the names of columns",
+        participants(lambda text: text.replace("\tsex", '\t"sex', 1)),
+        65,
+        ("participants.tsv, line 1", "quote"),
+        everyone=True,
+    ),
     Case("an unknown sex", cell(1, "X"), 0, ("expected M, F, male or female",), ("normalise",)),
     Case("no table of participants", without("participants.tsv"), 0, ("sub-001",)),
     Case(
@@ -795,6 +802,20 @@ SEGMENTATIONS = [
         voxels(f"{READY}total_dseg", lambda v: -v.astype(np.int16)),
         65,
         ("negative label",),
+        TAKE_READY,
+    ),
+    Case(
+        "labels of a billion",
+        voxels(f"{READY}total_dseg", lambda v: v.astype(np.int32) + 2**30),
+        65,
+        ("labels up to 65535", "total_dseg.nii.gz"),
+        TAKE_READY,
+    ),
+    Case(
+        "a label with two names",
+        file(f"{READY}total_dseg.tsv", "index\tname\n5\tliver\n5\tspleen\n"),
+        65,
+        ("total_dseg.tsv", "label 5 both 'liver' and 'spleen'"),
         TAKE_READY,
     ),
     Case(

@@ -315,6 +315,13 @@ def test_splits_that_are_not_there_are_refused(twelve: Path, tmp_path: Path) -> 
         read_splits(path, [], "validation")
     with pytest.raises(NothingSelectedError, match="12 participants"):
         write_readouts(twelve, Settings(), nprocs=1, splits=read_splits(path, [], "train"))
+    (tmp_path / "participants.tsv").write_text('participant_id\tsplit\nsub-01\t"train\nsub-02\ttest\n')
+    path.unlink()
+    with pytest.raises(BadDataError, match=r"participants\.tsv.*quote"):
+        read_splits(None, [tmp_path], None)
+    path.symlink_to("not-fetched")
+    with pytest.raises(BadDataError, match="datalad get"):
+        read_splits(None, [tmp_path], None)
 
 
 def test_the_command_line_takes_participants(twelve: Path) -> None:
