@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from hedypet_bids.cli.console_streams import on_console
 from hedypet_bids.errors import HedypetError, MissingInputError, MissingProgramError
 from hedypet_bids.version import __version__
 
@@ -18,6 +19,7 @@ INSTALL = "pip install -c constraints.txt '.[explorer]'"
 _APP = Path(__file__).parents[1] / "explorer" / "app.py"
 
 
+@on_console
 def main(argv: Sequence[str] | None = None) -> int:
     """Become the explorer; returns the exit status where it cannot start."""
     parser = argparse.ArgumentParser(prog="hedypet-explorer", description=__doc__)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hedypet_bids.cli.console_streams import on_console
 from hedypet_bids.cli.scheduler_options import TLS_OPTIONS, scheduler_address
 from hedypet_bids.errors import OutputError, TryAgainError, UsageError
 from hedypet_bids.io import work_dir
@@ -22,6 +23,7 @@ from hedypet_bids.tools.gpu import visible_gpus
 from hedypet_bids.version import __version__
 
 
+@on_console
 def main(argv: Sequence[str] | None = None) -> int:
     """Work until the scheduler closes or a signal comes; returns the exit status."""
     parser = argparse.ArgumentParser(prog="hedypet-worker", description=__doc__)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
+from hedypet_bids.io.presence import is_there
 
 _COLUMN = "split"
 SPLITS_FILE = "splits.json"
@@ -70,11 +71,11 @@ def _members(file: Path | None, folders: list[Path]) -> dict[str, frozenset[str]
     if file is not None and not file.is_file():
         raise MissingInputError(f"--splits {file}: the file does not exist.")
     candidates = [folder / SPLITS_FILE for folder in folders]
-    path = file or next((path for path in candidates if path.is_file()), None)
+    path = file or next((path for path in candidates if is_there(path)), None)
     if path is not None:
         return _from_json(path)
     tables = (folder / "participants.tsv" for folder in folders)
-    return next((found for table in tables if table.is_file() and (found := _from_table(table))), {})
+    return next((found for table in tables if is_there(table) and (found := _from_table(table))), {})
 
 
 def _from_json(path: Path) -> dict[str, frozenset[str]]:

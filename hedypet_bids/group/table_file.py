@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.io.tables import MISSING
 
 
@@ -27,6 +28,7 @@ class TableFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_other_kinds(path)
         try:
             self._table = pa_csv.read_csv(
                 path,

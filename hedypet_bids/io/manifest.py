@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.atomic import write_text
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.model import Scan
 from hedypet_bids.names import ScanName, Source
 from hedypet_bids.version import __version__
@@ -282,6 +283,7 @@ class Manifest:
             It is not as hedypet wrote it, or cannot be read.
         """
         path = root / names.manifest(label)
+        refuse_other_kinds(path)
         try:
             text = path.read_bytes()
         except FileNotFoundError:

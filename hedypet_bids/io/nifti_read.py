@@ -32,6 +32,7 @@ from hedypet_bids.errors import (
     link_to_nothing,
 )
 from hedypet_bids.io import stop as stop_wish
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.model import FloatArray, Grid, IntArray
 
 READ_BUFFER_BYTES = 1 << 20
@@ -419,6 +420,7 @@ def _read_header(path: Path) -> _Header:
 
 def _nifti_header(path: Path) -> Any:
     """The header alone: an extension behind it may declare any size, so none is read."""
+    refuse_other_kinds(path)
     try:
         with _opened(path) as file:
             content = file.read(_LONGEST_HEADER_BYTES)

@@ -10,6 +10,7 @@ import pandas as pd
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.atomic import atomic
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.model import FrameTimes, InputFunction
 
 MISSING = "n/a"
@@ -30,6 +31,7 @@ def read_table(path: Path) -> pd.DataFrame:
     BadDataError
         The file is missing, empty, or no table.
     """
+    refuse_other_kinds(path)
     try:
         return pd.read_csv(path, sep="\t", na_values=[MISSING], keep_default_na=False)
     except (OSError, UnicodeDecodeError, ValueError) as fault:
