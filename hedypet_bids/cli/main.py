@@ -14,6 +14,7 @@ from hedypet_bids.cli.console_streams import on_console
 from hedypet_bids.cli.scheduler_options import TLS_OPTIONS, scheduler_address
 from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
 from hedypet_bids.io import work_dir
+from hedypet_bids.io.address_space import check_address_space, out_of_memory
 from hedypet_bids.run.options import DERIVATIVES, LEVELS_OF_PROCESSING, STEP_NAMES, Options, check_output
 from hedypet_bids.version import __version__
 
@@ -29,13 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run hedypet for a command line; returns the exit status."""
     try:
         options = parse(argv)
+        check_address_space()
         settings = settings_of(options)  # before anything is written
         work_dir.prepare(options.work_dir)
         # Imported here: the study's modules take seconds, which --help and --version do not have.
         from hedypet_bids.run.app import run
 
         return run(options, settings)
-    except HedypetError as error:
+    except (HedypetError, MemoryError) as fault:
+        error = out_of_memory(fault) if isinstance(fault, MemoryError) else fault
         print(f"hedypet: {error}", file=sys.stderr)
         return error.exit_code
     except (StoppedBySignal, KeyboardInterrupt) as stop:

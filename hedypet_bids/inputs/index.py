@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.atomic import temporary_folder
+from hedypet_bids.io.work_dir import LEFT_OVER
 from hedypet_bids.names import Source
 from hedypet_bids.version import __version__
 
@@ -36,8 +37,8 @@ def images_of(root: Path, label: str, *, database_dir: Path | None = None) -> li
     BadDataError
         The folder cannot be read, or its kept index is of other files.
     """
-    with tempfile.TemporaryDirectory(prefix="hedypet-") as folder:
-        layout = _layout(root, label, Path(folder), database_dir / f"sub-{label}" if database_dir else None)
+    with temporary_folder(prefix=LEFT_OVER) as folder:
+        layout = _layout(root, label, folder, database_dir / f"sub-{label}" if database_dir else None)
         files = layout.get(datatype=list(names.INPUT_DATATYPES), extension=list(IMAGE_EXTENSIONS))
         found = [(Path(file.path), file.get_entities()) for file in files]
     return [

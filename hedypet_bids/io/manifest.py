@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -153,6 +155,11 @@ class ScanEntry:
             _span_s(scan, scan.static),
             reference.dose_bq if reference and math.isfinite(reference.dose_bq) else None,
         )
+
+
+def new_run() -> str:
+    """The name of a new run: when it began, and what tells it from others of that second."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from running import ROOT, Run, hedypet, only
+from running import ROOT, Run, hedypet, only, outputs
 
 from hedypet_bids import Study
 from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
@@ -144,7 +144,7 @@ def twelve(many: Path, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return outputs(folder)
 
 
 def test_processes_and_partitions_change_no_row(twelve: Path) -> None:
