@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class TableFile:
         refuse_other_kinds(path)
         try:
             self._table = pa_csv.read_csv(
-                path,
+                io.BytesIO(path.read_bytes()),
                 read_options=pa_csv.ReadOptions(use_threads=False),
                 parse_options=pa_csv.ParseOptions(delimiter="\t", quote_char=False),
                 convert_options=pa_csv.ConvertOptions(null_values=[MISSING, ""], strings_can_be_null=True),

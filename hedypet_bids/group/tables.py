@@ -43,7 +43,8 @@ def write_part(folder: Path, table: str, subject: str, rows: pa.Table, run: str)
     if rows.num_rows:
         part = _part_folder(folder / table, subject)
         part.mkdir(parents=True)
-        pq.write_table(rows, part / _PART, compression="zstd")
+        with (part / _PART).open("wb") as file:
+            pq.write_table(rows, file, compression="zstd")
         _text_part(folder, table, subject).write_bytes(gzipped_rows(_with_subject(rows, subject)))
     return int(rows.num_rows)
 
@@ -128,7 +129,8 @@ def _text_part(folder: Path, table: str, subject: str) -> Path:
 
 
 def _read_part(table: Path, subject: str) -> pa.Table:
-    return _with_subject(pq.read_table(_part_folder(table, subject) / _PART, partitioning=None), subject)
+    with (_part_folder(table, subject) / _PART).open("rb") as file:
+        return _with_subject(pq.read_table(file, partitioning=None), subject)
 
 
 def _with_subject(rows: pa.Table, subject: str) -> pa.Table:
@@ -137,7 +139,12 @@ def _with_subject(rows: pa.Table, subject: str) -> pa.Table:
 
 def _write_parquet(path: Path, table: str, run: str, parts: Iterable[pa.Table]) -> None:
     columns = schema(table).with_metadata({RUN_KEY: run})
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, columns, compression="zstd") as writer:
+    # Opened by Python: Arrow takes no path that is not UTF-8.
+    with (
+        atomic(path) as temporary,
+        temporary.open("wb") as file,
+        pq.ParquetWriter(file, columns, compression="zstd") as writer,
+    ):
         for rows in _gathered(parts):
             writer.write_table(rows)
 

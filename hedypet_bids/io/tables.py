@@ -20,7 +20,9 @@ FRAME_START, FRAME_END = "frame_start", "frame_end"
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as TSV, atomically; NaN and None become ``n/a``."""
     with atomic(path) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, na_rep=MISSING, lineterminator="\n")
+        table.to_csv(
+            temporary, sep="\t", index=False, na_rep=MISSING, lineterminator="\n", errors="backslashreplace"
+        )
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -242,7 +242,7 @@ def _log_file(folder: Path) -> Iterator[None]:
     """Log lines of this participant also go to ``hedypet.log`` in its log folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handler = _ParticipantLog(folder / "hedypet.log", encoding="utf-8")
+        handler = _ParticipantLog(folder / "hedypet.log", encoding="utf-8", errors="backslashreplace")
     except OSError as fault:
         raise write_error(folder / "hedypet.log", fault) from fault
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
