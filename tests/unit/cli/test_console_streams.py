@@ -23,7 +23,6 @@ def main():
     # Where a descriptor is closed, the first file that is opened would get what is printed.
     with open(sys.argv[1], "w") as file:
         with suppress(OSError):
-            with suppress(OSError):
             os.write(2, b"from a library")
         file.write("result")
     return 3 if Path(sys.argv[1]).read_text() != "result" else 0
