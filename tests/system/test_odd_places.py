@@ -23,7 +23,9 @@ LOCALES = {
 def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A participant without dynamic PET, with letters beyond ASCII, in a folder whose name is Latin-1."""
     without = {"001": ("mr", "topogram", "dynamic")}
-    plain = write_phantom(tmp_path_factory.mktemp("plain") / "bids", seed=1, size="tiny", without=without)
+    plain = write_phantom(
+        tmp_path_factory.mktemp("plain") / "bids", participants=1, seed=1, size="tiny", without=without
+    )
     odd = Path(os.fsdecode(bytes(plain.parent) + b"/caf\xe9 \xc3\xbc"))
     shutil.move(plain, odd)
     table = odd / "participants.tsv"
