@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from hedypet_bids.cli.console_streams import on_console
 from hedypet_bids.errors import HedypetError, MissingInputError, MissingProgramError
 from hedypet_bids.explorer.server import LOOPBACK_NAMES, listen, names_of, serve, url_of
 from hedypet_bids.version import __version__
@@ -24,6 +25,7 @@ PACKAGES = ("streamlit", "plotly")
 INSTALL = "pip install -c constraints.txt '.[explorer]'"
 
 
+@on_console
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal ends it; returns the exit status."""
     parser = argparse.ArgumentParser(prog="hedypet-explorer", description=__doc__)

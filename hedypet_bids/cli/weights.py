@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hedypet_bids.cli.console_streams import on_console
 from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, Problems, UsageError
 from hedypet_bids.tools import totalsegmentator
 from hedypet_bids.tools.totalsegmentator import MODELS, TASK_NAMES, Model, models_of_task
@@ -16,6 +17,7 @@ _OPEN = "Apache-2.0"
 _LICENSED = "licence number needed (free for non-commercial use)"
 
 
+@on_console
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     given = _parser().parse_args(argv)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
-from hedypet_bids.inputs.text_files import is_there, read_json, read_tsv
+from hedypet_bids.inputs.text_files import read_json, read_tsv
+from hedypet_bids.io.presence import is_there
 from hedypet_bids.io.tables import MISSING
 
 _COLUMN = "split"

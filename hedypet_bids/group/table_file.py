@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.io.tables import FORMULA, MISSING, unshielded
 
 
@@ -28,9 +30,10 @@ class TableFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_other_kinds(path)
         try:
             self._table = pa_csv.read_csv(
-                path,
+                io.BytesIO(path.read_bytes()),
                 read_options=pa_csv.ReadOptions(use_threads=False),
                 parse_options=pa_csv.ParseOptions(delimiter="\t", quote_char=False),
                 convert_options=pa_csv.ConvertOptions(null_values=[MISSING, ""], strings_can_be_null=True),

@@ -18,13 +18,8 @@ from hedypet_bids.inputs.corrections import Corrections
 from hedypet_bids.inputs.derivatives import ready_derivatives
 from hedypet_bids.inputs.index import images_of
 from hedypet_bids.inputs.roles import ROLES, Chooser
-from hedypet_bids.inputs.text_files import (
-    is_there,
-    participant_rows,
-    read_json,
-    read_tsv,
-    sidecars_of,
-)
+from hedypet_bids.inputs.text_files import participant_rows, read_json, read_tsv, sidecars_of
+from hedypet_bids.io.presence import is_there
 from hedypet_bids.model import Scan
 from hedypet_bids.names import ScanName, Source
 from hedypet_bids.settings import HeaderForm, Selection
@@ -214,7 +209,7 @@ def _existing_dataset(root: Path) -> Path:
         raise MissingInputError(f"The BIDS dataset {root} does not exist or is not a folder.")
     description = root / names.DESCRIPTION
     try:
-        is_dataset = description.is_file()
+        is_dataset = is_there(description)
     except PermissionError as fault:
         raise MissingInputError(
             f"The BIDS dataset {root} cannot be entered: {fault.strerror}. Ask its owner to let you read it."

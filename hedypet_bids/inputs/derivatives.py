@@ -10,6 +10,7 @@ from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError
 from hedypet_bids.inputs.index import check_named_after_folder
 from hedypet_bids.io.nifti_read import FrameReader
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS, Task
 from hedypet_bids.model import Scan
 from hedypet_bids.names import Source
@@ -133,6 +134,7 @@ def _ready_segmentations(scan: Scan, derivatives: Mapping[str, Path]) -> dict[st
                 f"  {listed}\nRemove or rename all but one."
             )
         if candidates:
+            refuse_other_kinds(candidates[0])
             found[task.name] = candidates[0]
     return found
 

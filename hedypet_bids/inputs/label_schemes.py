@@ -10,8 +10,9 @@ import numpy as np
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, shown
-from hedypet_bids.inputs.text_files import is_there, read_tsv
+from hedypet_bids.inputs.text_files import read_tsv
 from hedypet_bids.io.nifti_read import header_extensions
+from hedypet_bids.io.presence import is_there
 from hedypet_bids.labels import CT_TASKS, OTHER_NAMES, Task, former_regions
 from hedypet_bids.model import IntArray
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hedypet_bids import names
-from hedypet_bids.errors import BadDataError, link_to_nothing
+from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.presence import is_there
 from hedypet_bids.names import Source
 
 # Far above what occurs: sidecars have kilobytes, a table of 100,000 participants a few megabytes.
@@ -30,23 +31,6 @@ def sidecars_of(source: Source) -> Iterator[Path]:
             if stem.rpartition("_")[2] == source.suffix and asked.items() <= entities.items():
                 found.append((len(asked), path))
         yield from (path for _, path in sorted(found))
-
-
-def is_there(path: Path) -> bool:
-    """Whether there is a file to read.
-
-    Raises
-    ------
-    BadDataError
-        Something is there that cannot be read: a link to nothing, a folder, a pipe.
-    """
-    if path.is_file():
-        return True
-    if path.is_symlink():
-        raise BadDataError(link_to_nothing(path))
-    if path.exists():
-        raise BadDataError(f"{path} must be a file; found a folder, pipe or device. Remove or rename it.")
-    return False
 
 
 def read_json(path: Path) -> dict[str, Any]:

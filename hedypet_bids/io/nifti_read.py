@@ -32,6 +32,7 @@ from hedypet_bids.errors import (
     link_to_nothing,
 )
 from hedypet_bids.io import stop as stop_wish
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.model import FloatArray, Grid, IntArray
 
 READ_BUFFER_BYTES = 1 << 20
@@ -45,6 +46,8 @@ _LARGEST_LABEL = 65535
 _UNHEARD = logging.Logger("nifti headers", logging.CRITICAL + 1)
 # A stream may go on after the last frame, but not for ever.
 _MOST_PADDING_BYTES = 1 << 20
+# A CT of 2000 slices of 1024 x 1024 voxels is smaller; a few megabytes of zeros unpack to more.
+_MOST_FRAME_BYTES = 1 << 32
 # What a damaged gzip stream raises.
 _DAMAGED: Any = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
 
@@ -418,6 +421,7 @@ def _read_header(path: Path) -> _Header:
 
 def _nifti_header(path: Path) -> Any:
     """The header alone: an extension behind it may declare any size, so none is read."""
+    refuse_other_kinds(path)
     try:
         with _opened(path) as file:
             content = file.read(_LONGEST_HEADER_BYTES)
@@ -442,7 +446,13 @@ def _not_there(path: Path) -> str:
 
 
 def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int) -> None:
-    """Refuse headers that declare far more data than the file can hold."""
+    """Refuse headers that declare far more data than the file, or any memory, can hold."""
+    frame_bytes = int(np.prod(shape[:3], dtype=object)) * dtype.itemsize
+    if frame_bytes > _MOST_FRAME_BYTES:
+        raise BadDataError(
+            f"{path} declares {frame_bytes >> 20} MB for one frame {shape[:3]}; expected at most "
+            f"{_MOST_FRAME_BYTES >> 20} MB. Is its header damaged? Restore the file."
+        )
     declared = offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
     size = path.stat().st_size
     # Deflate cannot compress by more than 1032 to 1.

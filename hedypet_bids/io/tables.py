@@ -12,6 +12,7 @@ import pandas as pd
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.atomic import atomic
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.model import FrameTimes, InputFunction
 
 MISSING = "n/a"
@@ -28,7 +29,7 @@ NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as TSV, atomically; NaN and None become ``n/a``."""
     with atomic(path) as temporary:
-        temporary.write_text(as_tsv(table), "utf-8")
+        temporary.write_text(as_tsv(table), "utf-8", "backslashreplace")
 
 
 def as_tsv(table: pd.DataFrame) -> str:
@@ -67,6 +68,7 @@ def read_table(path: Path) -> pd.DataFrame:
     BadDataError
         The file is missing, empty, or no table.
     """
+    refuse_other_kinds(path)
     try:
         table = pd.read_csv(path, sep="\t", na_values=[MISSING], keep_default_na=False)
     except (OSError, UnicodeDecodeError, ValueError) as fault:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,9 +26,9 @@ from hedypet_bids.group.splits import Splits, read_splits
 from hedypet_bids.inputs.asked import check_asked
 from hedypet_bids.inputs.dataset import Dataset, Request, read_filters, selected_labels
 from hedypet_bids.io import work_dir
-from hedypet_bids.io.atomic import write_text
+from hedypet_bids.io.atomic import remove_leftovers, write_text
 from hedypet_bids.io.lock import exclusive
-from hedypet_bids.io.manifest import Manifest
+from hedypet_bids.io.manifest import Manifest, new_run
 from hedypet_bids.io.store import Store
 from hedypet_bids.model import Subject
 from hedypet_bids.run.cluster import Certificates, GpuParts, Workers, available_cpus, run_all
@@ -91,7 +89,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     store.check_ours()
     answer = "" if options.skip_bids_validation else _validate(dataset, store, keep=not options.dry_run)
     nprocs = options.nprocs or available_cpus()
-    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
+    run_id = new_run()
     jobs = [
         Job(
             label=label,
@@ -271,10 +269,11 @@ def process_group_level(options: Options, settings: Settings) -> GroupTables:
         They cannot be written at all.
     """
     output, splits, labels = _group_selection(options)
-    with exclusive(output / names.readout("", ".lock"), wait=True, holder="the group tables"):
+    with exclusive(output / names.READOUTS_LOCK, wait=True, holder="the group tables"):
         # Imported here: it takes a second, which the participant level does not need in this process.
         from hedypet_bids.pipeline import process_group
 
+        remove_leftovers(output, deep=False)
         tables = process_group(output, settings, labels=labels, splits=splits, nprocs=options.nprocs)
     Console(verbose=options.verbosity > 0).summarise_group(tables, output)
     return tables
@@ -339,6 +338,8 @@ def _make_output(store: Store) -> None:
         store.root.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise OutputError(f"The output folder {store.root} cannot be made: {fault.strerror}.") from fault
+    for folder in (store.root, store.path("logs")):
+        remove_leftovers(folder, deep=False)
     store.write_dataset_files()
 
 

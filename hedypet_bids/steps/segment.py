@@ -6,7 +6,7 @@ import dataclasses
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, OutputError
 from hedypet_bids.inputs.label_schemes import in_task_numbers, names_of_labels, table_beside
 from hedypet_bids.inputs.plausibility import check_overlap
+from hedypet_bids.io.atomic import temporary_folder
 from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_volume
 from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.store import Writer
+from hedypet_bids.io.work_dir import LEFT_OVER
 from hedypet_bids.kernels.hounsfield import without_padding
 from hedypet_bids.kernels.quality import QualityCheck, quality_check
 from hedypet_bids.kernels.resampling.resample import resample_labels
@@ -355,17 +357,15 @@ def _log_of(context: Context, program: str, about: str) -> Path:
 @contextmanager
 def _work_folder(context: Context, label: str) -> Iterator[Path]:
     work_dir = context.tools.work_dir
-    try:
-        folder = tempfile.TemporaryDirectory(
-            prefix=f"hedypet-{label}-", dir=work_dir, ignore_cleanup_errors=True
-        )
-    except OSError as fault:
-        raise OutputError(
-            f"No temporary folder can be made in {work_dir or tempfile.gettempdir()}: "
-            f"{fault.strerror}. Choose another with --work-dir."
-        ) from fault
-    with folder as name:
-        yield Path(name)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder(work_dir, prefix=f"{LEFT_OVER}{label}-"))
+        except OSError as fault:
+            raise OutputError(
+                f"No temporary folder can be made in {work_dir or tempfile.gettempdir()}: "
+                f"{fault.strerror}. Choose another with --work-dir."
+            ) from fault
+        yield folder
 
 
 def grid_of(path: Path) -> Grid:

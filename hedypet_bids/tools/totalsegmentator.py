@@ -14,13 +14,14 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, UsageError
-from hedypet_bids.io.atomic import write_error
+from hedypet_bids.io.atomic import temporary_folder, write_error
+from hedypet_bids.io.work_dir import LEFT_OVER
 from hedypet_bids.tools.external import run_program
 from hedypet_bids.tools.gpu import Reservation
 
@@ -340,13 +341,13 @@ def _short_path(folder: Path) -> Iterator[Path]:
     if len(str(folder)) <= _LONGEST_TEMPORARY_PATH:
         yield folder
         return
-    try:
-        holder = tempfile.TemporaryDirectory(prefix="ts-")
-    except OSError:
-        yield folder  # nowhere else to write; its log will say that the path is too long
-        return
-    with holder as name:
-        link = Path(name) / "t"
+    with ExitStack() as stack:
+        try:
+            holder = stack.enter_context(temporary_folder(prefix=LEFT_OVER))
+        except OSError:
+            yield folder  # nowhere else to write; its log will say that the path is too long
+            return
+        link = holder / "t"
         link.symlink_to(folder.resolve(), target_is_directory=True)
         yield link
 

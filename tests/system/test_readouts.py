@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from running import ROOT, Run, hedypet, only
+from running import ENVIRONMENT, ROOT, Run, hedypet, only, outputs
 
 from hedypet_bids import Study
 from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
@@ -155,7 +159,7 @@ def twelve(many: Path, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return outputs(folder)
 
 
 def test_processes_and_partitions_change_no_row(twelve: Path) -> None:
@@ -176,6 +180,54 @@ def test_processes_and_partitions_change_no_row(twelve: Path) -> None:
     assert contents(twelve / "readouts") == partitioned
     write_readouts(twelve, Settings(), nprocs=1)
     assert contents(twelve / "readouts") == single
+
+
+# A group level that is killed when it gives the file of a certain number its final name.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+renamed = []
+def watch(event, arguments):
+    if event == "os.rename":
+        renamed.append(arguments)
+        if len(renamed) == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+from hedypet_bids.group.readouts import write_readouts
+from hedypet_bids.settings import Settings
+write_readouts(Path(sys.argv[1]), Settings(), nprocs=1)
+"""
+
+
+def runs_of(folder: Path) -> set[str]:
+    """Which runs wrote the tables: as the data dictionaries and the Parquet files say."""
+    dictionaries = [json.loads(path.read_text())["hedypet"]["Run"] for path in folder.glob("*.json")]
+    files = [path for path in folder.rglob("*.parquet") if path.is_file()]
+    assert len(dictionaries) == len(TABLES) <= len(files)
+    return {*dictionaries, *(pq.read_schema(path).metadata[b"hedypet_run"].decode() for path in files)}
+
+
+@pytest.mark.parametrize("at", [1, 25])
+def test_a_killed_group_level_leaves_the_tables_as_they_were(twelve: Path, at: int) -> None:
+    write_readouts(twelve, Settings(), nprocs=1)
+    before, (run,) = contents(twelve / "readouts"), runs_of(twelve / "readouts")
+    shutil.rmtree(twelve / "sub-00005")
+    done = subprocess.run([sys.executable, "-c", KILLED, twelve, str(at)], env=ENVIRONMENT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert contents(twelve / "readouts") == before and runs_of(twelve / "readouts") == {run}
+    assert list(twelve.glob(".tmp-*"))
+    hedypet("raw", twelve, "group")
+    assert not list(twelve.rglob(".tmp-*"))
+    assert "sub-00005" not in set(table(twelve, "metadata")["Subject"])
+    assert len(runs_of(twelve / "readouts") | {run}) == 2
+
+
+def test_tables_on_another_disc_stay_there(twelve: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "tables").mkdir(parents=True)
+    (twelve / "readouts").symlink_to(tmp_path / "elsewhere" / "tables")
+    write_readouts(twelve, Settings(), nprocs=1, partition_rows=50)
+    assert (twelve / "readouts").is_symlink() and len(runs_of(tmp_path / "elsewhere" / "tables")) == 1
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["tables"]
 
 
 def test_partitions_are_pruned_by_participant(twelve: Path) -> None:

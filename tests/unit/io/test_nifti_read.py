@@ -244,3 +244,18 @@ def test_labels_stored_as_floats_must_be_whole_numbers(tmp_path: Path) -> None:
             read_labels(write(tmp_path / "y.nii", spoiled))
     with pytest.raises(BadDataError, match="negative label -3"):
         read_labels(write(tmp_path / "z.nii", np.full((2, 2, 2), -3, "i2")))
+
+
+def test_a_frame_that_no_scanner_makes_is_refused_by_its_header(tmp_path: Path) -> None:
+    # 6.9 GB that unpack from 7 MB: they are not even begun.
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    header.set_data_shape((1200, 1200, 1200))
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4)) + bytes(7 << 20))
+    with pytest.raises(BadDataError, match="6591 MB"):
+        FrameReader(path)
+    header.set_data_shape((512, 512, 1000))
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4)) + bytes(7 << 20))
+    assert FrameReader(path).grid.shape == (512, 512, 1000)
