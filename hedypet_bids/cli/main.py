@@ -15,13 +15,20 @@ from hedypet_bids.cli.scheduler_options import TLS_OPTIONS, scheduler_address
 from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
 from hedypet_bids.io import work_dir
 from hedypet_bids.io.address_space import check_address_space, out_of_memory
-from hedypet_bids.run.options import DERIVATIVES, LEVELS_OF_PROCESSING, STEP_NAMES, Options, check_output
+from hedypet_bids.run.options import (
+    DERIVATIVES,
+    LEVELS,
+    LEVELS_OF_PROCESSING,
+    STEP_NAMES,
+    Options,
+    check_output,
+    has_meaning,
+)
 from hedypet_bids.version import __version__
 
 if TYPE_CHECKING:
     from hedypet_bids.settings import Settings
 
-LEVELS = ("participant", "group")
 _INTERRUPTED = 130  # as shells report an end by Ctrl-C
 
 
@@ -128,27 +135,17 @@ def settings_of(options: Options) -> Settings:
     return settings.with_values(options.values, models=models)
 
 
-# What the group level takes; all else is about participants. It reads the models from the settings.
-_AT_GROUP_LEVEL = {"split", "splits"}
-_AT_BOTH_LEVELS = {
-    *("participant_label", "exclude_participant_label", "settings", "model", "skip_bids_validation"),
-    *("dry_run", "nprocs", "work_dir", "clean_workdir", "verbose"),
-}
-
-
 def _check_level(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """Raise UsageError for an option that means nothing at the level, where it would change nothing."""
-    at_group = given.analysis_level == "group"
+    level = given.analysis_level
     for action in parser._actions:
         flag = next((flag for flag in action.option_strings if flag.startswith("--")), None)
-        if flag is None or action.default == argparse.SUPPRESS or action.dest in _AT_BOTH_LEVELS:
+        if flag is None or action.default == argparse.SUPPRESS or has_meaning(action.dest, level):
             continue
-        meant = at_group == (action.dest in _AT_GROUP_LEVEL)
-        if not meant and getattr(given, action.dest) != action.default:
-            other = "participant" if at_group else "group"
+        if getattr(given, action.dest) != action.default:
+            (other,) = {*LEVELS} - {level}
             raise UsageError(
-                f"{flag} means nothing at the {given.analysis_level} level, only at the {other} level. "
-                "Leave it out."
+                f"{flag} means nothing at the {level} level, only at the {other} level. Leave it out."
             )
 
 

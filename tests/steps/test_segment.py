@@ -55,7 +55,7 @@ def test_names_decide_the_number(what, named: dict[int, str], expected: list[int
 
 def test_an_unknown_scheme_is_refused_with_its_names() -> None:
     labels = np.array([[[0, 1, 2]]], np.uint8)
-    with pytest.raises(BadDataError, match="1 .hepar., 2 .lien."):
+    with pytest.raises(BadDataError, match=r"1 .hepar., 2 .lien."):
         in_task_numbers(labels, {1: "hepar", 2: "lien"}, TOTAL, HERE)
     # Names of labels that do not occur are no concern.
     assert in_task_numbers(np.zeros((1, 1, 3), np.uint8), {1: "hepar"}, TOTAL, HERE).max() == 0
