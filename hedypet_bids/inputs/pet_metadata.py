@@ -145,6 +145,7 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
         *_stated_factors(sidecar, frames, half_life_s, reference_s, where),
         *_clock_problems(sidecar, frames, injection_s, injection_clock_s, where),
         *_series_problems(frames),
+        *_decay_problems(sidecar, nuclide, reference_s, float(frames.end_s[-1])),
         *filter(None, [dose_reason]),
     ]
     return PetMetadata(
@@ -379,6 +380,29 @@ def _decay_factors(
     if math.isnan(reference_s):
         return decay_correction(frames, half_life_s=half_life_s)
     return np.full(len(frames), 2.0 ** (reference_s / half_life_s))
+
+
+def _decay_problems(
+    sidecar: Mapping[str, Any], nuclide: str, reference_s: float, end_s: float
+) -> Iterator[str]:
+    """What is odd about the nuclide and the time to which decay is corrected; times in s from injection."""
+    tracer = _tracer(sidecar)
+    named = {
+        known
+        for known in HALF_LIFE_S
+        for symbol, mass in re.findall(r"([A-Za-z]+)(\d+)", known)
+        if re.search(rf"(?<!\d){mass}[\s^\]-]*{symbol}|(?<![A-Za-z]){symbol}[\s^-]*{mass}(?!\d)", tracer)
+    }
+    if nuclide and named and nuclide not in named:
+        yield (
+            f"TracerName is {_shown(sidecar, 'TracerName')}, but TracerRadionuclide is "
+            f"{_shown(sidecar, 'TracerRadionuclide')}: one is wrong, and decay is corrected for the second"
+        )
+    if reference_s > end_s + _SAME_START_S or reference_s < -_DAY_S:
+        yield (
+            f"ImageDecayCorrectionTime is {reference_s:g} s after the injection, but the scan ends after "
+            f"{end_s:g} s: expected the injection, or a time in the scan"
+        )
 
 
 def _dose(sidecar: Mapping[str, Any]) -> tuple[float, str]:

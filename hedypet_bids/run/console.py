@@ -94,7 +94,9 @@ class Console:
             results = [result for result in results if not result.nothing_selected]
         failed = [result for result in results if result.failed]
         finished = len(results) - len(failed)
-        where = f"outputs in {output}, reports in {output / 'sub-*.html'}"
+        where = f"outputs in {output}"
+        if next(output.glob("sub-*.html"), None):
+            where += f", reports in {output / 'sub-*.html'}"
         self._print(
             f"hedypet: {finished} of {len(results)} participants finished"
             + (f", {len(failed)} failed ({', '.join('sub-' + r.label for r in failed)})" if failed else "")
