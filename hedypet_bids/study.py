@@ -22,7 +22,6 @@ from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError, UsageError
 from hedypet_bids.io.manifest import Kind, Manifest, Output, ScanEntry, ScanOutputs, labels_with_outputs
 from hedypet_bids.io.parquet import parquet_dataset
-from hedypet_bids.io.store import STAMP_KEY
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.names import NORMALISATIONS, SCAN_COLUMNS, ScanName, Space
 
@@ -338,7 +337,6 @@ class Study:
         path = self.root / names.readout(table, ".json")
         try:
             columns: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))
-            columns.pop(STAMP_KEY, None)
         except (OSError, ValueError) as fault:
             raise BadDataError(f"{path} cannot be read: {fault}. Run the group level again.") from fault
         return columns

@@ -143,10 +143,18 @@ def _check_level(parser: argparse.ArgumentParser, given: argparse.Namespace) -> 
         if flag is None or action.default == argparse.SUPPRESS or has_meaning(action.dest, level):
             continue
         if getattr(given, action.dest) != action.default:
+            _check_values(given)
             (other,) = {*LEVELS} - {level}
             raise UsageError(
                 f"{flag} means nothing at the {level} level, only at the {other} level. Leave it out."
             )
+
+
+def _check_values(given: argparse.Namespace) -> None:
+    """Raise UsageError for a value that is wrong at any level."""
+    from hedypet_bids.settings import Settings
+
+    Settings().with_values(_setting_values(given))
 
 
 def _steps(given: argparse.Namespace) -> tuple[str, ...]:

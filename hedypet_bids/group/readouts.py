@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
@@ -16,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, HedypetError, NothingSelectedError, TryAgainError
 from hedypet_bids.group.dictionary import PARTICIPANT_TABLES
 from hedypet_bids.group.gaps import UNREADABLE, broken_scans, gaps_of, missing_text
@@ -28,8 +30,9 @@ from hedypet_bids.group.tables import PARTITION_ROWS, join_parts, schema, write_
 from hedypet_bids.group.values import RegionValues, StudyValues, region_values
 from hedypet_bids.io.atomic import publish_folder, temporary_folder, write_error
 from hedypet_bids.io.between_processes import check_locks_between
-from hedypet_bids.io.manifest import Manifest, ScanEntry, labels_with_outputs, new_run
-from hedypet_bids.settings import Settings
+from hedypet_bids.io.manifest import Manifest, ScanEntry, labels_with_outputs
+from hedypet_bids.settings import Settings, digest, plain
+from hedypet_bids.version import __version__
 
 _log = logging.getLogger("hedypet")
 
@@ -116,7 +119,7 @@ def write_readouts(
     if not present:
         raise NothingSelectedError(f"{output} holds no sub-* folder. Run the participant level first.")
     labels = splits.select(present if labels is None else labels)
-    run = new_run()
+    run = _run_of(output, labels, settings, splits)
     with _replaced(output) as made, temporary_folder(made) as parts:
         work = partial(_read_participant, output=output, parts=parts, settings=settings, run=run)
         reads, values = [], StudyValues()
@@ -133,6 +136,19 @@ def write_readouts(
     code = HedypetError.exit_code if wrong else BadDataError.exit_code if problems else 0
     warnings = _warnings(reads, splits, present)
     return GroupTables(len(labels), rows, problems, warnings, failures, code)
+
+
+def _run_of(output: Path, labels: Sequence[str], settings: Settings, splits: Splits) -> str:
+    """What tells the tables of a run from others: that of the same results is the same, as are its bytes."""
+    results: list[object] = []
+    for label in labels:
+        # A manifest that cannot be read is told when the rows of its participant are read.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = json.loads((output / names.manifest(label)).read_bytes())
+            failed = [step for step in content["steps"] if step["state"] == "failed"]
+            results.append((label, content["scans"], content["outputs"], failed))
+    members = {name: sorted(labels) for name, labels in splits.members.items()}
+    return digest(__version__, plain(settings), labels, members, results)
 
 
 @contextmanager

@@ -17,15 +17,13 @@ from isal import isal_zlib
 from hedypet_bids import names
 from hedypet_bids.group.dictionary import COLUMNS, TABLES, column_of
 from hedypet_bids.io.atomic import atomic, write_text
-from hedypet_bids.io.store import STAMP_KEY
 from hedypet_bids.io.tables import FORMULA, MISSING, NUMBER
-from hedypet_bids.version import __version__
 
 PARTITION_ROWS = 1_000_000
 """A table with more rows is a folder of one Parquet file a participant."""
 
 RUN_KEY = "hedypet_run"
-"""In the metadata of a Parquet file: the run that wrote it, as in the data dictionary."""
+"""In the metadata of a Parquet file: what the tables of one run of the group level have in common."""
 
 _ROWS_PER_GROUP = 131_072
 _GZIP_LEVEL, _GZIP_HEADER = 2, 31  # levels of isal are 0 to 3; 31 asks zlib for a gzip header without a time
@@ -64,7 +62,7 @@ def join_parts(
         (folder / table).replace(final)
     else:
         _write_parquet(final, table, run, (_read_part(folder / table, subject) for subject in there))
-    _write_dictionary(output, table, run)
+    _write_dictionary(output, table)
 
 
 def write_whole(output: Path, table: str, rows: pa.Table, run: str) -> None:
@@ -73,7 +71,7 @@ def write_whole(output: Path, table: str, rows: pa.Table, run: str) -> None:
     with atomic(output / names.readout(table, ".tsv.gz")) as text:
         text.write_bytes(_header(table) + (gzipped_rows(rows) if rows.num_rows else b""))
     _write_parquet(output / names.readout(table, ".parquet"), table, run, [rows])
-    _write_dictionary(output, table, run)
+    _write_dictionary(output, table)
 
 
 def gzipped_rows(rows: pa.Table) -> bytes:
@@ -116,9 +114,8 @@ def _header(table: str) -> bytes:
     return compressed
 
 
-def _write_dictionary(output: Path, table: str, run: str) -> None:
-    columns = {column: column_of(table, column).describe() for column in TABLES[table]}
-    dictionary = {**columns, STAMP_KEY: {"Run": run, "Version": __version__}}
+def _write_dictionary(output: Path, table: str) -> None:
+    dictionary = {column: column_of(table, column).describe() for column in TABLES[table]}
     write_text(output / names.readout(table, ".json"), json.dumps(dictionary, indent=2) + "\n")
 
 

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +138,12 @@ def read_tsv(path: Path) -> Iterator[TsvRow]:
 
 def _row(path: Path, number: int, header: Sequence[str], line: Sequence[str]) -> TsvRow:
     """A row; wrong where its cells cannot be told apart for certain."""
-    # An editor that strips the ends of lines takes empty cells away.
-    full = [*line, *[""] * (len(header) - len(line))]
-    cells = dict(zip(header, map(_unquoted, full), strict=False))
     fault = ""
-    if any(full[len(header) :]):
+    # An editor that strips the ends of lines takes empty cells away.
+    cells = dict(zip_longest(header, line[: len(header)], fillvalue=""))
+    if any('"' in cell for cell in line):
+        cells = {name: _unquoted(cell) for name, cell in cells.items()}
+    if any(line[len(header) :]):
         fault = f"it has {len(line)} cells; expected {len(header)}, as many as the header has"
     elif any(map(_is_open, line)):
         fault = _OPEN_QUOTE

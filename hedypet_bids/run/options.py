@@ -16,7 +16,7 @@ LEVELS = ("participant", "group")
 _AT_GROUP_LEVEL = {"split", "splits"}
 _AT_BOTH_LEVELS = {
     *("participant_label", "exclude_participant_label", "settings", "model", "skip_bids_validation"),
-    *("dry_run", "nprocs", "work_dir", "clean_workdir", "verbose"),
+    *("dry_run", "nprocs", "mem_mb", "low_mem", "work_dir", "clean_workdir", "verbose"),
 }
 
 SEGMENT = "segment"

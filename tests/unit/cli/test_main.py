@@ -83,7 +83,6 @@ OF_PARTICIPANTS = (
     ["--no-totalsegmentator"],
     ["--write_suv"],
     ["--checksums"],
-    ["--mem-mb", "100"],
 )
 
 
