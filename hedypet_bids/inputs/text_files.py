@@ -6,10 +6,9 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
@@ -18,6 +17,7 @@ from hedypet_bids.names import Source
 
 # Far above what occurs: sidecars have kilobytes, a table of 100,000 participants a few megabytes.
 _LARGEST_BYTES = {".json": 8 << 20, ".tsv": 32 << 20}
+_MOST_COLUMNS = 10_000
 
 
 def sidecars_of(source: Source) -> Iterator[Path]:
@@ -68,8 +68,7 @@ _JSON_KINDS = (
 )
 
 
-@dataclass(frozen=True)
-class TsvRow:
+class TsvRow(NamedTuple):
     """A row of a table by column, and what is wrong with the line; empty where nothing is."""
 
     cells: Mapping[str, str]
@@ -106,6 +105,8 @@ def participant_rows(path: Path, labels: Collection[str]) -> dict[str, list[TsvR
             rows = found.setdefault(label, [])
             if len(rows) < 2 and row not in rows:
                 rows.append(row)
+                if len(rows) == 2 and all(len(found.get(wanted, ())) == 2 for wanted in labels):
+                    break
     return found
 
 
@@ -124,13 +125,17 @@ def read_tsv(path: Path) -> Iterator[TsvRow]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             names_as_written = next(lines, [])
+            if len(names_as_written) > _MOST_COLUMNS:
+                raise BadDataError(
+                    f"{path} has {len(names_as_written)} columns; expected at most {_MOST_COLUMNS}. Mend it."
+                )
             if any(map(_is_open, names_as_written)):
                 raise BadDataError(f"{path}, line 1: {_OPEN_QUOTE}. Mend the line.")
             header = [_unquoted(cell) for cell in names_as_written]
             if twice := [name for name, times in Counter(header).items() if name and times > 1]:
                 raise BadDataError(f"{path} has the column {names.listed(twice)} twice. Remove one.")
             for line in lines:
-                if any(line):
+                if line:
                     yield _row(path, lines.line_num, header, line)
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
         raise BadDataError(f"{path} cannot be read as a table: {fault}.") from fault
@@ -138,10 +143,13 @@ def read_tsv(path: Path) -> Iterator[TsvRow]:
 
 def _row(path: Path, number: int, header: Sequence[str], line: Sequence[str]) -> TsvRow:
     """A row; wrong where its cells cannot be told apart for certain."""
-    fault = ""
+    has_quotes = '"' in "".join(line)
+    if len(line) == len(header) and not has_quotes:
+        return TsvRow(dict(zip(header, line, strict=True)))
     # An editor that strips the ends of lines takes empty cells away.
     cells = dict(zip_longest(header, line[: len(header)], fillvalue=""))
-    if any('"' in cell for cell in line):
+    fault = ""
+    if has_quotes:
         cells = {name: _unquoted(cell) for name, cell in cells.items()}
     if any(line[len(header) :]):
         fault = f"it has {len(line)} cells; expected {len(header)}, as many as the header has"
