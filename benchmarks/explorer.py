@@ -17,9 +17,8 @@ from benchmarks.group import run_group, write_outputs
 from hedypet_bids.labels import ALL_TASKS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "pages"))
 from browser import Browser, chromium
-from test_explorer import explorer
+from explorer_process import explorer
 
 _SHOWN = "Array.from(document.querySelectorAll('.js-plotly-plot')).find((p) => p.offsetParent && p.calcdata)"
 
@@ -35,7 +34,7 @@ def main() -> None:
         if given.output is None:
             write_outputs(output, given.participants, 69, list(ALL_TASKS))
             run_group(output)
-        with explorer(output) as address, chromium(Path(folder) / "profile") as browser:
+        with explorer(output) as (address, _), chromium(Path(folder) / "profile") as browser:
             print("| what | time [s] |\n|---|---|")
             for name, act, done in _views(browser, address):
                 began = time.perf_counter()

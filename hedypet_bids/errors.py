@@ -135,6 +135,15 @@ def link_to_nothing(path: Path) -> str:
     )
 
 
+_SHOWN_CHARACTERS = 80
+
+
+def shown(value: object) -> str:
+    """What was found, as Python writes it: cut where it is long, since a cell may hold a book."""
+    text = repr(value[: _SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
 _NAME = 80  # more letters are no name, and comparing millions takes seconds
 
 

@@ -141,8 +141,12 @@ class Grid:
             raise BadDataError(f"A voxel grid needs three positive dimensions; found shape {shape}.")
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise BadDataError("The affine must be a 4x4 matrix of finite numbers; check qform and sform.")
-        if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-            raise BadDataError("The affine is singular (voxels without volume); check qform and sform.")
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            volume_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
+        if not 1e-9 <= volume_mm3 < np.inf:
+            raise BadDataError(
+                f"The affine is singular or has endless voxels ({volume_mm3:g} mm3); check qform and sform."
+            )
         affine.flags.writeable = False
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)

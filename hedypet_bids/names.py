@@ -359,6 +359,10 @@ def lock(label: str) -> str:
     return f"sub-{label}/log/.lock"
 
 
+READOUTS_LOCK = "logs/.readouts.lock"
+"""What a run holds while it writes the group tables; not in their folder, which is replaced as one."""
+
+
 def readout(table: str, extension: str) -> str:
     """A group table or its data dictionary."""
     return f"readouts/{table}{extension}"

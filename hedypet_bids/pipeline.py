@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -68,7 +69,8 @@ def process_scan(scan: Scan, models: tuple[KineticModel, ...], do: Do) -> Report
 
     head = do(Resample(scan, "head", static, segmentations, head_to_ct, body_to_ct))
     means = do(MeasureStatic(scan, static, bodystat, head))
-    quality = do(CheckQuality(scan, segmentations, static, means, curves))
+    flagged = (head_to_ct, body_to_ct, aorta, blood)
+    quality = do(CheckQuality(scan, segmentations, static, means, curves, flagged))
 
     spaces = (bodystat, bodydyn, head)
     measured = (constants, means, aorta, curves, blood, *kinetics, *maps, quality)
@@ -76,9 +78,14 @@ def process_scan(scan: Scan, models: tuple[KineticModel, ...], do: Do) -> Report
 
 
 def process_group(
-    output: Path, settings: Settings, *, splits: Splits | None = None, nprocs: int | None = None
+    output: Path,
+    settings: Settings,
+    *,
+    labels: Sequence[str] | None = None,
+    splits: Splits | None = None,
+    nprocs: int | None = None,
 ) -> GroupTables:
     """The readout tables and the group page, from the outputs of the participants."""
-    tables = write_readouts(output, settings, splits=splits, nprocs=nprocs)
+    tables = write_readouts(output, settings, labels=labels, splits=splits, nprocs=nprocs)
     write_group_page(output, tables, settings)
     return tables

@@ -13,7 +13,7 @@ import json
 import re
 import reprlib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import field
 from functools import cache
 from itertools import takewhile
@@ -387,13 +387,15 @@ class Settings:
 
         return tomli_w.dumps(plain(self))
 
-    def with_values(self, values: Mapping[str, Any]) -> Settings:
+    def with_values(self, values: Mapping[str, Any], *, models: Collection[str] = ()) -> Settings:
         """These settings with some values in the place of theirs.
 
         Parameters
         ----------
         values
             Values by parameter by section, nested as in a TOML file.
+        models
+            Names of the kinetic models that there are; none: any name is taken.
 
         Returns
         -------
@@ -403,26 +405,33 @@ class Settings:
         Raises
         ------
         UsageError
-            A section or parameter does not exist, or a value is not allowed; a line for each.
+            A section, parameter or model does not exist, or a value is not allowed; a line for each.
 
         Examples
         --------
         >>> Settings().with_values({"kinetics": {"patlak": {"rule": "frames"}}}).kinetics.patlak.rule
         'frames'
         """
+        merged = _merged(dataclasses.asdict(self), values)
+        unknown = _unknown_models(merged, models) if models else []
         try:
-            return TypeAdapter(Settings).validate_python(_merged(dataclasses.asdict(self), values))
+            settings = TypeAdapter(Settings).validate_python(merged)
         except ValidationError as fault:
-            raise UsageError("\n".join(dict.fromkeys(_faults(fault, values)))) from None
+            raise UsageError("\n".join(dict.fromkeys([*_faults(fault, values), *unknown]))) from None
+        if unknown:
+            raise UsageError("\n".join(unknown))
+        return settings
 
     @classmethod
-    def from_toml(cls, path: Path) -> Settings:
+    def from_toml(cls, path: Path, *, models: Collection[str] = ()) -> Settings:
         """Settings from a TOML file; what it does not name keeps its default.
 
         Parameters
         ----------
         path
             The file.
+        models
+            Names of the kinetic models that there are; none: any name is taken.
 
         Returns
         -------
@@ -446,7 +455,7 @@ class Settings:
         except (ValueError, RecursionError) as fault:
             raise UsageError(f"The settings file {path} is not valid TOML: {fault}.") from fault
         try:
-            return cls().with_values(given)
+            return cls().with_values(given, models=models)
         except UsageError as faults:
             raise UsageError("\n".join(f"{path}: {line}" for line in str(faults).split("\n"))) from None
 
@@ -492,6 +501,18 @@ def _in_words(schema: Mapping[str, Any]) -> str:
     if "exclusiveMinimum" in schema:
         return f"{noun} above {schema['exclusiveMinimum']}, at most {schema['maximum']}"
     return f"{noun} from {schema['minimum']} to {schema['maximum']}"
+
+
+def _unknown_models(values: Mapping[str, Any], known: Collection[str]) -> list[str]:
+    """A line for every kinetic model that does not exist; other faults of the value are told elsewhere."""
+    section = values["kinetics"]
+    asked = section.get("models", ()) if isinstance(section, Mapping) else ()
+    return [
+        f"[kinetics] models: expected models among {', '.join(known)}; found {_shown(name)}"
+        f"{did_you_mean(name, known)}."
+        for name in (asked if isinstance(asked, (list, tuple)) else ())
+        if isinstance(name, str) and name not in known
+    ]
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

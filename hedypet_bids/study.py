@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError, UsageError
 from hedypet_bids.io.manifest import Kind, Manifest, Output, ScanEntry, ScanOutputs, labels_with_outputs
+from hedypet_bids.io.parquet import parquet_dataset
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.names import NORMALISATIONS, SCAN_COLUMNS, ScanName, Space
 
@@ -483,11 +484,11 @@ class Study:
         path = self._table_path(table)
         subjects = ds.partitioning(pa.schema([("Subject", pa.string())]), flavor="hive")
         partitioning = subjects if path.is_dir() else None
-        found = ds.dataset(path, format="parquet", partitioning=partitioning)
+        found = parquet_dataset(path, format="parquet", partitioning=partitioning)
         if not encoded:
             return found
         text = [field.name for field in found.schema if field.type == pa.string()]
-        return ds.dataset(
+        return parquet_dataset(
             path, format=ds.ParquetFileFormat(dictionary_columns=text), partitioning=partitioning
         )
 

@@ -21,7 +21,7 @@ from hedypet_bids.kernels.quality import NORMAL_RANGES
 from hedypet_bids.labels import ALL_TASKS
 from hedypet_bids.report.references import known_references
 from hedypet_bids.settings import Settings, allowed, plain
-from hedypet_bids.tools.totalsegmentator import LICENSED_TASKS, MODELS, TASK_NAMES, models_of_task
+from hedypet_bids.tools.totalsegmentator import MODELS, TASK_NAMES, models_of_task
 from hedypet_bids.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -178,12 +178,12 @@ def models() -> str:
             for t in ("total", "body")
             if model in models_of_task(t, fast=True)
         ]
-        licensed = any(model in models_of_task(task) for task in LICENSED_TASKS)
-        licence = "licence number needed" if licensed else "Apache-2.0"
-        rows.append(
-            (str(model.number), ", ".join(uses) or "`--totalseg-roi-subset`", licence, f"`{model.folder}`")
-        )
-    return table(("model", "used for", "licence", "folder"), rows)
+        licence = "licence number needed" if model.licensed else "Apache-2.0"
+        download = f"{model.archive_size / 1e6:.0f} MB" if model.archive_size else "not known"
+        sha256 = f"`{model.sha256}`" if model.sha256 else "recorded when it is first fetched"
+        use = ", ".join(uses) or "`--totalseg-roi-subset`"
+        rows.append((str(model.number), use, licence, f"`{model.folder}`", download, sha256))
+    return table(("model", "used for", "licence", "folder", "download", "SHA-256 of the archive"), rows)
 
 
 def tasks() -> str:

@@ -181,6 +181,16 @@ def participants(change: Callable[[str], str | bytes]) -> Edit:
     return edit
 
 
+def misnamed(stem: str, old: str, new: str) -> Edit:
+    """An image and its sidecar that stay in their folder under another name."""
+
+    def edit(root: Path) -> None:
+        for path in sorted((root / stem).parent.glob(Path(stem).name + ".*")):
+            path.rename(path.with_name(path.name.replace(old, new)))
+
+    return edit
+
+
 def cell(column: int, value: str) -> Edit:
     """A cell of participant 001 in the table of participants (columns count from 0)."""
 

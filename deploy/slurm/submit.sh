@@ -39,6 +39,19 @@ words_of() { # ARRAY TEXT
   wait $! || fail $USAGE_ERROR "cannot be split into words, see above: $2"
 }
 
+# Of hedypet's options those that the group level takes as well: which models there are.
+read_group_options() { # OPTIONS...
+  local word keep=
+  group_options=()
+  for word; do
+    case $word in
+      --settings | --settings=* | --model | --model=*) keep=yes ;;
+      -*) keep= ;;
+    esac
+    [[ -z $keep ]] || group_options+=("$word")
+  done
+}
+
 # Sorts hedypet's options into `labels` and `options`, and refuses those that the jobs set themselves.
 read_options() {
   validate=yes labels=() options=()
@@ -129,6 +142,7 @@ submit_all() {
   words_of participant "${HEDYPET_PARTICIPANT_SBATCH---cpus-per-task=4 --mem=16G --time=4:00:00}"
   words_of group "${HEDYPET_GROUP_SBATCH---cpus-per-task=2 --mem=8G --time=1:00:00}"
   local level=("${program[@]}" "$bids" "$output")
+  read_group_options "${options[@]}"
 
   trap cancel_submitted EXIT
   submit segment "${segment[@]}" --array="$array" --output="$logs/segment_%A_%a.log" -- \
@@ -138,7 +152,7 @@ submit_all() {
     --dependency="afterany:${submitted[0]}" -- \
     "${level[@]}" participant --skip-bids-validation "${options[@]}" --steps "${OTHER_STEPS[@]}"
   submit group "${group[@]}" --output="$logs/group_%j.log" --dependency="afterany:${submitted[1]}" -- \
-    "${level[@]}" group "${options[@]}"
+    "${level[@]}" group "${group_options[@]}"
   trap - EXIT
 }
 

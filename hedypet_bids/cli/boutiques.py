@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from hedypet_bids.errors import HedypetError
+from hedypet_bids.run.options import LEVELS, has_meaning
 
 SCHEMA_VERSION = "0.5"
 
@@ -99,6 +100,11 @@ def _input(action: argparse.Action, parser: argparse.ArgumentParser) -> dict[str
         described |= {"list": True, "min-list-entries": int(action.nargs == "+")}
     elif isinstance(action.nargs, int) and action.nargs > 1:
         described |= {"list": True, "min-list-entries": action.nargs, "max-list-entries": action.nargs}
+    if action.dest == "analysis_level":
+        options = [each.dest for each in parser._actions if each.option_strings and _is_input(each)]
+        described["value-disables"] = {
+            level: [option for option in options if not has_meaning(option, level)] for level in LEVELS
+        }
     return described
 
 

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import html
 import os
+import secrets
+import signal
 import sys
-from collections.abc import Sequence
+import tempfile
+import threading
+import webbrowser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
 
+from hedypet_bids.cli.console_streams import on_console
 from hedypet_bids.errors import HedypetError, MissingInputError, MissingProgramError
+from hedypet_bids.explorer.server import LOOPBACK_NAMES, listen, names_of, serve, url_of
 from hedypet_bids.version import __version__
 
 PACKAGES = ("streamlit", "plotly")
 INSTALL = "pip install -c constraints.txt '.[explorer]'"
-_APP = Path(__file__).parents[1] / "explorer" / "app.py"
 
 
+@on_console
 def main(argv: Sequence[str] | None = None) -> int:
-    """Become the explorer; returns the exit status where it cannot start."""
+    """Serve until a signal ends it; returns the exit status."""
     parser = argparse.ArgumentParser(prog="hedypet-explorer", description=__doc__)
     parser.add_argument("output_dir", type=Path, help="output of hedypet, group level included")
-    parser.add_argument("--port", type=int, default=8501, help="of the address (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8501, help="default: %(default)s; 0: a free one")
     parser.add_argument(
         "--address",
-        default="localhost",
+        default="127.0.0.1",
         help="to listen on (default: %(default)s, which no other machine can reach)",
     )
     parser.add_argument(
@@ -35,26 +43,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         _check(given.output_dir)
+        _serve(given)
     except HedypetError as error:
         print(f"hedypet-explorer: {error}", file=sys.stderr)
         return error.exit_code
-    return _become_streamlit(given)
+    except KeyboardInterrupt:
+        pass
+    return 0
 
 
-def _become_streamlit(given: argparse.Namespace) -> NoReturn:
-    """Run Streamlit in the place of this process, so that signals and the exit status are its own."""
-    command = [
-        *(sys.executable, "-m", "streamlit", "run", str(_APP)),
-        *("--server.address", given.address, "--server.port", str(given.port)),
-        *("--server.headless", "true" if given.no_browser else "false"),
-        # Nothing is sent anywhere, and nothing is watched for changes.
-        *("--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"),
-        *("--client.toolbarMode", "viewer", "--theme.base", "light", "--theme.primaryColor", "#0072B2"),
-        *("--", str(given.output_dir.resolve())),
-    ]
-    # Its own folder: a .streamlit folder of the place where it is started must not change it.
-    os.chdir(_APP.parent)
-    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": _python_path()})
+def _serve(given: argparse.Namespace) -> None:
+    token = secrets.token_urlsafe(32)
+    with listen(given.address, given.port) as listening:
+        names = names_of(listening, given.address)
+        url = url_of(listening, token)
+        if names != LOOPBACK_NAMES:
+            print(
+                "hedypet-explorer: other machines can reach it, and who listens to the network can read the "
+                "token and the data, which are not encrypted. Safer: leave --address away and use ssh -L.",
+                file=sys.stderr,
+            )
+        # It ends tidily by either signal.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        print(f"The explorer is at {url}", flush=True)
+        with _browser(url, wanted=not given.no_browser):
+            serve(listening, given.output_dir, token=token, names=names)
+
+
+@contextmanager
+def _browser(url: str, *, wanted: bool) -> Iterator[None]:
+    """Open a browser while the block runs.
+
+    It is given a private page that leads to the address: all users of the machine can see command lines.
+    """
+    if not wanted or (sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="hedypet-explorer-") as folder:
+        page = Path(folder) / "open.html"
+        page.write_text(f'<meta http-equiv="refresh" content="0; url={html.escape(url)}">', "utf-8")
+        threading.Thread(target=webbrowser.open, args=(page.as_uri(),), daemon=True).start()
+        yield
 
 
 def _check(output: Path) -> None:
@@ -70,12 +99,6 @@ def _check(output: Path) -> None:
             f"The explorer needs {', '.join(missing)}; install them with {INSTALL} in the folder of "
             "hedypet's source. The container image is without them: run the explorer outside, on the output."
         )
-
-
-def _python_path() -> str:
-    """Where this package was imported from, before what the user has set."""
-    here = str(Path(__file__).parents[2])
-    return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
 
 
 if __name__ == "__main__":

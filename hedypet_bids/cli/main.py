@@ -10,30 +10,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hedypet_bids.cli.boutiques import PrintDescriptor
+from hedypet_bids.cli.console_streams import on_console
 from hedypet_bids.cli.scheduler_options import TLS_OPTIONS, scheduler_address
 from hedypet_bids.errors import HedypetError, StoppedBySignal, UnknownLevelError, UsageError
 from hedypet_bids.io import work_dir
-from hedypet_bids.run.options import DERIVATIVES, LEVELS_OF_PROCESSING, STEP_NAMES, Options, check_output
+from hedypet_bids.io.address_space import check_address_space, out_of_memory
+from hedypet_bids.run.options import (
+    DERIVATIVES,
+    LEVELS,
+    LEVELS_OF_PROCESSING,
+    STEP_NAMES,
+    Options,
+    check_output,
+    has_meaning,
+)
 from hedypet_bids.version import __version__
 
 if TYPE_CHECKING:
     from hedypet_bids.settings import Settings
 
-LEVELS = ("participant", "group")
 _INTERRUPTED = 130  # as shells report an end by Ctrl-C
 
 
+@on_console
 def main(argv: Sequence[str] | None = None) -> int:
     """Run hedypet for a command line; returns the exit status."""
     try:
         options = parse(argv)
+        check_address_space()
         settings = settings_of(options)  # before anything is written
         work_dir.prepare(options.work_dir)
         # Imported here: the study's modules take seconds, which --help and --version do not have.
         from hedypet_bids.run.app import run
 
         return run(options, settings)
-    except HedypetError as error:
+    except (HedypetError, MemoryError) as fault:
+        error = out_of_memory(fault) if isinstance(fault, MemoryError) else fault
         print(f"hedypet: {error}", file=sys.stderr)
         return error.exit_code
     except (StoppedBySignal, KeyboardInterrupt) as stop:
@@ -53,18 +65,20 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     UnknownLevelError
         The analysis level is not ``participant`` or ``group``.
     """
-    given = _parser().parse_args(argv)
+    parser = _parser()
+    given = parser.parse_args(argv)
     if given.analysis_level not in LEVELS:
         raise UnknownLevelError(
             f"Unknown analysis level {given.analysis_level!r}; expected one of {', '.join(LEVELS)}."
         )
+    _check_level(parser, given)
     check_output(given.bids_dir, given.output_dir)
     return Options(
         bids_dir=given.bids_dir,
         output_dir=given.output_dir,
         level=given.analysis_level,
-        participant_labels=tuple(label.removeprefix("sub-") for label in given.participant_label),
-        session_labels=tuple(label.removeprefix("ses-") for label in given.session_label),
+        participant_labels=tuple(given.participant_label),
+        session_labels=tuple(given.session_label),
         derivatives=_named_paths(given.derivatives),
         bids_filter_file=given.bids_filter_file,
         skip_bids_validation=given.skip_bids_validation,
@@ -91,11 +105,11 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         mri_synthseg=given.mri_synthseg,
         split=given.split,
         splits_file=given.splits,
-        excluded_labels=tuple(label.removeprefix("sub-") for label in given.exclude_participant_label),
+        excluded_labels=tuple(given.exclude_participant_label),
         pet_labels={
-            "tracer": tuple(label.removeprefix("trc-") for label in given.tracer_label),
-            "reconstruction": tuple(label.removeprefix("rec-") for label in given.rec_label),
-            "run": tuple(label.removeprefix("run-") for label in given.run_label),
+            "tracer": tuple(given.tracer_label),
+            "reconstruction": tuple(given.rec_label),
+            "run": tuple(given.run_label),
         },
         corrections=given.corrections,
         database_dir=given.bids_database_dir,
@@ -113,13 +127,35 @@ def settings_of(options: Options) -> Settings:
     UsageError
         A name or value is not allowed; a line for each.
     """
-    from hedypet_bids.kernels.kinetics import kinetic_models
+    from hedypet_bids.kernels.kinetics import known_models
     from hedypet_bids.settings import Settings
 
-    settings = Settings.from_toml(options.settings_file) if options.settings_file else Settings()
-    settings = settings.with_values(options.values)
-    kinetic_models(settings)
-    return settings
+    models = known_models()
+    file = options.settings_file
+    settings = Settings.from_toml(file, models=models) if file else Settings()
+    return settings.with_values(options.values, models=models)
+
+
+def _check_level(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Raise UsageError for an option that means nothing at the level, where it would change nothing."""
+    level = given.analysis_level
+    for action in parser._actions:
+        flag = next((flag for flag in action.option_strings if flag.startswith("--")), None)
+        if flag is None or action.default == argparse.SUPPRESS or has_meaning(action.dest, level):
+            continue
+        if getattr(given, action.dest) != action.default:
+            _check_values(given)
+            (other,) = {*LEVELS} - {level}
+            raise UsageError(
+                f"{flag} means nothing at the {level} level, only at the {other} level. Leave it out."
+            )
+
+
+def _check_values(given: argparse.Namespace) -> None:
+    """Raise UsageError for a value that is wrong at any level."""
+    from hedypet_bids.settings import Settings
+
+    Settings().with_values(_setting_values(given))
 
 
 def _steps(given: argparse.Namespace) -> tuple[str, ...]:
@@ -176,7 +212,7 @@ class _Renamed(argparse.Action):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}\n{self.format_usage()}Try {self.prog} --help.")
+        raise UsageError(f"{message}. Try {self.prog} --help.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -210,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_input(group: argparse._ArgumentGroup) -> None:
-    several: dict[str, Any] = {"nargs": "+", "default": [], "metavar": "LABEL"}
+    several: dict[str, Any] = {"nargs": "+", "default": [], "metavar": "LABEL", "type": _label}
     _add(group, "--participant-label", help="only these participants", **several)
     _add(group, "--exclude-participant-label", help="all but these participants", **several)
     _add(
@@ -476,6 +512,13 @@ def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"expected auto, cpu, gpu or gpu:N; found {text}")
     return text
+
+
+def _label(text: str) -> str:
+    label = re.sub("^(sub|ses|trc|rec|run)-", "", text)
+    if not label.strip():
+        raise argparse.ArgumentTypeError(f"expected a label; found {text!r}")
+    return label
 
 
 def _positive(text: str) -> int:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hedypet_bids.cli.console_streams import on_console
 from hedypet_bids.errors import HedypetError, ReadWriteError, UsageError
 from hedypet_bids.phantom.dataset import truth_folder, write_phantom
 from hedypet_bids.phantom.grids import SIZES
@@ -14,6 +15,7 @@ from hedypet_bids.phantom.kinetics import hedypet_frames, merged_frames
 from hedypet_bids.phantom.tracers import FDG, TRACERS
 
 
+@on_console
 def main(argv: Sequence[str] | None = None) -> int:
     """Write a phantom dataset as the command line says; returns the exit status."""
     options = _parser().parse_args(argv)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hedypet_bids.cli.console_streams import on_console
 from hedypet_bids.errors import HedypetError, UsageError
 from hedypet_bids.io.atomic import write_bytes
 from hedypet_bids.reconstruction.description import (
@@ -24,6 +25,7 @@ _DIFFERENT = 1
 _REC_LABEL = re.compile(r"_rec-([A-Za-z0-9]+)_")
 
 
+@on_console
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status (1 when a sidecar differs)."""
     given = _parser().parse_args(argv)

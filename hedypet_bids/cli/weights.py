@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, TryAgainError, UsageError
+from hedypet_bids.cli.console_streams import on_console
+from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, Problems, UsageError
 from hedypet_bids.tools import totalsegmentator
 from hedypet_bids.tools.totalsegmentator import MODELS, TASK_NAMES, Model, models_of_task
+from hedypet_bids.tools.weights import LOCK_FILE, changes_of_weights, fetch_model, known_hash
 
 _OPEN = "Apache-2.0"
 _LICENSED = "licence number needed (free for non-commercial use)"
 
 
+@on_console
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     given = _parser().parse_args(argv)
@@ -25,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         models = _chosen(given.models) if given.command != "list" else MODELS
         if given.command == "fetch":
-            fetch(folder, models, totalsegmentator.find_licence(given.totalseg_license))
+            licence = totalsegmentator.find_licence(given.totalseg_license)
+            if not (given.models or licence):
+                models = _without_licensed(models)
+            fetch(folder, models, licence=licence, mirror=given.mirror)
         elif given.command == "check":
             check_models(folder, models)
         else:
@@ -48,7 +51,7 @@ def show_state(folder: Path) -> None:
 
 def check_models(folder: Path, models: Sequence[Model]) -> None:
     """Read every file of the models; raise BadDataError or MissingInputError when one is not right."""
-    faults = totalsegmentator.faults_of_weights(folder, models, read=True)
+    faults = _faults(folder, models)
     for model in models:
         print(f"{model.number}  {model.folder}: {faults.get(model, 'whole')}")
     if not faults:
@@ -57,46 +60,53 @@ def check_models(folder: Path, models: Sequence[Model]) -> None:
     advice = f"Fetch them with '{totalsegmentator.FETCH_COMMAND} {numbers}'."
     if all(reason == "missing" for reason in faults.values()):
         raise MissingInputError(f"{len(faults)} of {len(models)} models are not in {folder}. {advice}")
-    raise BadDataError(f"{len(faults)} of {len(models)} models in {folder} are incomplete. {advice}")
+    raise BadDataError(f"{len(faults)} of {len(models)} models in {folder} are not right. {advice}")
 
 
-def fetch(folder: Path, models: Sequence[Model], licence: str) -> None:
-    """Download the models that are missing or broken, with TotalSegmentator's own downloader.
+def fetch(folder: Path, models: Sequence[Model], *, licence: str = "", mirror: str = "") -> None:
+    """Download the models that are missing or not right; one that fails does not keep others from it.
 
     Raises
     ------
     UsageError
-        A model needs a licence number and there is none.
-    TryAgainError
-        The download failed.
+        A model needs a licence number, and there is none or it is refused.
+    HedypetError
+        As :func:`hedypet_bids.tools.weights.fetch_model`.
     """
-    faults = totalsegmentator.faults_of_weights(folder, models, read=True)
-    if any(model in models_of_task("tissue") for model in faults) and not licence:
+    faults = _faults(folder, models)
+    if any(model.licensed for model in faults) and not licence:
         raise UsageError(
             "The tissue model is only available with a licence number: give --totalseg-license or set "
             f"{totalsegmentator.LICENCE_VARIABLE}. Name the other models to fetch these alone."
         )
+    problems = Problems()
     for model, reason in faults.items():
-        print(f"{model.number}  {model.folder}: {reason}; fetching", flush=True)
-        _download(folder, model, licence)
+        size = f" {model.archive_size / 1e6:.0f} MB" if model.archive_size else ""
+        print(f"{model.number}  {model.folder}: {reason}; fetching{size}", flush=True)
+        with problems.noted():
+            first = not known_hash(folder, model)
+            sha256 = fetch_model(folder, model, licence=licence, mirror=mirror)
+            if first:
+                print(f"{model.number}  no hash of it is known; SHA-256 {sha256} is now in {LOCK_FILE}")
+    problems.raise_any()
     check_models(folder, models)
 
 
-def _download(folder: Path, model: Model, licence: str) -> None:
-    # TotalSegmentator reads its folders from the environment when it is imported.
-    with tempfile.TemporaryDirectory() as home:
-        configuration = {"totalseg_id": "", "send_usage_stats": False, "license_number": licence}
-        (Path(home) / "config.json").write_text(json.dumps(configuration))
-        os.environ |= {"TOTALSEG_HOME_DIR": home, "TOTALSEG_WEIGHTS_PATH": str(folder)}
-        import requests
-        from totalsegmentator.libs import download_pretrained_weights, robust_rmtree
+def _faults(folder: Path, models: Sequence[Model]) -> dict[Model, str]:
+    """What is wrong with the files of each model, and what is not as it was fetched."""
+    faults = totalsegmentator.faults_of_weights(folder, models, read=True)
+    return {**changes_of_weights(folder, models), **faults}
 
-        try:
-            # What is there is broken; the downloader would take it as it is.
-            robust_rmtree(folder / model.folder)
-            download_pretrained_weights(model.number)
-        except (OSError, requests.RequestException) as fault:
-            raise TryAgainError(f"{model.folder} cannot be fetched: {fault}") from fault
+
+def _without_licensed(models: Sequence[Model]) -> list[Model]:
+    """The models that need no licence number; says which ones are left out."""
+    for model in models:
+        if model.licensed:
+            print(
+                f"{model.number}  {model.folder}: left out, as it needs a licence number "
+                f"(--totalseg-license or {totalsegmentator.LICENCE_VARIABLE})"
+            )
+    return [model for model in models if not model.licensed]
 
 
 def _chosen(numbers: Sequence[int]) -> list[Model]:
@@ -119,7 +129,7 @@ def _use_of(model: Model) -> str:
 
 
 def _licence_of(model: Model) -> str:
-    return _LICENSED if model in models_of_task("tissue") else _OPEN
+    return _LICENSED if model.licensed else _OPEN
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -136,6 +146,12 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("models", nargs="*", type=int, metavar="MODEL", help="numbers, as in list")
         if name == "fetch":
             command.add_argument("--totalseg-license", metavar="NUMBER", help="for the tissue model")
+            command.add_argument(
+                "--mirror",
+                default="",
+                metavar="URL",
+                help="where the archives are, instead of GitHub",
+            )
     return parser
 
 

@@ -7,21 +7,23 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hedypet_bids.cli.console_streams import on_console
 from hedypet_bids.cli.scheduler_options import TLS_OPTIONS, scheduler_address
 from hedypet_bids.errors import OutputError, TryAgainError, UsageError
 from hedypet_bids.io import work_dir
+from hedypet_bids.io.atomic import temporary_folder
 from hedypet_bids.run.cluster import GPU_RESOURCE, WORKER_SETTINGS, Certificates, available_cpus
 from hedypet_bids.run.options import THREADS_VARIABLE, WORK_DIR_VARIABLE
 from hedypet_bids.tools.gpu import visible_gpus
 from hedypet_bids.version import __version__
 
 
+@on_console
 def main(argv: Sequence[str] | None = None) -> int:
     """Work until the scheduler closes or a signal comes; returns the exit status."""
     parser = argparse.ArgumentParser(prog="hedypet-worker", description=__doc__)
@@ -56,9 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     os.environ[WORK_DIR_VARIABLE] = str(folder.resolve())
     gpus = len(visible_gpus()) if given.gpus is None else given.gpus
-    with tempfile.TemporaryDirectory(
-        prefix="hedypet-dask-", dir=folder, ignore_cleanup_errors=True
-    ) as temporary:
+    with temporary_folder(folder, prefix=work_dir.LEFT_OVER) as temporary:
         try:
             security = Certificates(given.tls_ca_file, given.tls_cert, given.tls_key).security("worker")
             asyncio.run(_work(given.scheduler, security, given.nthreads, gpus, given.memory_limit, temporary))
@@ -91,7 +91,7 @@ def _memory(text: str) -> int:
 
 
 async def _work(
-    scheduler: str, security: Any, nthreads: int, gpus: int, memory: int | None, folder: str
+    scheduler: str, security: Any, nthreads: int, gpus: int, memory: int | None, folder: Path
 ) -> None:
     # Imported here: --help and --version do not need it.
     import dask
@@ -107,7 +107,7 @@ async def _work(
             nthreads=nthreads,
             # Dask's own choice is a share of the machine by threads.
             memory_limit=MEMORY_LIMIT if memory is None else memory,
-            local_directory=folder,
+            local_directory=str(folder),
             resources={GPU_RESOURCE: gpus},
         ) as nanny:
             loop = asyncio.get_running_loop()

@@ -26,6 +26,7 @@ from hedypet_bids.explorer.figures import (
 from hedypet_bids.explorer.tables import SCAN_AXES, UPTAKES, Tables
 from hedypet_bids.explorer.viewer import HEIGHT_PX, find_images, projections, read_slices, viewer_html
 from hedypet_bids.group.rows import INPUT_FUNCTION_IDENTIFIERS
+from hedypet_bids.io.tables import as_tsv
 from hedypet_bids.names import SCAN_COLUMNS
 from hedypet_bids.settings import Settings
 from hedypet_bids.study import Study
@@ -474,8 +475,8 @@ def show(figure: go.Figure, name: str) -> None:
 
 def download(rows: pd.DataFrame, name: str) -> None:
     """A button that saves what is shown as TSV."""
-    text = rows.to_csv(sep="\t", index=False, na_rep="n/a")
-    st.download_button("Save these numbers (TSV)", text, f"{name.replace(' ', '-')}.tsv", key=f"{name} tsv")
+    file = f"{name.replace(' ', '-')}.tsv"
+    st.download_button("Save these numbers (TSV)", as_tsv(rows), file, key=f"{name} tsv")
 
 
 def run_explorer(arguments: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from hedypet_bids.group.scan_files import reconstruction_of
 from hedypet_bids.group.tables import schema
 from hedypet_bids.group.values import UPTAKE, VOLUME, main_parameters
 from hedypet_bids.io.manifest import Manifest, ScanEntry, labels_with_outputs
+from hedypet_bids.io.parquet import parquet_dataset
 from hedypet_bids.io.store import read_sidecar
 from hedypet_bids.names import SCAN_COLUMNS, ScanName
 from hedypet_bids.settings import Settings
@@ -302,7 +303,9 @@ def _add_check(quality: Quality, check: Mapping[str, Any], position: int, n_scan
 def _pieces(output: Path, table: str, columns: Sequence[str], chosen: Any) -> Iterator[pa.RecordBatch]:
     path = output / names.readout(table, ".parquet")
     subject = ds.partitioning(pa.schema([("Subject", pa.string())]), flavor="hive")
-    rows = ds.dataset(path, schema=schema(table), partitioning=subject if path.is_dir() else None)
+    rows = parquet_dataset(
+        path, format="parquet", schema=schema(table), partitioning=subject if path.is_dir() else None
+    )
     # Without a buffer for what comes next: memory then does not grow with the participants.
     scan = ds.ParquetFragmentScanOptions(pre_buffer=False)
     yield from rows.to_batches(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
@@ -16,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, HedypetError, NothingSelectedError, TryAgainError
 from hedypet_bids.group.dictionary import PARTICIPANT_TABLES
 from hedypet_bids.group.gaps import UNREADABLE, broken_scans, gaps_of, missing_text
@@ -26,9 +28,11 @@ from hedypet_bids.group.splits import Splits
 from hedypet_bids.group.statistics import outliers_table, statistics_table
 from hedypet_bids.group.tables import PARTITION_ROWS, join_parts, schema, write_part, write_whole
 from hedypet_bids.group.values import RegionValues, StudyValues, region_values
-from hedypet_bids.io.atomic import write_error
+from hedypet_bids.io.atomic import publish_folder, temporary_folder, write_error
+from hedypet_bids.io.between_processes import check_locks_between
 from hedypet_bids.io.manifest import Manifest, ScanEntry, labels_with_outputs
-from hedypet_bids.settings import Settings
+from hedypet_bids.settings import Settings, digest, plain
+from hedypet_bids.version import __version__
 
 _log = logging.getLogger("hedypet")
 
@@ -87,15 +91,21 @@ def write_readouts(
     output: Path,
     settings: Settings,
     *,
+    labels: Sequence[str] | None = None,
     splits: Splits | None = None,
     nprocs: int | None = None,
     partition_rows: int = PARTITION_ROWS,
 ) -> GroupTables:
-    """Write every readout table as Parquet and TSV with a data dictionary.
+    """Write every readout table as Parquet and TSV with a data dictionary; all take their place at once.
 
     A scan whose results cannot be read is left out of all tables but ``metadata``, where the reason
     stands, and its participant is named in the result. Participants are read side by side and their rows
     go to disk at once, so memory does not grow with them but for their metadata and statistics.
+
+    Parameters
+    ----------
+    labels
+        The participants to read, without ``sub-``; None for all of the output.
 
     Raises
     ------
@@ -105,12 +115,13 @@ def write_readouts(
         A process reading participants was killed.
     """
     splits = splits or Splits()
-    labels = list(labels_with_outputs(output))
-    if not labels:
+    present = list(labels_with_outputs(output))
+    if not present:
         raise NothingSelectedError(f"{output} holds no sub-* folder. Run the participant level first.")
-    labels = splits.select(labels)
-    with _parts_folder(output) as folder:
-        work = partial(_read_participant, output=output, parts=Path(folder), settings=settings)
+    labels = splits.select(present if labels is None else labels)
+    run = _run_of(output, labels, settings, splits)
+    with _replaced(output) as made, temporary_folder(made) as parts:
+        work = partial(_read_participant, output=output, parts=parts, settings=settings, run=run)
         reads, values = [], StudyValues()
         for read in _side_by_side(work, labels, nprocs or _available_cpus()):
             split = splits.of(read.label)
@@ -118,25 +129,44 @@ def write_readouts(
             for scan in scans:
                 values.add(scan.metadata, scan.values)
             reads.append(replace(read, scans=[replace(scan, values=()) for scan in scans]))
-        rows = _write_tables(output, Path(folder), reads, values, partition_rows)
+        rows = _write_tables(made, parts, reads, values, run, partition_rows)
     problems = {read.label: read.problem for read in reads if read.problem}
     failures = {read.label: read.failed for read in reads if read.failed}
     wrong = failures or any(read.problem and read.has_manifest for read in reads)
     code = HedypetError.exit_code if wrong else BadDataError.exit_code if problems else 0
-    return GroupTables(len(labels), rows, problems, _warnings(reads, splits), failures, code)
+    warnings = _warnings(reads, splits, present)
+    return GroupTables(len(labels), rows, problems, warnings, failures, code)
 
 
-def _parts_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
-    readouts = output / "readouts"
+def _run_of(output: Path, labels: Sequence[str], settings: Settings, splits: Splits) -> str:
+    """What tells the tables of a run from others: that of the same results is the same, as are its bytes."""
+    results: list[object] = []
+    for label in labels:
+        # A manifest that cannot be read is told when the rows of its participant are read.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = json.loads((output / names.manifest(label)).read_bytes())
+            failed = [step for step in content["steps"] if step["state"] == "failed"]
+            results.append((label, content["scans"], content["outputs"], failed))
+    members = {name: sorted(labels) for name, labels in splits.members.items()}
+    return digest(__version__, plain(settings), labels, members, results)
+
+
+@contextmanager
+def _replaced(output: Path) -> Iterator[Path]:
+    """A folder whose ``readouts`` takes the place of that of the output when the block ends well."""
+    # Beside the old tables, also where these are a link to another disc: only there they can be renamed.
+    final = (output / "readouts").resolve()
     try:
-        readouts.mkdir(exist_ok=True)
-        # Beside the tables, so that parts become tables by renaming.
-        return tempfile.TemporaryDirectory(prefix=".tmp-", dir=readouts)
+        with temporary_folder(final.parent) as folder:
+            made = folder / "readouts"
+            made.mkdir()
+            yield folder
+            publish_folder(made, final)
     except OSError as fault:
-        raise write_error(readouts, fault) from fault
+        raise write_error(final, fault) from fault
 
 
-def _read_participant(label: str, *, output: Path, parts: Path, settings: Settings) -> _Read:
+def _read_participant(label: str, *, output: Path, parts: Path, settings: Settings, run: str) -> _Read:
     """Write a participant's rows into ``parts``; returns what the tables of all participants need."""
     subject = f"sub-{label}"
     try:
@@ -152,7 +182,7 @@ def _read_participant(label: str, *, output: Path, parts: Path, settings: Settin
         for name in PARTICIPANT_TABLES
     }
     try:
-        written = {name: write_part(parts, name, subject, table) for name, table in tables.items()}
+        written = {name: write_part(parts, name, subject, table, run) for name, table in tables.items()}
     except OSError as fault:
         raise write_error(parts, fault) from fault
     versions = frozenset[str]().union(*(scan.versions for scan in scans))
@@ -185,6 +215,7 @@ def _side_by_side(work: Callable[[str], _Read], labels: Sequence[str], nprocs: i
     if n_workers <= 1:
         yield from map(work, labels)
         return
+    check_locks_between()
     # Spawned: a fork would copy the threads' locks of pyarrow and numba.
     with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
         try:
@@ -199,23 +230,23 @@ def _side_by_side(work: Callable[[str], _Read], labels: Sequence[str], nprocs: i
 
 
 def _write_tables(
-    output: Path, parts: Path, reads: Sequence[_Read], values: StudyValues, partition_rows: int
+    output: Path, parts: Path, reads: Sequence[_Read], values: StudyValues, run: str, partition_rows: int
 ) -> dict[str, int]:
     metadata = [dict(scan.metadata) for read in reads for scan in read.scans]
-    write_whole(output, "metadata", pa.Table.from_pylist(metadata, schema=schema("metadata")))
+    write_whole(output, "metadata", pa.Table.from_pylist(metadata, schema=schema("metadata")), run)
     rows = {"metadata": len(metadata)}
     subjects = [f"sub-{read.label}" for read in reads]
     for name in PARTICIPANT_TABLES:
         rows[name] = sum(read.rows.get(name, 0) for read in reads)
-        join_parts(parts, name, subjects, output, partition=rows[name] > partition_rows)
+        join_parts(parts, name, subjects, output, run, partition=rows[name] > partition_rows)
     of_study = {"statistics": statistics_table(values), "outliers": outliers_table(values)}
     for name, table in {**of_study, **repeatability_tables(values)}.items():
-        write_whole(output, name, table)
+        write_whole(output, name, table, run)
         rows[name] = table.num_rows
     return rows
 
 
-def _warnings(reads: Sequence[_Read], splits: Splits) -> tuple[str, ...]:
+def _warnings(reads: Sequence[_Read], splits: Splits, present: Sequence[str]) -> tuple[str, ...]:
     """Say what is odd about the outputs, in the log too."""
     warnings: list[str] = []
     by_version: dict[str, list[str]] = {}
@@ -228,7 +259,7 @@ def _warnings(reads: Sequence[_Read], splits: Splits) -> tuple[str, ...]:
             f"The outputs were made by several versions of hedypet: {listed}. Run the participant level "
             "again to make all with one."
         )
-    unknown = sorted(frozenset().union(*splits.members.values()) - {read.label for read in reads})
+    unknown = sorted(frozenset().union(*splits.members.values()) - {*present})
     if unknown and splits.chosen is None:
         warnings.append(f"The splits name participants without outputs: {_some(unknown)}.")
     for warning in warnings[:_WARNINGS_SHOWN]:

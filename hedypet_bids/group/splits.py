@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
+from hedypet_bids.inputs.text_files import read_json, read_tsv
+from hedypet_bids.io.presence import is_there
+from hedypet_bids.io.tables import MISSING
 
 _COLUMN = "split"
 SPLITS_FILE = "splits.json"
@@ -53,7 +54,7 @@ def read_splits(file: Path | None, folders: Iterable[Path], chosen: str | None) 
     MissingInputError
         The file is not there.
     BadDataError
-        It cannot be read, or is not an object of name -> list of participants.
+        It, or what stands in its place, cannot be read, or is not an object of name -> list of participants.
     UsageError
         A split is asked for that there is not.
     """
@@ -70,19 +71,16 @@ def _members(file: Path | None, folders: list[Path]) -> dict[str, frozenset[str]
     if file is not None and not file.is_file():
         raise MissingInputError(f"--splits {file}: the file does not exist.")
     candidates = [folder / SPLITS_FILE for folder in folders]
-    path = file or next((path for path in candidates if path.is_file()), None)
+    path = file or next((path for path in candidates if is_there(path)), None)
     if path is not None:
         return _from_json(path)
     tables = (folder / "participants.tsv" for folder in folders)
-    return next((found for table in tables if table.is_file() and (found := _from_table(table))), {})
+    return next((found for table in tables if is_there(table) and (found := _from_table(table))), {})
 
 
 def _from_json(path: Path) -> dict[str, frozenset[str]]:
-    try:
-        content = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as fault:
-        raise BadDataError(f"{path} cannot be read as JSON: {fault}.") from fault
-    well_formed = isinstance(content, dict) and all(
+    content = read_json(path)
+    well_formed = all(
         isinstance(labels, list) and all(isinstance(label, str) for label in labels)
         for labels in content.values()
     )
@@ -94,14 +92,11 @@ def _from_json(path: Path) -> dict[str, frozenset[str]]:
 
 
 def _from_table(path: Path) -> dict[str, frozenset[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise BadDataError(f"{path} cannot be read as a table: {fault}.") from fault
     members: dict[str, set[str]] = {}
-    for row in rows:
+    for line in read_tsv(path):
+        row = line.checked()
         split = row.get(_COLUMN)
-        if split and split != "n/a":
-            members.setdefault(split, set()).add(names.participant_label(row.get("participant_id") or ""))
+        if split and split != MISSING:
+            label = names.participant_label(row.get("participant_id", ""))
+            members.setdefault(split, set()).add(label)
     return {name: frozenset(labels) for name, labels in members.items()}

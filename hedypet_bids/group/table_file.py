@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.io.tables import MISSING
+from hedypet_bids.io.presence import refuse_other_kinds
+from hedypet_bids.io.tables import FORMULA, MISSING, unshielded
 
 
 class TableFile:
@@ -27,13 +30,15 @@ class TableFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_other_kinds(path)
         try:
             self._table = pa_csv.read_csv(
-                path,
+                io.BytesIO(path.read_bytes()),
                 read_options=pa_csv.ReadOptions(use_threads=False),
                 parse_options=pa_csv.ParseOptions(delimiter="\t", quote_char=False),
                 convert_options=pa_csv.ConvertOptions(null_values=[MISSING, ""], strings_can_be_null=True),
             )
+            self._table = self._table.rename_columns([unshielded(n) for n in self._table.column_names])
             self._position = {name: at for at, name in enumerate(self._table.column_names)}
         except (OSError, ValueError) as fault:
             raise BadDataError(f"{path} cannot be read as a table: {fault}.") from fault
@@ -67,7 +72,7 @@ class TableFile:
                 f"{self.path} has no column {name}; found {names.listed(self._position)}. "
                 "Run the participant level again."
             )
-        column = self._table.column(self._position[name]).combine_chunks()
+        column = self._unshielded(self._table.column(self._position[name]).combine_chunks())
         if column.type == kind:
             return column
         try:
@@ -77,4 +82,12 @@ class TableFile:
 
     def frame(self) -> pd.DataFrame:
         """The whole table, as :func:`hedypet_bids.io.tables.read_table` gives it."""
-        return self._table.to_pandas(use_threads=False)
+        columns = [self._unshielded(column.combine_chunks()) for column in self._table.columns]
+        return pa.table(columns, self._table.column_names).to_pandas(use_threads=False)
+
+    def _unshielded(self, column: Any) -> Any:
+        """A column with its texts as they were before they were shielded from spreadsheets."""
+        if column.type != pa.string() or not pc.any(pc.match_substring_regex(column, FORMULA)).as_py():
+            return column
+        texts = [None if text is None else unshielded(text) for text in column.to_pylist()]
+        return pa.array(texts, pa.string())

@@ -17,10 +17,13 @@ from isal import isal_zlib
 from hedypet_bids import names
 from hedypet_bids.group.dictionary import COLUMNS, TABLES, column_of
 from hedypet_bids.io.atomic import atomic, write_text
-from hedypet_bids.io.tables import MISSING
+from hedypet_bids.io.tables import FORMULA, MISSING, NUMBER
 
 PARTITION_ROWS = 1_000_000
 """A table with more rows is a folder of one Parquet file a participant."""
+
+RUN_KEY = "hedypet_run"
+"""In the metadata of a Parquet file: what the tables of one run of the group level have in common."""
 
 _ROWS_PER_GROUP = 131_072
 _GZIP_LEVEL, _GZIP_HEADER = 2, 31  # levels of isal are 0 to 3; 31 asks zlib for a gzip header without a time
@@ -32,18 +35,21 @@ def schema(table: str) -> pa.Schema:
     return pa.schema([(name, COLUMNS[name].arrow) for name in TABLES[table]])
 
 
-def write_part(folder: Path, table: str, subject: str, rows: pa.Table) -> int:
+def write_part(folder: Path, table: str, subject: str, rows: pa.Table, run: str) -> int:
     """Write the rows (without Subject) of one participant as both formats; returns how many there are."""
-    rows = _with_nulls(rows)
+    rows = _with_nulls(rows).replace_schema_metadata({RUN_KEY: run})
     if rows.num_rows:
         part = _part_folder(folder / table, subject)
         part.mkdir(parents=True)
-        pq.write_table(rows, part / _PART, compression="zstd")
+        with (part / _PART).open("wb") as file:
+            pq.write_table(rows, file, compression="zstd")
         _text_part(folder, table, subject).write_bytes(gzipped_rows(_with_subject(rows, subject)))
     return int(rows.num_rows)
 
 
-def join_parts(folder: Path, table: str, subjects: Sequence[str], output: Path, *, partition: bool) -> None:
+def join_parts(
+    folder: Path, table: str, subjects: Sequence[str], output: Path, run: str, *, partition: bool
+) -> None:
     """Make the files of a table from the parts of its participants, in the order given."""
     there = [s for s in subjects if _part_folder(folder / table, s).is_dir()]
     with atomic(output / names.readout(table, ".tsv.gz")) as text, text.open("wb") as joined:
@@ -53,19 +59,18 @@ def join_parts(folder: Path, table: str, subjects: Sequence[str], output: Path, 
                 shutil.copyfileobj(part, joined)
     final = output / names.readout(table, ".parquet")
     if partition:
-        _remove(final)
         (folder / table).replace(final)
     else:
-        _write_parquet(final, table, (_read_part(folder / table, subject) for subject in there))
+        _write_parquet(final, table, run, (_read_part(folder / table, subject) for subject in there))
     _write_dictionary(output, table)
 
 
-def write_whole(output: Path, table: str, rows: pa.Table) -> None:
+def write_whole(output: Path, table: str, rows: pa.Table, run: str) -> None:
     """Write the three files of a small table."""
     rows = _with_nulls(rows)
     with atomic(output / names.readout(table, ".tsv.gz")) as text:
         text.write_bytes(_header(table) + (gzipped_rows(rows) if rows.num_rows else b""))
-    _write_parquet(output / names.readout(table, ".parquet"), table, [rows])
+    _write_parquet(output / names.readout(table, ".parquet"), table, run, [rows])
     _write_dictionary(output, table)
 
 
@@ -98,7 +103,9 @@ def _as_text(column: Any) -> Any:
 
 def _clean(texts: Any) -> Any:
     # A line break or tab in free text (the reason of a failure) would make two cells of one.
-    return pc.fill_null(pc.replace_substring_regex(texts, r'[\t\r\n"]+', " "), MISSING)
+    texts = pc.replace_substring_regex(texts, r'[\t\r\n"]+', " ")
+    formula = pc.and_not(pc.match_substring_regex(texts, FORMULA), pc.match_substring_regex(texts, NUMBER))
+    return pc.fill_null(pc.if_else(formula, pc.binary_join_element_wise("'", texts, ""), texts), MISSING)
 
 
 def _header(table: str) -> bytes:
@@ -121,17 +128,22 @@ def _text_part(folder: Path, table: str, subject: str) -> Path:
 
 
 def _read_part(table: Path, subject: str) -> pa.Table:
-    return _with_subject(pq.read_table(_part_folder(table, subject) / _PART, partitioning=None), subject)
+    with (_part_folder(table, subject) / _PART).open("rb") as file:
+        return _with_subject(pq.read_table(file, partitioning=None), subject)
 
 
 def _with_subject(rows: pa.Table, subject: str) -> pa.Table:
     return rows.add_column(0, "Subject", pa.repeat(subject, rows.num_rows))
 
 
-def _write_parquet(path: Path, table: str, parts: Iterable[pa.Table]) -> None:
-    if path.is_dir():
-        _remove(path)
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema(table), compression="zstd") as writer:
+def _write_parquet(path: Path, table: str, run: str, parts: Iterable[pa.Table]) -> None:
+    columns = schema(table).with_metadata({RUN_KEY: run})
+    # Opened by Python: Arrow takes no path that is not UTF-8.
+    with (
+        atomic(path) as temporary,
+        temporary.open("wb") as file,
+        pq.ParquetWriter(file, columns, compression="zstd") as writer,
+    ):
         for rows in _gathered(parts):
             writer.write_table(rows)
 
@@ -146,10 +158,3 @@ def _gathered(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
             waiting = []
     if waiting:
         yield pa.concat_tables(waiting)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from hedypet_bids.errors import HedypetError
+from hedypet_bids.inputs.pet_metadata import odd_dose
 from hedypet_bids.inputs.plausibility import not_hounsfield, padding_of
 from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.model import InputCheck, InputState, Scan
@@ -59,6 +60,8 @@ def _of_pet(scan: Scan, kind: str, pet: Source | None) -> Iterator[Finding]:
     )
     for note in metadata.notes:
         yield kind, "problem" if note in metadata.problems else "converted", note
+    if odd := odd_dose(metadata, scan.person.weight_kg):
+        yield kind, "problem", odd
 
 
 def _of_ct(scan: Scan) -> Iterator[Finding]:

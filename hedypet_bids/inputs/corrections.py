@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from hedypet_bids import names
-from hedypet_bids.errors import BadDataError, MissingInputError
+from hedypet_bids.errors import BadDataError, MissingInputError, shown
 from hedypet_bids.inputs.derivatives import with_derivatives
 from hedypet_bids.inputs.text_files import read_json
 from hedypet_bids.model import Scan
 from hedypet_bids.names import Source
-
-_SHOWN_CHARACTERS = 80
 
 
 class Corrections:
@@ -50,8 +48,8 @@ class Corrections:
     def notes(self, image: Source, raw: dict[str, Any]) -> Iterator[str]:
         """What was changed in an image's sidecar, for the log and the report."""
         for key, value in self.sidecar(image).items():
-            before = _shown(raw[key]) if key in raw else "nothing"
-            yield f"{key} is {_shown(value)} by --corrections ({before} in the dataset)"
+            before = shown(raw[key]) if key in raw else "nothing"
+            yield f"{key} is {shown(value)} by --corrections ({before} in the dataset)"
 
     def applied_to(self, scan: Scan) -> Scan:
         """The scan with corrected segmentations, aorta and matrices in the place of others."""
@@ -89,8 +87,3 @@ class Corrections:
         if len(found) > 1:
             raise BadDataError(f"Expected one correction {image.sidecar.name}; found {names.listed(found)}.")
         return found[0] if found else None
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

@@ -18,7 +18,8 @@ from hedypet_bids.inputs.corrections import Corrections
 from hedypet_bids.inputs.derivatives import ready_derivatives
 from hedypet_bids.inputs.index import images_of
 from hedypet_bids.inputs.roles import ROLES, Chooser
-from hedypet_bids.inputs.text_files import is_there, participant_rows, read_json, read_tsv, sidecars_of
+from hedypet_bids.inputs.text_files import participant_rows, read_json, read_tsv, sidecars_of
+from hedypet_bids.io.presence import is_there
 from hedypet_bids.model import Scan
 from hedypet_bids.names import ScanName, Source
 from hedypet_bids.settings import HeaderForm, Selection
@@ -81,7 +82,7 @@ class Dataset:
     ) -> None:
         request = request or Request()
         self.root = _existing_dataset(root)
-        self.labels = _selected_labels(self.root, request.participant_labels, request.excluded_labels)
+        self.labels = selected_labels(self.root, request.participant_labels, request.excluded_labels)
         self.derivatives = ready_derivatives(self.root, request.derivatives)
         self.corrections = Corrections(request.corrections)
         _check_sessions(self.root, request.session_labels)
@@ -97,7 +98,7 @@ class Dataset:
         Raises
         ------
         BadDataError
-            There are several rows, and they differ.
+            There are several rows, and they differ; or its line is damaged.
         """
         rows = self._participants.get(label, [])
         if len(rows) > 1:
@@ -105,13 +106,13 @@ class Dataset:
                 f"{self.root / 'participants.tsv'} has rows of sub-{label} that differ; expected one. Remove "
                 "the others, or move what changes between sessions to a sessions table."
             )
-        return rows[0] if rows else {}
+        return rows[0].checked() if rows else {}
 
     def session_rows(self, label: str) -> Mapping[str, Mapping[str, str]]:
         """The rows of ``sub-<L>_sessions.tsv`` by session label; empty without the file."""
         path = self.root / f"sub-{label}" / f"sub-{label}_sessions.tsv"
         rows = read_tsv(path) if is_there(path) else iter(())
-        return {row.get("session_id", "").removeprefix("ses-"): row for row in rows}
+        return {row.cells.get("session_id", "").removeprefix("ses-"): row.checked() for row in rows}
 
     def session_columns(self, label: str) -> Mapping[str, Any]:
         """What ``sub-<L>_sessions.json`` says on the columns of the session table."""
@@ -208,7 +209,7 @@ def _existing_dataset(root: Path) -> Path:
         raise MissingInputError(f"The BIDS dataset {root} does not exist or is not a folder.")
     description = root / names.DESCRIPTION
     try:
-        is_dataset = description.is_file()
+        is_dataset = is_there(description)
     except PermissionError as fault:
         raise MissingInputError(
             f"The BIDS dataset {root} cannot be entered: {fault.strerror}. Ask its owner to let you read it."
@@ -231,7 +232,21 @@ def _check_sessions(root: Path, wanted: Collection[str]) -> None:
         )
 
 
-def _selected_labels(root: Path, wanted: Collection[str], excluded: Collection[str]) -> tuple[str, ...]:
+def selected_labels(root: Path, wanted: Collection[str], excluded: Collection[str]) -> tuple[str, ...]:
+    """Labels of the participants that have a folder in a dataset and are asked for.
+
+    Parameters
+    ----------
+    root
+        A raw dataset, or an output.
+    wanted, excluded
+        Labels without ``sub-``; naming none asks for all.
+
+    Raises
+    ------
+    NothingSelectedError
+        There is no participant, none of a label that is named, or none is left.
+    """
     present = sorted(p.name.removeprefix("sub-") for p in root.glob("sub-*") if p.is_dir())
     if not present:
         raise NothingSelectedError(f"{root} has no sub-* folder: there is no participant to process.")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError
+from hedypet_bids.inputs.index import check_named_after_folder
 from hedypet_bids.io.nifti_read import FrameReader
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS, Task
 from hedypet_bids.model import Scan
 from hedypet_bids.names import Source
@@ -77,6 +79,8 @@ def _only(folder: Path | None, scan: Scan, pattern: str) -> Path | None:
     found = sorted({*(folder / f"sub-{label}").rglob(pattern), *beside})
     if len(found) > 1:
         found = [path for path in found if scan.name.could_name(path.name)]
+    for path in found:
+        check_named_after_folder(path, label)
     if len(found) > 1:
         listed = "\n  ".join(map(str, found))
         raise BadDataError(
@@ -130,6 +134,7 @@ def _ready_segmentations(scan: Scan, derivatives: Mapping[str, Path]) -> dict[st
                 f"  {listed}\nRemove or rename all but one."
             )
         if candidates:
+            refuse_other_kinds(candidates[0])
             found[task.name] = candidates[0]
     return found
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.atomic import temporary_folder
+from hedypet_bids.io.work_dir import LEFT_OVER
 from hedypet_bids.names import Source
 from hedypet_bids.version import __version__
 
@@ -34,15 +35,18 @@ def images_of(root: Path, label: str, *, database_dir: Path | None = None) -> li
     Raises
     ------
     BadDataError
-        The folder cannot be read, or its kept index is of other files.
+        The folder cannot be read, its kept index is of other files, or an image is named after another
+        participant or session than its folder.
     """
-    with tempfile.TemporaryDirectory(prefix="hedypet-") as folder:
-        layout = _layout(root, label, Path(folder), database_dir / f"sub-{label}" if database_dir else None)
+    with temporary_folder(prefix=LEFT_OVER) as folder:
+        layout = _layout(root, label, folder, database_dir / f"sub-{label}" if database_dir else None)
         files = layout.get(datatype=list(names.INPUT_DATATYPES), extension=list(IMAGE_EXTENSIONS))
-        found = [(Path(file.path), file.get_entities()) for file in files]
+        found = [(Path(file.path).relative_to(layout.root), file.get_entities()) for file in files]
+    for path, _ in found:
+        check_named_after_folder(root / f"sub-{label}" / path, label)
     return [
         Source(
-            path=path,
+            path=root / f"sub-{label}" / path,
             root=root,
             entities={key: str(value) for key, value in entities.items()},
             suffix=entities["suffix"],
@@ -52,11 +56,31 @@ def images_of(root: Path, label: str, *, database_dir: Path | None = None) -> li
     ]
 
 
+def check_named_after_folder(path: Path, label: str) -> None:
+    """Raise BadDataError for a file whose name gives another participant or session than its folders.
+
+    Parameters
+    ----------
+    label
+        Of the participant in whose folder, or under whose name, it lies.
+    """
+    entities = names.entities_of(path.name)
+    session = next((f.name for f in path.parents if f.name.startswith("ses-")), "")
+    of_folder = {"sub": label, "ses": session.removeprefix("ses-")}
+    for key, expected in of_folder.items():
+        if expected and entities.get(key, expected) != expected:
+            raise BadDataError(
+                f"{path} is named after {key}-{entities[key]}; expected {key}-{expected}, as its folder is. "
+                "Move it to the folder that it belongs to, or mend its name."
+            )
+
+
 def _layout(root: Path, label: str, folder: Path, database: Path | None) -> Any:
     # Imported here: pybids takes half a second, which --help and --version do not have.
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
-    participant = root / f"sub-{label}"
+    given = _in_utf8(root, database or folder)
+    participant = given / f"sub-{label}"
     config = (database or folder) / "bids_with_ct.json"
     try:
         # A kept index is of one state of the folder; pybids itself does not look whether it still is.
@@ -64,7 +88,7 @@ def _layout(root: Path, label: str, folder: Path, database: Path | None) -> Any:
         fresh = database is None or _read(database / "state.txt") != state
         if fresh:
             config.parent.mkdir(parents=True, exist_ok=True)
-            config.write_text(json.dumps(_pybids_config(root)))
+            config.write_text(json.dumps(_pybids_config(given)))
         layout = BIDSLayout(
             participant,
             validate=False,
@@ -78,6 +102,26 @@ def _layout(root: Path, label: str, folder: Path, database: Path | None) -> Any:
         return layout
     except (OSError, ValueError) as fault:
         raise BadDataError(f"{participant} cannot be indexed: {fault}") from fault
+
+
+def _in_utf8(root: Path, folder: Path) -> Path:
+    """The dataset under a name that pybids can keep in its database: its own, or a link in a folder."""
+    if _is_utf8(str(root)):
+        return root
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "dataset"
+    if not link.is_symlink():
+        link.symlink_to(root)
+    return link
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a name of a file is text at all, and not just bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _state(folder: Path) -> str:
@@ -105,14 +149,14 @@ def _pybids_config(root: Path) -> dict[str, Any]:
 
 
 class _Circles:
-    """What pybids passes by: links that lead in a circle, and what is not for programs."""
+    """What pybids passes by: links in a circle, what is not for programs, and names that BIDS cannot have."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def search(self, path: str) -> bool:
         """Whether to pass by a path (from the folder indexed), as a compiled expression would say it."""
-        return path.startswith("/.") or _leads_back(self._root / path.lstrip("/"))
+        return path.startswith("/.") or not _is_utf8(path) or _leads_back(self._root / path.lstrip("/"))
 
 
 def _leads_back(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,14 +9,16 @@ from xml.etree import ElementTree
 import numpy as np
 
 from hedypet_bids import names
-from hedypet_bids.errors import BadDataError
-from hedypet_bids.inputs.text_files import is_there
+from hedypet_bids.errors import BadDataError, shown
+from hedypet_bids.inputs.text_files import read_tsv
 from hedypet_bids.io.nifti_read import header_extensions
+from hedypet_bids.io.presence import is_there
 from hedypet_bids.labels import CT_TASKS, OTHER_NAMES, Task, former_regions
 from hedypet_bids.model import IntArray
 
 _NAMES_SHOWN = 10
 _LARGEST_TABLE_BYTES = 1_000_000
+_MOST_DIGITS = 9
 
 
 def table_beside(segmentation: Path) -> Path | None:
@@ -92,7 +93,7 @@ def in_task_numbers(labels: IntArray, named: Mapping[int, str], task: Task, wher
         elif name.lower() not in ("background", "n/a"):
             unknown[index] = name
     present = np.flatnonzero(np.bincount(labels.ravel(order="K"))).tolist()
-    strange = [f"{index} {unknown[index]}" for index in present if index in unknown]
+    strange = [f"{index} {shown(unknown[index])}" for index in present if index in unknown]
     if strange:
         more = f" and {len(strange) - _NAMES_SHOWN} more" if len(strange) > _NAMES_SHOWN else ""
         raise BadDataError(
@@ -110,16 +111,21 @@ def in_task_numbers(labels: IntArray, named: Mapping[int, str], task: Task, wher
 
 
 def _from_table(path: Path) -> dict[int, str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        return {int(row["index"]): row["name"].strip() for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise BadDataError(f"{path} cannot be read as a table: {fault}.") from fault
-    except (KeyError, ValueError, AttributeError, TypeError) as fault:
-        raise BadDataError(
-            f"{path}: expected a label table with the columns index (whole numbers) and name; {fault!r}."
-        ) from fault
+    named: dict[int, str] = {}
+    for line in read_tsv(path):
+        row = line.checked()
+        number, name = (row.get(column, "").strip() for column in ("index", "name"))
+        if not (number.isdecimal() and len(number) <= _MOST_DIGITS and name):
+            raise BadDataError(
+                f"{path}: expected a label table with the columns index (whole numbers) and name; found "
+                f"{shown(dict(row))}."
+            )
+        index = int(number)
+        if named.setdefault(index, name) != name:
+            raise BadDataError(
+                f"{path} calls label {shown(index)} both {shown(named[index])} and {shown(name)}. Keep one."
+            )
+    return named
 
 
 def _from_extension(segmentation: Path) -> dict[int, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hedypet_bids.errors import shown
 from hedypet_bids.kernels.lean_mass import HEIGHT_RANGE_M, WEIGHT_RANGE_KG
 from hedypet_bids.model import Person, Sex
 
@@ -170,13 +171,13 @@ def _answer(question: str, cells: Iterator[_Cell], notes: list[str]) -> Any:
     best: _Cell | None = None
     for cell in cells:
         if cell.value is None:
-            notes.append(f"{question} in {cell.place} is {cell.text!r}: {cell.note or 'not understood'}")
+            notes.append(f"{question} in {cell.place} is {shown(cell.text)}: {cell.note or 'not understood'}")
         elif best is None:
             best = cell
-            notes += [f"{question} in {cell.place} is {cell.text!r}: {cell.note}"] if cell.note else []
+            notes += [f"{question} in {cell.place} is {shown(cell.text)}: {cell.note}"] if cell.note else []
         elif not _same(best.value, cell.value):
             notes.append(
-                f"{question} is {best.text!r} in {best.place} but {cell.text!r} in {cell.place}; "
+                f"{question} is {shown(best.text)} in {best.place} but {shown(cell.text)} in {cell.place}; "
                 f"that in {best.place} is used"
             )
     return None if best is None else best.value
@@ -211,7 +212,7 @@ def _quantity(text: str, factors: Mapping[str, float], units: str) -> tuple[floa
     if math.isnan(value):
         return None, "not a number"
     if units not in factors:
-        return None, f"its units {units!r} are unknown; expected one of {', '.join(factors)}"
+        return None, f"its units {shown(units)} are unknown; expected one of {', '.join(factors)}"
     return value * factors[units], ""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hedypet_bids.errors import BadDataError
+from hedypet_bids.errors import BadDataError, shown
 from hedypet_bids.inputs.participant_metadata import as_number
 from hedypet_bids.model import FrameTimes, PetMetadata
 
@@ -66,11 +66,26 @@ _SAME_DOSE = 0.2
 # From a mouse's dose to several times the largest clinical one (Rb-82, O-15 water: 2 GBq).
 DOSE_RANGE_BQ = (1e5, 1e10)
 
+# MBq that people above _LIGHTEST_KG are given: about a tenth of the usual dose to several times the
+# highest in the guidelines of EANM and SNMMI (FDG, C-11 choline, N-13 ammonia, O-15 water, Cu-64 and Ga-68
+# DOTATATE, Rb-82, Zr-89 antibodies, I-124).
+DOSES_MBQ: Mapping[str, tuple[float, float]] = {
+    "C11": (30, 2000),
+    "N13": (30, 2000),
+    "O15": (30, 5000),
+    "F18": (10, 1000),
+    "Cu64": (10, 1000),
+    "Ga68": (10, 1000),
+    "Rb82": (50, 5000),
+    "Zr89": (3, 500),
+    "I124": (2, 1000),
+}
+_LIGHTEST_KG = 30.0
+
 # Beyond so many half-lives (a factor of a million) nothing is left to be measured: times are wrong or in ms.
 _MOST_HALF_LIVES = 20.0
 # Where the nuclide is not known: longer than any PET study.
 _LONGEST_S = 30 * 86400.0
-_SHOWN_CHARACTERS = 80
 
 # Sidecars round times to milliseconds or to whole seconds.
 _SAME_TIME_S = 1.0
@@ -130,6 +145,7 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
         *_stated_factors(sidecar, frames, half_life_s, reference_s, where),
         *_clock_problems(sidecar, frames, injection_s, injection_clock_s, where),
         *_series_problems(frames),
+        *_decay_problems(sidecar, nuclide, reference_s, float(frames.end_s[-1])),
         *filter(None, [dose_reason]),
     ]
     return PetMetadata(
@@ -181,8 +197,36 @@ def _shown(sidecar: Mapping[str, Any], key: str) -> str:
         near = difflib.get_close_matches(key.lower(), [other.lower() for other in sidecar], n=1, cutoff=0.9)
         others = [other for other in sidecar if other.lower() in near]
         return f"nothing (but {others[0]!r}, which BIDS does not know)" if others else "nothing"
-    text = repr(sidecar[key])
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+    return shown(sidecar[key])
+
+
+def odd_dose(metadata: PetMetadata, weight_kg: float | None) -> str:
+    """Why a dose is none that a person of this weight is given; empty where it may be, or is not known.
+
+    Parameters
+    ----------
+    weight_kg
+        Of who was scanned; those below 30 kg are not judged.
+
+    Examples
+    --------
+    >>> sidecar = {"InjectionStart": 0, "FrameTimesStart": [0], "FrameDuration": [60], "Units": "Bq/mL",
+    ...     "ImageDecayCorrected": True, "ImageDecayCorrectionTime": 0, "TracerRadionuclide": "F18",
+    ...     "InjectedRadioactivity": 3.7, "InjectedRadioactivityUnits": "MBq"}
+    >>> odd_dose(read_pet_metadata(sidecar, n_frames=1, where="x_pet.json"), 70)
+    'the dose is 3.7 MBq; people are given 10 to 1000 MBq of F18. Check InjectedRadioactivityUnits'
+    """
+    limits = DOSES_MBQ.get(metadata.radionuclide)
+    dose_mbq = metadata.dose_bq / 1e6
+    if limits is None or weight_kg is None or weight_kg <= _LIGHTEST_KG or math.isnan(dose_mbq):
+        return ""
+    low, high = limits
+    if low <= dose_mbq <= high:
+        return ""
+    return (
+        f"the dose is {dose_mbq:.4g} MBq; people are given {low:g} to {high:g} MBq of "
+        f"{metadata.radionuclide}. Check InjectedRadioactivityUnits"
+    )
 
 
 def _check_time(key: str, time_s: float, nuclide: str, half_life_s: float, where: str) -> None:
@@ -336,6 +380,29 @@ def _decay_factors(
     if math.isnan(reference_s):
         return decay_correction(frames, half_life_s=half_life_s)
     return np.full(len(frames), 2.0 ** (reference_s / half_life_s))
+
+
+def _decay_problems(
+    sidecar: Mapping[str, Any], nuclide: str, reference_s: float, end_s: float
+) -> Iterator[str]:
+    """What is odd about the nuclide and the time to which decay is corrected; times in s from injection."""
+    tracer = _tracer(sidecar)
+    named = {
+        known
+        for known in HALF_LIFE_S
+        for symbol, mass in re.findall(r"([A-Za-z]+)(\d+)", known)
+        if re.search(rf"(?<!\d){mass}[\s^\]-]*{symbol}|(?<![A-Za-z]){symbol}[\s^-]*{mass}(?!\d)", tracer)
+    }
+    if nuclide and named and nuclide not in named:
+        yield (
+            f"TracerName is {_shown(sidecar, 'TracerName')}, but TracerRadionuclide is "
+            f"{_shown(sidecar, 'TracerRadionuclide')}: one is wrong, and decay is corrected for the second"
+        )
+    if reference_s > end_s + _SAME_START_S or reference_s < -_DAY_S:
+        yield (
+            f"ImageDecayCorrectionTime is {reference_s:g} s after the injection, but the scan ends after "
+            f"{end_s:g} s: expected the injection, or a time in the scan"
+        )
 
 
 def _dose(sidecar: Mapping[str, Any]) -> tuple[float, str]:

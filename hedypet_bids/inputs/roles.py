@@ -171,11 +171,12 @@ class Chooser:
             candidates = [c for c in candidates if c.entities.get(entity) == preferred] or candidates
         if len(candidates) > 1:
             listed = "\n  ".join(str(c.path.relative_to(c.root)) for c in candidates)
-            flag = f"{_FLAGS[role]} LABEL, or with " if role in _FLAGS else ""
+            telling = _telling(candidates, entity)
+            flag = f"{_FLAGS[role]} LABEL, or with " if role in _FLAGS and telling == "reconstruction" else ""
             raise BadDataError(
                 f"Expected one image for the role {role!r}; found {len(candidates)}:\n  {listed}\n"
                 f"Choose one with {flag}--bids-filter-file, for example "
-                f'{{"{role}": {{"{_telling(candidates, entity)}": "LABEL"}}}}.'
+                f'{{"{role}": {{"{telling}": "LABEL"}}}}.'
             )
         return candidates[0] if candidates else None
 

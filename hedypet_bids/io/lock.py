@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hedypet_bids.errors import TryAgainError
 from hedypet_bids.io.atomic import write_error
 
+_log = logging.getLogger("hedypet")
+
 
 @contextmanager
-def exclusive(path: Path, *, wait: bool, holder: str) -> Iterator[int]:
+def exclusive(
+    path: Path, *, wait: bool, holder: str, flock: Callable[[int, int], None] = fcntl.flock
+) -> Iterator[int]:
     """Hold the lock of a file (made if it is not there) while the block runs; gives its file descriptor.
 
     A program that inherits the descriptor holds the lock as well, until it ends.
@@ -24,6 +29,8 @@ def exclusive(path: Path, *, wait: bool, holder: str) -> Iterator[int]:
         Wait for another holder to end; otherwise its presence is an error.
     holder
         What the lock stands for, for the message.
+    flock
+        What locks a file. Where it says that it cannot, the block runs unguarded, with a warning.
 
     Raises
     ------
@@ -38,7 +45,7 @@ def exclusive(path: Path, *, wait: bool, holder: str) -> Iterator[int]:
     except OSError as fault:
         raise write_error(path, fault) from fault
     try:
-        _lock(handle, path, wait, holder)
+        _lock(handle, path, wait, holder, flock)
         yield handle
     finally:
         os.close(handle)
@@ -52,14 +59,20 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDONLY)
 
 
-def _lock(handle: int, path: Path, wait: bool, holder: str) -> None:
+def _lock(handle: int, path: Path, wait: bool, holder: str, flock: Callable[[int, int], None]) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as fault:
         raise TryAgainError(
             f"Another run is working on {holder} (it holds {path}). Wait for its end, then run the same "
             "command again."
         ) from fault
-    except OSError:
-        # A file system without locks: better unguarded than not at all.
-        return
+    except OSError as fault:
+        # Better unguarded than not at all.
+        _log.warning(
+            "The file system of %s has no locks (%s): nothing keeps a second run off %s. Run one at a time, "
+            "or choose an output folder on another file system.",
+            path,
+            fault.strerror,
+            holder,
+        )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -19,6 +21,7 @@ from pydantic import TypeAdapter
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.atomic import write_text
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.model import Scan
 from hedypet_bids.names import ScanName, Source
 from hedypet_bids.version import __version__
@@ -154,6 +157,11 @@ class ScanEntry:
         )
 
 
+def new_run() -> str:
+    """The name of a new run: when it began, and what tells it from others of that second."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A participant's current outputs, and what failed or was left out and why.
@@ -282,6 +290,7 @@ class Manifest:
             It is not as hedypet wrote it, or cannot be read.
         """
         path = root / names.manifest(label)
+        refuse_other_kinds(path)
         try:
             text = path.read_bytes()
         except FileNotFoundError:

@@ -32,6 +32,7 @@ from hedypet_bids.errors import (
     link_to_nothing,
 )
 from hedypet_bids.io import stop as stop_wish
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.model import FloatArray, Grid, IntArray
 
 READ_BUFFER_BYTES = 1 << 20
@@ -39,10 +40,14 @@ READ_BUFFER_BYTES = 1 << 20
 CHUNK_VOXELS = 1 << 20
 # That of NIfTI-2.
 _LONGEST_HEADER_BYTES = 540
+# No scheme has more, and tables with a place for every label up to the highest one stay small.
+_LARGEST_LABEL = 65535
 # What nibabel says on a header that it refuses is in the error.
 _UNHEARD = logging.Logger("nifti headers", logging.CRITICAL + 1)
 # A stream may go on after the last frame, but not for ever.
 _MOST_PADDING_BYTES = 1 << 20
+# A CT of 2000 slices of 1024 x 1024 voxels is smaller; a few megabytes of zeros unpack to more.
+_MOST_FRAME_BYTES = 1 << 32
 # What a damaged gzip stream raises.
 _DAMAGED: Any = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
 
@@ -184,23 +189,26 @@ def read_volume(path: Path, *, int16: bool = False) -> tuple[NDArray[Any], Grid]
 
 
 def read_labels(path: Path) -> tuple[IntArray, Grid]:
-    """The labels (Fortran order, integers as on disk) and grid of a label image.
+    """The labels (Fortran order, integers of up to 16 bits) and grid of a label image.
 
     Labels stored as floats are accepted when they are whole numbers.
 
     Raises
     ------
     BadDataError
-        As :func:`read_volume`, or a voxel holds no whole number or a negative one.
+        As :func:`read_volume`, or a voxel holds no whole number, or none from 0 to 65535.
     """
     reader = _single_frame(path)
     with _ReadingThread(reader, 0, 1, 1, reader.grid.n_voxels) as thread:
         labels = reader._decode_labels(thread.next())
-    if labels.dtype.kind == "f":
-        labels = _whole_numbers(labels, path)
-    if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
-        raise BadDataError(f"{path} holds the negative label {labels.min()}; expected labels from 0.")
-    return labels, reader.grid
+    if labels.dtype.kind == "f" and (not np.isfinite(labels).all() or (labels != np.rint(labels)).any()):
+        raise BadDataError(f"{path} must hold labels (whole numbers); found other values. Is it an image?")
+    low, high = labels.min(), labels.max()
+    if low < 0:
+        raise BadDataError(f"{path} holds the negative label {low:g}; expected labels from 0.")
+    if high > _LARGEST_LABEL:
+        raise BadDataError(f"{path} holds the label {high:g}; expected labels up to {_LARGEST_LABEL}.")
+    return (labels if labels.dtype.itemsize <= 2 else labels.astype(np.uint16)), reader.grid
 
 
 @dataclass(frozen=True)
@@ -231,7 +239,8 @@ def read_position(path: Path) -> Position:
     shape = FrameReader(path).grid.shape
     header = _nifti_header(path)
     try:
-        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     except (HeaderDataError, ValueError) as fault:
         raise BadDataError(f"{path} cannot be read as NIfTI: {fault}. Restore the file.") from fault
     return Position(sform, qform, shape)
@@ -245,8 +254,9 @@ def header_extensions(path: Path, *, most_bytes: int) -> list[bytes]:
     BadDataError
         As :class:`FrameReader`.
     """
+    end = min(_read_header(path).offset, most_bytes)
     header = _nifti_header(path)
-    start, end = header.sizeof_hdr + 4, int(min(header.get_data_offset(), most_bytes))
+    start = header.sizeof_hdr + 4
     with _opened(path) as file:
         block = file.read(end)[start:]
     found, order = [], ">" if header.endianness == ">" else "<"
@@ -264,16 +274,6 @@ def _single_frame(path: Path) -> FrameReader:
     if reader.n_frames != 1:
         raise BadDataError(f"{path} has {reader.n_frames} frames; expected a 3D image.")
     return reader
-
-
-def _whole_numbers(values: NDArray[Any], path: Path) -> IntArray:
-    if not np.isfinite(values).all() or (values != np.rint(values)).any():
-        raise BadDataError(f"{path} must hold labels (whole numbers); found other values. Is it an image?")
-    low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    if low < 0 or high > np.iinfo(np.int32).max:
-        raise BadDataError(f"{path} must hold labels from 0 to 2^31; found values from {low:g} to {high:g}.")
-    labels: IntArray = values.astype(np.min_scalar_type(int(high)))
-    return labels
 
 
 class _ReadingThread:
@@ -394,7 +394,9 @@ def _read_header(path: Path) -> _Header:
     header = _nifti_header(path)
     try:
         shape = tuple(int(n) for n in header.get_data_shape())
-        affine = np.array(header.get_best_affine(), dtype=np.float64)
+        # What overflows is not finite, and is refused with the grid.
+        with np.errstate(over="ignore", invalid="ignore"):
+            affine = np.array(header.get_best_affine(), dtype=np.float64)
         dtype = header.get_data_dtype()
         offset = int(header.get_data_offset())
         slope, inter = header.get_slope_inter()
@@ -419,6 +421,7 @@ def _read_header(path: Path) -> _Header:
 
 def _nifti_header(path: Path) -> Any:
     """The header alone: an extension behind it may declare any size, so none is read."""
+    refuse_other_kinds(path)
     try:
         with _opened(path) as file:
             content = file.read(_LONGEST_HEADER_BYTES)
@@ -443,7 +446,13 @@ def _not_there(path: Path) -> str:
 
 
 def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int) -> None:
-    """Refuse headers that declare far more data than the file can hold."""
+    """Refuse headers that declare far more data than the file, or any memory, can hold."""
+    frame_bytes = int(np.prod(shape[:3], dtype=object)) * dtype.itemsize
+    if frame_bytes > _MOST_FRAME_BYTES:
+        raise BadDataError(
+            f"{path} declares {frame_bytes >> 20} MB for one frame {shape[:3]}; expected at most "
+            f"{_MOST_FRAME_BYTES >> 20} MB. Is its header damaged? Restore the file."
+        )
     declared = offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
     size = path.stat().st_size
     # Deflate cannot compress by more than 1032 to 1.

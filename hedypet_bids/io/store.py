@@ -28,6 +28,7 @@ from hedypet_bids import names
 from hedypet_bids.errors import HedypetError, OutputError
 from hedypet_bids.io.atomic import atomic, write_bytes, write_error, write_text
 from hedypet_bids.io.nifti_write import write_nifti
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.io.tables import write_table
 from hedypet_bids.labels import Task, color
 from hedypet_bids.model import Grid, IntArray
@@ -155,6 +156,7 @@ def _is_left_over(path: Path) -> bool:
 
 
 def _generated_by_us(description: Path) -> bool:
+    refuse_other_kinds(description)
     try:
         content = json.loads(description.read_bytes())
         return any(program["Name"] == _PROGRAM for program in content["GeneratedBy"])
@@ -374,11 +376,31 @@ def svg_of(figure: Figure) -> bytes:
 
 def read_sidecar(path: Path) -> dict[str, Any]:
     """The sidecar of an output file; empty when it is missing or was cut short."""
+    sidecar = names.sidecar_of(path)
     try:
-        content = json.loads(names.sidecar_of(path).read_text("utf-8"))
+        content = json.loads(sidecar.read_text("utf-8")) if sidecar.is_file() else {}
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def flags_of(paths: Iterable[Path]) -> dict[str, str]:
+    """What the sidecars of results flag, each with the first file that says so.
+
+    Parameters
+    ----------
+    paths
+        Outputs, whose sidecars may hold ``Flags``, also under ``Quality``.
+    """
+    found: dict[str, str] = {}
+    # The quality checks repeat what other files flag, which are where to look.
+    sidecars = sorted({names.sidecar_of(path) for path in paths}, key=lambda p: (p.stem.endswith("_qc"), p))
+    for path in sidecars:
+        sidecar = read_sidecar(path)
+        quality = sidecar.get("Quality")
+        flags = [*sidecar.get("Flags", []), *(quality.get("Flags", []) if isinstance(quality, dict) else [])]
+        found |= {flag: path.name for flag in flags if flag not in found}
+    return found
 
 
 def _input_state(path: Path, store: Store) -> dict[str, Any]:

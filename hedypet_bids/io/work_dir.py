@@ -11,9 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from hedypet_bids.errors import OutputError, ReadWriteError
+from hedypet_bids.io.atomic import remove_leftovers
 
 # The validator's runtime, Deno, does not start where it has neither this folder nor a home.
 _CACHES = (("NUMBA_CACHE_DIR", "numba"), ("MPLCONFIGDIR", "matplotlib"), ("DENO_DIR", "deno"))
+
+
+LEFT_OVER = "hedypet-run-"
+"""How the names of the temporary folders of a run begin; those of killed runs are removed by the next."""
 
 
 def prepare(given: Path | None) -> Path:
@@ -38,6 +43,8 @@ def prepare(given: Path | None) -> Path:
     try:
         work = given or _private(wanted)
         work.mkdir(parents=True, exist_ok=True)
+        for place in {work, temporary}:
+            remove_leftovers(place, f"{LEFT_OVER}*", deep=False)
         for variable, folder in _CACHES:
             if variable not in os.environ:
                 path = _private(work / folder)

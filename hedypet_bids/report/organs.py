@@ -81,6 +81,10 @@ class OrganValues:
 
     Parameters
     ----------
+    erosion, mean
+        Erosions of the region that was measured, and its mean, Bq/mL.
+    volume_ml
+        Of the whole organ, without erosion.
     uptake
         Mean over SUV constant and over the three SUL constants, g/mL, in the order of ``CONSTANTS``.
     """
@@ -106,11 +110,13 @@ def organ_values(means: Mapping[RegionKey, Path], constants: Path | None) -> lis
         if not n.sum():
             continue
         mean = _weighted(found["mean"].to_numpy(dtype=np.float64), n)
+        whole = tables.get((organ.task, 0))
+        volume_ml = float("nan") if whole is None else whole["volume"].reindex(list(organ.regions)).sum()
         rows.append(
             OrganValues(
                 organ.title,
                 key[1],
-                float(found["volume"].sum()),
+                float(volume_ml),
                 mean,
                 tuple(mean / divisor for divisor in divisors),
             )

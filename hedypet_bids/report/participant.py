@@ -13,7 +13,7 @@ from hedypet_bids.figures.pictures import Picture
 from hedypet_bids.figures.rasters import ABOVE_COLOUR, BELOW_COLOUR
 from hedypet_bids.io.atomic import write_bytes, write_text
 from hedypet_bids.io.manifest import Manifest, ScanEntry, ScanOutputs, StepRecord
-from hedypet_bids.io.store import Store
+from hedypet_bids.io.store import Store, flags_of
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.model import Scan, Subject
 from hedypet_bids.names import ScanName
@@ -24,7 +24,6 @@ from hedypet_bids.report.page import write_page
 from hedypet_bids.report.pictures import Gallery
 from hedypet_bids.report.summary import (
     ScanPage,
-    flags_of,
     minutes_of,
     performed_for,
     spaces_of,
@@ -150,7 +149,7 @@ class _Earlier:
         if entry is not None:
             made = self.manifest.of_scan(entry).files
             files = {kind: self.store.root / path for kind, path in made.items()}
-            row |= {**_acquisition(entry), "flags": list(flags_of(ScanOutputs(files)))}
+            row |= {**_acquisition(entry), "flags": list(flags_of(files.values()))}
         failed = [record for record in self.manifest.failed if record.about == str(name)]
         return {**row, "problems": [f"{record.step} failed: {record.reason}" for record in failed]}
 
@@ -160,7 +159,7 @@ def _row_of_this_run(scan: Scan, outputs: ScanOutputs, records: Sequence[StepRec
     return {
         **_row(scan.name, "", outputs.get("page")),
         **_acquisition(ScanEntry.of(scan)),
-        "flags": list(flags_of(outputs)),
+        "flags": list(flags_of(outputs.files.values())),
         "problems": [f"{r.step} failed: {r.reason}" for r in _failed(records) if r.about == scan.about],
     }
 

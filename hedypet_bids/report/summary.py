@@ -15,7 +15,7 @@ from hedypet_bids import names
 from hedypet_bids.figures.planes import world_shape, world_sizes_mm
 from hedypet_bids.io.manifest import ScanOutputs, StepRecord
 from hedypet_bids.io.nifti_read import FrameReader
-from hedypet_bids.io.store import Store, read_sidecar
+from hedypet_bids.io.store import Store, flags_of, read_sidecar
 from hedypet_bids.labels import SEGMENTATION_TASKS, VOI_TASKS
 from hedypet_bids.model import Grid, PetMetadata, Scan
 from hedypet_bids.names import Source
@@ -81,7 +81,7 @@ def summary_of(page: ScanPage) -> dict[str, Any]:
         ],
         "errors": list(_errors(page, past)),
         "checks": [{**check, "verdict": _VERDICTS.get(check["state"], check["state"])} for check in checks],
-        "flags": flags_of(page.outputs),
+        "flags": flags_of(page.outputs.files.values()),
         "steps": [_timing(record, page.scan, past) for record in records],
         "total_s": sum(record.seconds for record in records),
         "most_mb": max((record.peak_mb for record in records), default=0.0),
@@ -93,17 +93,6 @@ def summary_of(page: ScanPage) -> dict[str, Any]:
 def title_of(record: StepRecord, scan: Scan) -> str:
     """A step on the page of a scan: what it worked on is said where that is not the scan alone."""
     return record.step if record.about == scan.about else record.title
-
-
-def flags_of(outputs: ScanOutputs) -> dict[str, str]:
-    """What the sidecars of results flag, each with the first file that says so."""
-    found: dict[str, str] = {}
-    for path in sorted({names.sidecar_of(path) for path in outputs.files.values()}):
-        sidecar = read_sidecar(path)
-        quality = sidecar.get("Quality")
-        flags = [*sidecar.get("Flags", []), *(quality.get("Flags", []) if isinstance(quality, dict) else [])]
-        found |= {flag: path.name for flag in flags if flag not in found}
-    return found
 
 
 def minutes_of(start_s: float, end_s: float) -> str:

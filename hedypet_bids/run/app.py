@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hedypet_bids import names
 from hedypet_bids.errors import (
+    BadDataError,
     HedypetError,
     MissingInputError,
     MissingProgramError,
@@ -22,12 +22,13 @@ from hedypet_bids.errors import (
     OutputError,
     StoppedBySignal,
 )
-from hedypet_bids.group.splits import read_splits
+from hedypet_bids.group.splits import Splits, read_splits
 from hedypet_bids.inputs.asked import check_asked
-from hedypet_bids.inputs.dataset import Dataset, Request, read_filters
+from hedypet_bids.inputs.dataset import Dataset, Request, read_filters, selected_labels
 from hedypet_bids.io import work_dir
-from hedypet_bids.io.atomic import write_text
+from hedypet_bids.io.atomic import remove_leftovers, write_text
 from hedypet_bids.io.lock import exclusive
+from hedypet_bids.io.manifest import Manifest, new_run
 from hedypet_bids.io.store import Store
 from hedypet_bids.model import Subject
 from hedypet_bids.run.cluster import Certificates, GpuParts, Workers, available_cpus, run_all
@@ -62,6 +63,8 @@ def run(options: Options, settings: Settings) -> int:
     folder = work_dir.prepare(options.work_dir)
     try:
         if options.level == "group":
+            if options.dry_run:
+                return plan_group_level(options)
             return process_group_level(options, settings).exit_code
         return exit_code_of(process_participants(options, settings))
     finally:
@@ -86,7 +89,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     store.check_ours()
     answer = "" if options.skip_bids_validation else _validate(dataset, store, keep=not options.dry_run)
     nprocs = options.nprocs or available_cpus()
-    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
+    run_id = new_run()
     jobs = [
         Job(
             label=label,
@@ -265,6 +268,41 @@ def process_group_level(options: Options, settings: Settings) -> GroupTables:
     HedypetError
         They cannot be written at all.
     """
+    output, splits, labels = _group_selection(options)
+    with exclusive(output / names.READOUTS_LOCK, wait=True, holder="the group tables"):
+        # Imported here: it takes a second, which the participant level does not need in this process.
+        from hedypet_bids.pipeline import process_group
+
+        remove_leftovers(output, deep=False)
+        tables = process_group(output, settings, labels=labels, splits=splits, nprocs=options.nprocs)
+    Console(verbose=options.verbosity > 0).summarise_group(tables, output)
+    return tables
+
+
+def plan_group_level(options: Options) -> int:
+    """Say what the tables of the group would be made from, and return the exit status that they would give.
+
+    Raises
+    ------
+    HedypetError
+        They could not be written at all.
+    """
+    output, splits, labels = _group_selection(options)
+    manifests: dict[str, Manifest | BadDataError] = {}
+    for label in splits.select(labels):
+        try:
+            manifests[label] = Manifest.read(output, label)
+        except BadDataError as fault:
+            manifests[label] = fault
+    Console(verbose=options.verbosity > 0).show_group_plan(manifests, output)
+    if any(isinstance(found, Manifest) and found.failed for found in manifests.values()):
+        return HedypetError.exit_code
+    unread = any(isinstance(found, BadDataError) for found in manifests.values())
+    return BadDataError.exit_code if unread else 0
+
+
+def _group_selection(options: Options) -> tuple[Path, Splits, tuple[str, ...]]:
+    """The output, the splits of its participants, and the participants that the options name."""
     output = options.output_dir.resolve()
     if not (output / names.DESCRIPTION).is_file():
         raise MissingInputError(
@@ -272,13 +310,7 @@ def process_group_level(options: Options, settings: Settings) -> GroupTables:
         )
     Store(output, {}).check_ours()
     splits = read_splits(options.splits_file, [output, options.bids_dir], options.split)
-    with exclusive(output / names.readout("", ".lock"), wait=True, holder="the group tables"):
-        # Imported here: it takes a second, which the participant level does not need in this process.
-        from hedypet_bids.pipeline import process_group
-
-        tables = process_group(output, settings, splits=splits, nprocs=options.nprocs)
-    Console(verbose=options.verbosity > 0).summarise_group(tables, output)
-    return tables
+    return output, splits, selected_labels(output, options.participant_labels, options.excluded_labels)
 
 
 def exit_code_of(results: Sequence[ParticipantResult]) -> int:
@@ -306,6 +338,8 @@ def _make_output(store: Store) -> None:
         store.root.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise OutputError(f"The output folder {store.root} cannot be made: {fault.strerror}.") from fault
+    for folder in (store.root, store.path("logs")):
+        remove_leftovers(folder, deep=False)
     store.write_dataset_files()
 
 

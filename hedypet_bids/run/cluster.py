@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hedypet_bids.errors import TryAgainError, UsageError
+from hedypet_bids.io.atomic import temporary_folder
+from hedypet_bids.io.between_processes import check_locks_between
+from hedypet_bids.io.work_dir import LEFT_OVER
 
 if TYPE_CHECKING:
     from hedypet_bids.run.job import Notify
@@ -257,13 +259,9 @@ def _run_on_cluster(
 
     with ExitStack() as stack:
         # What Dask would choose is shared by all runs of a user, and stays behind.
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(
-                prefix="hedypet-dask-", dir=workers.folder, ignore_cleanup_errors=True
-            )
-        )
+        folder = stack.enter_context(temporary_folder(workers.folder, prefix=LEFT_OVER))
         # A lost item is done once more.
-        own = {"temporary-directory": folder, "distributed.scheduler.allowed-failures": 1}
+        own = {"temporary-directory": str(folder), "distributed.scheduler.allowed-failures": 1}
         stack.enter_context(dask.config.set({**WORKER_SETTINGS, **own}))
         client = _client(stack, n_workers, workers)
         run = f"hedypet-{uuid.uuid4().hex}"
@@ -439,6 +437,7 @@ def _client(stack: ExitStack, n_workers: int, workers: Workers) -> Any:
             "silence_logs": logging.CRITICAL,
         },
     }
+    check_locks_between()
     try:
         _talk_to_self(workers.patience.connect_s)
         cluster = SpecCluster(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from hedypet_bids.io.manifest import StepRecord
+from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.manifest import Manifest, StepRecord
 from hedypet_bids.run.job import ParticipantResult
 from hedypet_bids.run.schedule import COUNTED, NOT_CHOSEN, UNNEEDED
 
@@ -93,7 +94,9 @@ class Console:
             results = [result for result in results if not result.nothing_selected]
         failed = [result for result in results if result.failed]
         finished = len(results) - len(failed)
-        where = f"outputs in {output}, reports in {output / 'sub-*.html'}"
+        where = f"outputs in {output}"
+        if next(output.glob("sub-*.html"), None):
+            where += f", reports in {output / 'sub-*.html'}"
         self._print(
             f"hedypet: {finished} of {len(results)} participants finished"
             + (f", {len(failed)} failed ({', '.join('sub-' + r.label for r in failed)})" if failed else "")
@@ -109,6 +112,18 @@ class Console:
             f"hedypet: group tables of {tables.n_participants} participants in {output / 'readouts'}: "
             f"{listed}; page {output / 'group.html'} (exit code {tables.exit_code})"
         )
+
+    def show_group_plan(self, manifests: Mapping[str, Manifest | BadDataError], output: Path) -> None:
+        """Print per participant which scans the tables would hold, or why they cannot be read."""
+        for label, found in manifests.items():
+            if isinstance(found, BadDataError):
+                print(f"sub-{label}  problem: {found}")
+                continue
+            scans = ", ".join(str(scan.name) or "one scan" for scan in found.scans) or "no scan"
+            print(f"sub-{label}  {scans}")
+            for record in found.failed:
+                print(f"  failed in the last run: {record.title}: {record.reason}")
+        print(f"The tables of {len(manifests)} participants would be written to {output / 'readouts'}.")
 
     def _print(self, line: str) -> None:
         print(line, file=self.stream, flush=True)
@@ -127,6 +142,10 @@ def _left_out(result: ParticipantResult) -> list[str]:
     lines = []
     if result.error:
         lines.append(f"sub-{result.label} FAILED: {result.error}")
+    for check in dict.fromkeys(result.checks):
+        if check.state == "problem" and check.text not in result.error:
+            about = f"{check.scan} {check.kind}".strip()
+            lines.append(f"sub-{result.label}: look at {about}: {check.text}")
     skipped = [r for r in result.records if r.state == "skipped"]
     chosen = [r for r in skipped if r.reason.startswith(NOT_CHOSEN)]
     others = dict.fromkeys(f"{r.title} ({r.reason})" for r in skipped if r not in chosen)

@@ -9,6 +9,16 @@ from typing import Any
 
 from hedypet_bids.errors import UsageError
 
+LEVELS = ("participant", "group")
+"""The analysis levels of a BIDS App."""
+
+# What the group level takes; all else is about participants. It reads the models from the settings.
+_AT_GROUP_LEVEL = {"split", "splits"}
+_AT_BOTH_LEVELS = {
+    *("participant_label", "exclude_participant_label", "settings", "model", "skip_bids_validation"),
+    *("dry_run", "nprocs", "mem_mb", "low_mem", "work_dir", "clean_workdir", "verbose"),
+}
+
 SEGMENT = "segment"
 
 STEP_NAMES = (
@@ -46,6 +56,17 @@ THREADS_VARIABLE = "HEDYPET_THREADS"
 
 WORK_DIR_VARIABLE = "HEDYPET_WORK_DIR"
 """Set by hedypet-worker: its own work folder, which takes the place of that of whoever sent the work."""
+
+
+def has_meaning(option: str, level: str) -> bool:
+    """Whether an option, by the name of its value, changes anything at an analysis level.
+
+    Examples
+    --------
+    >>> has_meaning("split", "group"), has_meaning("split", "participant"), has_meaning("nprocs", "group")
+    (True, False, True)
+    """
+    return option in _AT_BOTH_LEVELS or (option in _AT_GROUP_LEVEL) == (level == "group")
 
 
 def chosen(steps: Collection[str], step: str) -> bool:

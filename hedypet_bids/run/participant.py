@@ -14,6 +14,7 @@ import pandas as pd
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, HedypetError, OutputError
+from hedypet_bids.io.address_space import out_of_memory
 from hedypet_bids.io.atomic import remove_leftovers, write_error, write_text
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.manifest import Manifest, ScanEntry, StepRecord, merged
@@ -47,7 +48,8 @@ def process(job: Job, notify: Notify) -> ParticipantResult:
     )
     try:
         return _plan(job, schedule) if job.dry else _run(job, schedule, log_folder)
-    except HedypetError as error:
+    except (HedypetError, MemoryError) as fault:
+        error = out_of_memory(fault) if isinstance(fault, MemoryError) else fault
         _log.info("sub-%s FAILED: %s", job.label, error)
         code = schedule.exit_code or error.exit_code
         return ParticipantResult(job.label, tuple(schedule.records), code, _errors(schedule, str(error)))
@@ -212,13 +214,10 @@ def _write_records(
 
 
 def _log_notes(subject: Subject) -> None:
-    """Write down what was assumed or converted while reading images, tables and sidecars."""
-    for scan in subject.scans:
-        for note in dict.fromkeys((*scan.notes, *scan.person.notes)):
-            _log.info("sub-%s %s: %s", subject.label, scan.about or "scan", note)
-        for path, metadata in scan.pet.items():
-            for note in metadata.notes:
-                _log.info("sub-%s %s: %s", subject.label, path.name, note)
+    """Write down what was assumed or converted while reading images, tables and sidecars, and what is odd."""
+    for check in subject.checks:
+        if check.state in ("converted", "problem"):
+            _log.info("sub-%s %s: %s", subject.label, f"{check.scan} {check.kind}".strip(), check.text)
 
 
 class _ParticipantLog(logging.FileHandler):
@@ -240,7 +239,7 @@ def _log_file(folder: Path) -> Iterator[None]:
     """Log lines of this participant also go to ``hedypet.log`` in its log folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handler = _ParticipantLog(folder / "hedypet.log", encoding="utf-8")
+        handler = _ParticipantLog(folder / "hedypet.log", encoding="utf-8", errors="backslashreplace")
     except OSError as fault:
         raise write_error(folder / "hedypet.log", fault) from fault
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

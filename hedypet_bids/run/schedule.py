@@ -19,6 +19,7 @@ from pathlib import Path
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, HedypetError
 from hedypet_bids.io import stop, work_dir
+from hedypet_bids.io.address_space import out_of_memory
 from hedypet_bids.io.atomic import write_text
 from hedypet_bids.io.manifest import Output, ScanOutputs, StepRecord, StepState
 from hedypet_bids.io.store import Stamp, Writer
@@ -230,6 +231,9 @@ class Schedule:
             return "skipped", str(inapplicable), 0, None
         except HedypetError as error:
             return "failed", str(error), error.exit_code, None
+        except MemoryError as fault:
+            short = out_of_memory(fault)
+            return "failed", str(short), short.exit_code, None
         except Exception as fault:  # noqa: BLE001 - the one boundary: a crash must not stop other participants
             full = work_dir.out_of_space(fault) if isinstance(fault, OSError) else None
             if full:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.io.store import Writer, read_sidecar
+from hedypet_bids.io.store import Writer, flags_of, read_sidecar
 from hedypet_bids.io.tables import MISSING, frame_times, read_table
 from hedypet_bids.kernels.quality import (
     SETTLED_S,
@@ -115,6 +115,7 @@ class CheckQuality(Step):
     static: Static
     means: Step
     curves: Step
+    flagged: Sequence[Step]
 
     @property
     def name(self) -> str:
@@ -136,7 +137,12 @@ class CheckQuality(Step):
         measured = [self.static.metadata(self.static.image)] if self.static.image else []
         measured += [self.scan.metadata(self.scan.dynamic)] if self.scan.dynamic else []
         return Plan(
-            reads=[*tables, *([frames] if frames else []), *labels_of(self.segmentations).values()],
+            reads=[
+                *tables,
+                *([frames] if frames else []),
+                *labels_of(self.segmentations).values(),
+                *self._flagged,
+            ],
             makes={("quality",): self.context.store.path(names.quality(self._pet))},
             settings={"pet": [{**m.timing_and_scale, "DoseBq": m.dose_bq} for m in measured]},
         )
@@ -155,7 +161,7 @@ class CheckQuality(Step):
             {
                 "Description": "Quality checks: value, normal range, and what to look at when outside",
                 "Checks": [dataclasses.asdict(c) for c in checks],
-                "Flags": [c.text for c in checks if c.state == "outside"],
+                "Flags": [*(c.text for c in checks if c.state == "outside"), *flags_of(self._flagged)],
             },
             sources=plan.reads,
         )
@@ -233,6 +239,11 @@ class CheckQuality(Step):
 
     def _dynamic_volumes(self) -> Path:
         return self.curves.outputs.files["volumes", *IMAGE_KEY]
+
+    @property
+    def _flagged(self) -> list[Path]:
+        """Results of steps that flag what looks odd in their own sidecars."""
+        return [path for step in self.flagged for path in step.outputs.files.values()]
 
     @property
     def _means(self) -> dict[RegionKey, Path]:

@@ -13,6 +13,7 @@ import numpy as np
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.nifti_read import read_labels, read_volume
+from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.hounsfield import without_padding
 from hedypet_bids.kernels.registration.rigid import RigidRegistration, crop_to_head, register_rigid
@@ -164,6 +165,7 @@ def read_matrix(path: Path) -> Matrix:
     BadDataError
         The file does not hold four lines of four finite numbers.
     """
+    refuse_other_kinds(path)
     try:
         matrix = np.loadtxt(path, dtype=np.float64)
     except (OSError, ValueError) as fault:

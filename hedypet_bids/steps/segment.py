@@ -7,7 +7,7 @@ import logging
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ import pandas as pd
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, OutputError
 from hedypet_bids.inputs.label_schemes import in_task_numbers, names_of_labels, table_beside
+from hedypet_bids.inputs.plausibility import check_overlap
+from hedypet_bids.io.atomic import temporary_folder
 from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_volume
 from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.store import Stamp, Writer
+from hedypet_bids.io.work_dir import LEFT_OVER
 from hedypet_bids.kernels.hounsfield import without_padding
 from hedypet_bids.kernels.quality import QualityCheck, quality_check
 from hedypet_bids.kernels.resampling.resample import resample_labels
@@ -107,14 +110,18 @@ class Segmentation(Step):
         return Plan(reads, {("labels", self.task.name): path}, **more)
 
     def _take_over(self, image: Source, ready: Path, plan: Plan, writer: Writer) -> None:
-        """Write a ready segmentation in the grid of its image."""
+        """Write a ready segmentation, checked."""
         labels, found = read_labels(ready)
         labels = in_task_numbers(labels, names_of_labels(ready), self.task, ready)
         check_labels(labels, self.task, ready)
-        grid = grid_of(image.path)
-        labels = on_image_grid(labels, found, grid, segmentation=ready, image=image.path)
+        labels, grid = self._placed(labels, found, ready, image)
         description = f"{self.task.readout_name} segmentation, taken over from ready derivatives"
         self._write(image, plan, writer, labels, grid, self._checks(image, labels, grid), description)
+
+    def _placed(self, labels: IntArray, found: Grid, ready: Path, image: Source) -> tuple[IntArray, Grid]:
+        """Labels and their grid, which is that of the image."""
+        grid = grid_of(image.path)
+        return on_image_grid(labels, found, grid, segmentation=ready, image=image.path), grid
 
     def _write(
         self,
@@ -270,6 +277,13 @@ class _OfHeadMr(Segmentation):
         """The T1w image."""
         return self.scan.head_mr
 
+    def _placed(self, labels: IntArray, found: Grid, ready: Path, image: Source) -> tuple[IntArray, Grid]:
+        """Labels and their grid, which may be their own: SynthSeg makes voxels of 1 mm unless told not to."""
+        if same_voxels(found, grid_of(image.path)):
+            return super()._placed(labels, found, ready, image)
+        check_overlap(ready, image.path)
+        return labels, found
+
 
 @dataclass(eq=False)
 class SegmentParcels(_OfHeadMr):
@@ -402,17 +416,15 @@ def _log_of(context: Context, program: str, about: str) -> Path:
 @contextmanager
 def _work_folder(context: Context, label: str) -> Iterator[Path]:
     work_dir = context.tools.work_dir
-    try:
-        folder = tempfile.TemporaryDirectory(
-            prefix=f"hedypet-{label}-", dir=work_dir, ignore_cleanup_errors=True
-        )
-    except OSError as fault:
-        raise OutputError(
-            f"No temporary folder can be made in {work_dir or tempfile.gettempdir()}: "
-            f"{fault.strerror}. Choose another with --work-dir."
-        ) from fault
-    with folder as name:
-        yield Path(name)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder(work_dir, prefix=f"{LEFT_OVER}{label}-"))
+        except OSError as fault:
+            raise OutputError(
+                f"No temporary folder can be made in {work_dir or tempfile.gettempdir()}: "
+                f"{fault.strerror}. Choose another with --work-dir."
+            ) from fault
+        yield folder
 
 
 def grid_of(path: Path) -> Grid:

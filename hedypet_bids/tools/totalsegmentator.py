@@ -28,10 +28,17 @@ _STAGE_FILES = ("dataset.json", "plans.json")
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network: TotalSegmentator's number and folder of its weights, and the voxels it sees."""
+    """A trained network: TotalSegmentator's number and folder of its weights, and the archive they come in.
+
+    ``archive_size`` is in bytes, and 0 where it is not known; ``sha256`` is empty where it is not.
+    ``spacing_mm`` is that of the voxels that it sees.
+    """
 
     number: int
     folder: str
+    archive_size: int = 0
+    sha256: str = ""
+    licensed: bool = False
     spacing_mm: float = 1.5
 
     @property
@@ -46,20 +53,38 @@ class Model:
         return frozenset(class_map[task.get(self.number, "total")].values())
 
 
-# Of TotalSegmentator 2.18; a test compares them with its own tables.
+# Of TotalSegmentator 2.18; a test compares them with its own tables. It publishes neither sizes nor hashes:
+# sizes and hashes are those that other programs on GitHub state (sizes: two or three of them, for 298 and 300
+# maybe of one author; hashes: 297 two, 291 and 299 one each).
 _ORGAN_PARTS = (
-    Model(291, "Dataset291_TotalSegmentator_part1_organs_1559subj"),
-    Model(292, "Dataset292_TotalSegmentator_part2_vertebrae_1532subj"),
-    Model(293, "Dataset293_TotalSegmentator_part3_cardiac_1559subj"),
-    Model(294, "Dataset294_TotalSegmentator_part4_muscles_1559subj"),
-    Model(295, "Dataset295_TotalSegmentator_part5_ribs_1559subj"),
+    Model(
+        291,
+        "Dataset291_TotalSegmentator_part1_organs_1559subj",
+        233_742_255,
+        "2cde8e6bcfb5b6a02183648a7036c3d6b28bc854576f8e1c34fbd6b4dd5c6c5b",
+    ),
+    Model(292, "Dataset292_TotalSegmentator_part2_vertebrae_1532subj", 234_050_721),
+    Model(293, "Dataset293_TotalSegmentator_part3_cardiac_1559subj", 234_190_318),
+    Model(294, "Dataset294_TotalSegmentator_part4_muscles_1559subj", 233_625_081),
+    Model(295, "Dataset295_TotalSegmentator_part5_ribs_1559subj", 234_016_576),
 )
-_ORGANS_3MM = Model(297, "Dataset297_TotalSegmentator_total_3mm_1559subj", 3.0)
-ROUGH_MODEL = Model(298, "Dataset298_TotalSegmentator_total_6mm_1559subj", 6.0)
+_ORGANS_3MM = Model(
+    297,
+    "Dataset297_TotalSegmentator_total_3mm_1559subj",
+    135_386_075,
+    "0baa2c8de2975600eb31801dd5c1825cd2b356f794498659cf3348714c073394",
+    spacing_mm=3.0,
+)
+ROUGH_MODEL = Model(298, "Dataset298_TotalSegmentator_total_6mm_1559subj", 134_827_240, spacing_mm=6.0)
 """Finds where a subset of the organs is."""
-_BODY = Model(299, "Dataset299_body_1559subj")
-_BODY_6MM = Model(300, "Dataset300_body_6mm_1559subj", 6.0)
-_TISSUE = Model(481, "Dataset481_tissue_1559subj")
+_BODY = Model(
+    299,
+    "Dataset299_body_1559subj",
+    233_211_222,
+    "d51d68e7f183fed966c122b0cb3dece7bebcdb685d28aeecc62202168e431674",
+)
+_BODY_6MM = Model(300, "Dataset300_body_6mm_1559subj", 124_286_256, spacing_mm=6.0)
+_TISSUE = Model(481, "Dataset481_tissue_1559subj", licensed=True)
 MODELS = (*_ORGAN_PARTS, _ORGANS_3MM, ROUGH_MODEL, _BODY, _BODY_6MM, _TISSUE)
 
 

@@ -6,14 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hedypet_bids.errors import InvalidDatasetError, MissingProgramError
-from hedypet_bids.io.atomic import write_text
+from hedypet_bids.io.atomic import temporary_folder, write_text
+from hedypet_bids.io.work_dir import LEFT_OVER
 
 VALIDATOR = "bids-validator-deno"
 TIMEOUT_S = 3600
@@ -85,11 +85,11 @@ def _view(root: Path, labels: Collection[str] | None) -> Iterator[Path]:
     if wanted is None or not others:
         yield root
         return
-    with tempfile.TemporaryDirectory(prefix="hedypet-") as folder:
+    with temporary_folder(prefix=LEFT_OVER) as folder:
         for path in entries:
             if path not in others:
-                (Path(folder) / path.name).symlink_to(path)
-        yield Path(folder)
+                (folder / path.name).symlink_to(path)
+        yield folder
 
 
 def find_validator() -> str:

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import Browser, chromium
+from explorer_process import explorer
 from hypothesis import given
 from hypothesis import strategies as st
 from running import ROOT, Run, only
@@ -381,35 +375,6 @@ def test_ki_is_that_of_the_scan(scans: Path) -> None:
 # ---- in a real browser
 
 
-@contextmanager
-def explorer(output: Path) -> Iterator[str]:
-    """A running explorer; gives its address."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("hedypet-explorer"), output, "--no-browser", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=ROOT,
-    )
-    address = f"http://localhost:{port}"
-    try:
-        _wait(lambda: _answers(f"{address}/_stcore/health"), 60)
-        yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 def _wait(condition, timeout_s: float = 30.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -437,8 +402,9 @@ def _open_tab(browser: Browser, name: str) -> None:
 
 @pytest.mark.slow
 def test_the_pages_work_in_a_browser(output: Path, tmp_path: Path) -> None:
-    with explorer(output) as address, chromium(tmp_path / "profile") as browser:
+    with explorer(output) as (address, _), chromium(tmp_path / "profile") as browser:
         browser.open(address, width=1280, height=1600)
+        _wait(lambda: "token" not in browser.run("return window.location.href"))
         organs = {"aorta", "brain", "heart", "liver"}
         _open_tab(browser, "Organ means")
         _wait(lambda: _plotted(browser) == organs)

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.processing import resample_to_output
 from running import hedypet, only
 
 from hedypet_bids.errors import BadDataError
@@ -54,7 +55,7 @@ def test_names_decide_the_number(what, named: dict[int, str], expected: list[int
 
 def test_an_unknown_scheme_is_refused_with_its_names() -> None:
     labels = np.array([[[0, 1, 2]]], np.uint8)
-    with pytest.raises(BadDataError, match="1 hepar, 2 lien"):
+    with pytest.raises(BadDataError, match=r"1 .hepar., 2 .lien."):
         in_task_numbers(labels, {1: "hepar", 2: "lien"}, TOTAL, HERE)
     # Names of labels that do not occur are no concern.
     assert in_task_numbers(np.zeros((1, 1, 3), np.uint8), {1: "hepar"}, TOTAL, HERE).max() == 0
@@ -228,3 +229,37 @@ def test_a_ready_segmentation_of_version_1_gives_the_same_organs(phantom: Path, 
     assert table[0] == "index\tname\tcolor" and table[1].startswith("1\tspleen\t#")
     checks = json.loads(only(output, "*br38f_seg-total_dseg.json").read_text())["Checks"]
     assert {item["name"] for item in checks} >= {"brain_volume_ml", "organs_cut", "labels_outside_body"}
+
+
+@pytest.mark.slow
+def test_labels_of_the_brain_may_have_a_grid_of_their_own(phantom: Path, tmp_path: Path) -> None:
+    """SynthSeg's voxels of 1 mm on a T1w image of other voxels: their own affine says where they lie."""
+    raw = tmp_path / "bids"
+    shutil.copytree(phantom, raw, ignore=shutil.ignore_patterns("sub-002"))
+    volumes = {}
+    for path in (raw / "derivatives" / "synthseg").rglob("*_dseg.nii.gz"):
+        image = nib.load(path)
+        fine = resample_to_output(image, voxel_sizes=(1.0, 1.0, 1.0), order=0)
+        labels = np.asanyarray(fine.dataobj).astype(np.uint16)
+        nib.save(nib.Nifti1Image(labels, fine.affine), path)
+        volumes[path.name] = np.bincount(labels.ravel()) * 1e-3
+    done = hedypet(raw, tmp_path / "out", "participant", "--skip-bids-validation", "--level", "resampling")
+    assert done.returncode == 0, done.stderr
+    for name, expected in volumes.items():
+        taken = nib.load(only(tmp_path / "out" / "sub-001", name))
+        np.testing.assert_allclose(taken.header.get_zooms(), 1.0)
+        assert taken.shape == nib.load(only(raw / "derivatives" / "synthseg", name)).shape
+        found = np.bincount(np.asanyarray(taken.dataobj).astype(int).ravel(), minlength=len(expected)) * 1e-3
+        np.testing.assert_allclose(found, expected)
+
+
+def test_labels_of_the_brain_far_from_the_image_are_refused(phantom: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "bids"
+    shutil.copytree(phantom, raw, ignore=shutil.ignore_patterns("sub-002"))
+    for path in (raw / "derivatives" / "synthseg").rglob("*_dseg.nii.gz"):
+        image = nib.load(path)
+        affine = image.affine.copy()
+        affine[2, 3] += 2000.0
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), affine), path)
+    done = hedypet(raw, tmp_path / "out", "participant", "--skip-bids-validation", "--steps", "segment")
+    assert done.returncode in (1, 65) and "do not overlap" in done.stderr, done.stderr

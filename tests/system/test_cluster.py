@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import os
+import random
 import re
 import shutil
 import signal
@@ -32,6 +33,7 @@ from cluster_work import (
     wait_long,
 )
 from distributed import Client
+from kills import killed
 from running import (
     ROOT,
     Cluster,
@@ -118,6 +120,17 @@ def test_a_run_killed_inside_every_step_ends_as_an_undisturbed_one(
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
     assert not list(output.rglob(".tmp-*.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nprocs", [1, 2])
+def test_a_run_killed_at_any_moment_ends_as_an_undisturbed_one(
+    nprocs: int, single: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """A short part of tests/kills.py; the moments differ from run to run, and stand in the message."""
+    after_s = [random.uniform(5, 25) for _ in range(2)]
+    found = killed(single, tmp_path / "out", outputs(undisturbed), nprocs=nprocs, after_s=after_s)
+    assert not found.exit_code and not found.differing, (found, after_s)
 
 
 @pytest.mark.slow

@@ -105,6 +105,19 @@ def _page(site: Path, name: str) -> _Page:
     return _Page((site / f"{name}.html").read_text("utf-8"))
 
 
+def test_every_promise_has_a_test_that_exists() -> None:
+    rows = [row for row in (DOCS / "promises.md").read_text("utf-8").splitlines() if row.startswith("| ")]
+    promises = [row for row in rows if row != "| promise | test |"]
+    assert len(promises) > 50
+    for promise in promises:
+        named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", promise.split("|")[2])
+        assert named and len(named) == promise.split("|")[2].count("`") / 2, promise
+        for file, test in named:
+            assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text("utf-8"), re.MULTILINE), (
+                test
+            )
+
+
 @pytest.mark.slow
 def test_pages_load_nothing_from_the_network(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))

@@ -11,15 +11,23 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from distributed import LocalCluster
 from distributed.protocol import dumps
 from distributed.protocol.utils import pack_frames_prelude
+from explorer_process import explorer
 from running import ROOT
+from scans_output import write_scans_output
 
 NOBODY = 65534
+NOBODYS_PYTHON = (
+    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+    "/usr/bin/python3",
+)
 ALERT = 0x15  # the type of the record with which TLS refuses
 
 # To each port: Dask's own messages in the clear, the same by TLS without a certificate, and a web request.
@@ -48,6 +56,38 @@ with ThreadPoolExecutor(30) as pool:
 """
 
 
+# What can be seen of a process, and what its port answers without the token.
+LOOK = """
+import json, pathlib, socket, sys
+pid, port, paths = json.load(sys.stdin)
+seen = []
+for name in ("cmdline", "environ"):
+    try:
+        seen.append(pathlib.Path(f"/proc/{pid}/{name}").read_text("latin-1"))
+    except PermissionError:
+        pass
+for path, more in paths:
+    with socket.create_connection(("127.0.0.1", port), 60) as line:
+        line.sendall(f"GET {path} HTTP/1.1\\r\\nHost: localhost\\r\\n{more}\\r\\n".encode())
+        seen.append(line.recv(65536).decode("latin-1"))
+print(json.dumps(seen))
+"""
+
+
+def as_nobody(code: str, given: object) -> list[Any]:
+    """What a program of another user prints, as JSON."""
+    done = subprocess.run(
+        [*NOBODYS_PYTHON, "-I", "-c", code],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+    )
+    answer: list[Any] = json.loads(done.stdout)
+    return answer
+
+
 def frames(message: dict[str, object]) -> bytes:
     """A message as Dask sends it."""
     parts = [bytes(frame) for frame in dumps(message)]
@@ -63,16 +103,8 @@ def attack(ports: list[int], marker: Path) -> list[tuple[int, str, bytes]]:
         greeting + frames({"op": op, "function": code, "wait": True, "reply": True})
         for op in ("run", "run_function")
     ]
-    user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "/usr/bin/python3")
-    done = subprocess.run(
-        [*user, "-I", "-c", ATTACK],
-        input=json.dumps([ports, [call.hex() for call in calls]]),
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd="/",
-    )
-    return [(port, way, bytes.fromhex(answer)) for port, way, answer in json.loads(done.stdout)]
+    answers = as_nobody(ATTACK, [ports, [call.hex() for call in calls]])
+    return [(port, way, bytes.fromhex(answer)) for port, way, answer in answers]
 
 
 def listening(process: psutil.Process) -> list[int]:
@@ -116,3 +148,20 @@ def test_the_attack_works_where_nothing_is_encrypted(tmp_path: Path) -> None:
         answers = attack([port], marker)
     assert marker.is_dir()
     assert any(answer for _, way, answer in answers if way == "plain")
+
+
+def test_another_user_gets_nothing_from_the_explorer(tmp_path: Path) -> None:
+    upgrade = (
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    asked = [("/", ""), ("/_stcore/stream", upgrade), ("/media/x", ""), ("/_stcore/health", "")]
+    with explorer(write_scans_output(tmp_path / "out")) as (address, pid):
+        found = urlsplit(address)
+        token = found.query.removeprefix("token=")
+        answers = as_nobody(LOOK, [pid, found.port, asked])
+        (right,) = as_nobody(LOOK, [pid, found.port, [(f"/?token={token}", "")]])[-1:]
+    assert not any(token in answer for answer in answers)
+    assert [answer.split()[1] for answer in answers[-len(asked) :]] == ["403"] * len(asked)
+    # It could be reached: with the token it would have opened.
+    assert right.split()[1] == "303"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from running import ROOT, Run, hedypet, only
+from running import ENVIRONMENT, ROOT, Run, hedypet, only, outputs
 
 from hedypet_bids import Study
 from hedypet_bids.errors import BadDataError, MissingInputError, NothingSelectedError, UsageError
@@ -109,6 +112,16 @@ def test_a_failed_step_is_in_missing_and_on_the_page(twelve: Path) -> None:
     assert "No check is outside its normal range" not in page
 
 
+def test_what_a_participants_page_flags_is_on_the_groups(output: Path) -> None:
+    assert group(output)[0] == 0
+    table_of_flags = (output / "group.html").read_text().split('id="flag-table"')[1].split("</table>")[0]
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", table_of_flags)
+    for label in ("sub-001", "sub-002"):
+        own = set(re.findall(r"FLAG</span> (.*?) <small>", (output / f"{label}.html").read_text()))
+        assert (len(own) > 3) == (label == "sub-001")
+        assert {flag for subject, flag in rows if label in subject} == own
+
+
 def test_later_participants_give_the_same_bytes_as_all_at_once(twelve: Path) -> None:
     write_readouts(twelve, Settings(), nprocs=1)
     whole = contents(twelve / "readouts")
@@ -144,7 +157,7 @@ def twelve(many: Path, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return outputs(folder)
 
 
 def test_processes_and_partitions_change_no_row(twelve: Path) -> None:
@@ -165,6 +178,53 @@ def test_processes_and_partitions_change_no_row(twelve: Path) -> None:
     assert contents(twelve / "readouts") == partitioned
     write_readouts(twelve, Settings(), nprocs=1)
     assert contents(twelve / "readouts") == single
+
+
+# A group level that is killed when it gives the file of a certain number its final name.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+renamed = []
+def watch(event, arguments):
+    if event == "os.rename":
+        renamed.append(arguments)
+        if len(renamed) == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+from hedypet_bids.group.readouts import write_readouts
+from hedypet_bids.settings import Settings
+write_readouts(Path(sys.argv[1]), Settings(), nprocs=1)
+"""
+
+
+def runs_of(folder: Path) -> set[str]:
+    """Which runs wrote the tables, as the Parquet files say."""
+    files = [path for path in folder.rglob("*.parquet") if path.is_file()]
+    assert len(TABLES) <= len(files)
+    return {pq.read_schema(path).metadata[b"hedypet_run"].decode() for path in files}
+
+
+@pytest.mark.parametrize("at", [1, 25])
+def test_a_killed_group_level_leaves_the_tables_as_they_were(twelve: Path, at: int) -> None:
+    write_readouts(twelve, Settings(), nprocs=1)
+    before, (run,) = contents(twelve / "readouts"), runs_of(twelve / "readouts")
+    shutil.rmtree(twelve / "sub-00005")
+    done = subprocess.run([sys.executable, "-c", KILLED, twelve, str(at)], env=ENVIRONMENT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert contents(twelve / "readouts") == before and runs_of(twelve / "readouts") == {run}
+    assert list(twelve.glob(".tmp-*"))
+    hedypet("raw", twelve, "group")
+    assert not list(twelve.rglob(".tmp-*"))
+    assert "sub-00005" not in set(table(twelve, "metadata")["Subject"])
+    assert len(runs_of(twelve / "readouts") | {run}) == 2
+
+
+def test_tables_on_another_disc_stay_there(twelve: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "tables").mkdir(parents=True)
+    (twelve / "readouts").symlink_to(tmp_path / "elsewhere" / "tables")
+    write_readouts(twelve, Settings(), nprocs=1, partition_rows=50)
+    assert (twelve / "readouts").is_symlink() and len(runs_of(tmp_path / "elsewhere" / "tables")) == 1
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["tables"]
 
 
 def test_partitions_are_pruned_by_participant(twelve: Path) -> None:
@@ -304,6 +364,32 @@ def test_splits_that_are_not_there_are_refused(twelve: Path, tmp_path: Path) -> 
         read_splits(path, [], "validation")
     with pytest.raises(NothingSelectedError, match="12 participants"):
         write_readouts(twelve, Settings(), nprocs=1, splits=read_splits(path, [], "train"))
+    (tmp_path / "participants.tsv").write_text('participant_id\tsplit\nsub-01\t"train\nsub-02\ttest\n')
+    path.unlink()
+    with pytest.raises(BadDataError, match=r"participants\.tsv.*quote"):
+        read_splits(None, [tmp_path], None)
+    path.symlink_to("not-fetched")
+    with pytest.raises(BadDataError, match="datalad get"):
+        read_splits(None, [tmp_path], None)
+
+
+def test_the_command_line_takes_participants(twelve: Path) -> None:
+    done = hedypet("raw", twelve, "group", "--participant-label", "sub-00003", "00004")
+    assert done.returncode == 0, done.stderr
+    for name in ("metadata", *PARTICIPANT_TABLES):
+        assert set(table(twelve, name)["Subject"]) == {"sub-00003", "sub-00004"}
+    assert hedypet("raw", twelve, "group", "--participant-label", "99").returncode == 18
+
+
+def test_a_plan_of_the_group_writes_nothing(twelve: Path) -> None:
+    before = sorted(twelve.rglob("*"))
+    done = hedypet("raw", twelve, "group", "--dry-run", "--exclude-participant-label", "00003")
+    assert done.returncode == 0, done.stderr
+    assert "sub-00004" in done.stdout and "sub-00003" not in done.stdout
+    assert sorted(twelve.rglob("*")) == before
+    finish(twelve, "00004", [StepRecord("tacs", "failed", "no room on the disc", exit_code=74)])
+    done = hedypet("raw", twelve, "group", "--dry-run")
+    assert done.returncode == 1 and "no room on the disc" in done.stdout
 
 
 def test_the_command_line_takes_a_split(twelve: Path, tmp_path: Path) -> None:

@@ -289,29 +289,6 @@ def test_weights_in_the_folder_of_another_model_are_named(toy: Path, tmp_path: P
     assert not totalsegmentator.faults_of_weights(toy, MODELS)
 
 
-def test_fetching_uses_the_downloader_of_totalsegmentator(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import totalsegmentator.libs as libs
-
-    model = next(model for model in MODELS if model.number == 300)
-
-    def unpack(url: str, folder: Path) -> None:
-        assert url.startswith("https://github.com/wasserth/TotalSegmentator/") and model.folder in url
-        shutil.copytree(toy / model.folder, folder / model.folder)
-
-    monkeypatch.setattr(libs, "download_url_and_unpack", unpack)
-    monkeypatch.setattr(libs, "get_weights_dir", lambda: tmp_path / "w")
-    assert weights_command.main(["fetch", "--weights", str(tmp_path / "w"), "300"]) == 0
-    assert totalsegmentator.faults_of_weights(tmp_path / "w", [model], read=True) == {}
-
-    def refused(_url: str, _folder: Path) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(libs, "download_url_and_unpack", refused)
-    assert weights_command.main(["fetch", "--weights", str(tmp_path / "w"), "299"]) == 75
-
-
 @pytest.mark.slow
 def test_weights_that_cannot_be_loaded_fail_their_step_only(raw: Path, toy: Path, tmp_path: Path) -> None:
     folder = tmp_path / "weights"

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hedypet_bids.errors import UsageError, did_you_mean
 from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes
 from hedypet_bids.settings import Settings
@@ -373,15 +372,7 @@ def kinetic_models(settings: Settings) -> tuple[KineticModel, ...]:
         Some of them do not exist; a line for each.
     """
     known = _registry.models
-    unknown = [name for name in settings.kinetics.models if name not in known]
-    if unknown:
-        raise UsageError(
-            "\n".join(
-                f"[kinetics] models: expected models among {', '.join(known)}; found {name!r}"
-                f"{did_you_mean(name, known)}."
-                for name in unknown
-            )
-        )
+    settings.with_values({}, models=known)
     return tuple(known[name] for name in settings.kinetics.models)
 
 

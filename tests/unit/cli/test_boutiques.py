@@ -203,11 +203,14 @@ def random_invocations(content: dict[str, Any], seed: int) -> Iterator[dict[str,
     for _ in range(EXAMPLES):
         kept = {chance.choice(members) for members in exclusive}
         left_out = {name for members in exclusive for name in members} - kept
-        yield {
+        found = {
             given["id"]: _value(given, chance)
             for given in content["inputs"]
             if not given["optional"] or (given["id"] not in left_out and chance.random() < 0.5)
         }
+        level = next(given for given in content["inputs"] if given["id"] == "analysis_level")
+        disabled = level["value-disables"][found["analysis_level"]]
+        yield {name: value for name, value in found.items() if name not in disabled}
 
 
 def _value(given: dict[str, Any], chance: random.Random) -> Any:

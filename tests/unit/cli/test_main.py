@@ -69,6 +69,23 @@ def test_derivatives_are_named_paths() -> None:
     assert given.derivatives == {"totalsegmentator": Path("/a"), "synthseg": Path("/b")}
 
 
+# What would change nothing in the tables of the group.
+OF_PARTICIPANTS = (
+    ["--session-label", "a"],
+    ["--rec_label", "a"],
+    ["--static-rec", "a"],
+    ["--static-window", "40", "60"],
+    ["--steps", "tacs"],
+    ["--level", "minimal"],
+    ["--reports-only"],
+    ["-d", "xfm=/a"],
+    ["--device", "cpu"],
+    ["--no-totalsegmentator"],
+    ["--write_suv"],
+    ["--checksums"],
+)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -80,6 +97,9 @@ def test_derivatives_are_named_paths() -> None:
         ["in", "out", "participant", "-d", "atlas=/a"],
         ["in", "in", "participant"],
         ["in", "in/sub-01/out", "participant"],
+        ["in", "out", "participant", "--split", "train"],
+        ["in", "out", "participant", "--splits", "splits.json"],
+        *(["in", "out", "group", *words] for words in OF_PARTICIPANTS),
     ],
 )
 def test_nonsense_is_refused_as_usage(arguments: list[str]) -> None:

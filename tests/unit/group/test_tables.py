@@ -38,13 +38,13 @@ def check(output: Path, table: str) -> None:
 
 def test_nan_is_missing_in_whole_tables(tmp_path: Path) -> None:
     (tmp_path / "readouts").mkdir()
-    write_whole(tmp_path, "statistics", rows("statistics", subject=True))
+    write_whole(tmp_path, "statistics", rows("statistics", subject=True), "a run")
     check(tmp_path, "statistics")
 
 
 def test_nan_is_missing_in_joined_tables(tmp_path: Path) -> None:
     (tmp_path / "readouts").mkdir()
     table = next(name for name in TABLES if "Subject" in TABLES[name] and name == "means")
-    assert write_part(tmp_path / "parts", table, "sub-1", rows(table, subject=False)) == 3
-    join_parts(tmp_path / "parts", table, ["sub-1"], tmp_path, partition=False)
+    assert write_part(tmp_path / "parts", table, "sub-1", rows(table, subject=False), "a run") == 3
+    join_parts(tmp_path / "parts", table, ["sub-1"], tmp_path, "a run", partition=False)
     check(tmp_path, table)

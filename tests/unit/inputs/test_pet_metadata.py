@@ -13,7 +13,7 @@ from scipy.integrate import quad
 
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.inputs.participant_metadata import read_participant
-from hedypet_bids.inputs.pet_metadata import HALF_LIFE_S, decay_correction, read_pet_metadata
+from hedypet_bids.inputs.pet_metadata import HALF_LIFE_S, decay_correction, odd_dose, read_pet_metadata
 from hedypet_bids.model import FrameTimes
 
 REALISTIC = Path(__file__).resolve().parents[4] / "shared" / "data" / "realistic"
@@ -413,3 +413,54 @@ def test_sessions_have_units_of_their_own():
         session_columns={"height": {"Units": "cm"}},
     )
     assert found.height_m == pytest.approx(1.71)
+
+
+@pytest.mark.parametrize(
+    ("dose_mbq", "nuclide", "weight_kg", "odd"),
+    [
+        (774.0, "F18", 70.0, False),
+        (0.774, "F18", 70.0, True),
+        (7740.0, "F18", 70.0, True),
+        (0.774, "F18", 25.0, False),
+        (0.774, "F18", None, False),
+        (1200.0, "Rb82", 70.0, False),
+        (1200.0, "Zr89", 70.0, True),
+        (0.774, "Tb152", 70.0, False),
+        (math.nan, "F18", 70.0, False),
+    ],
+)
+def test_doses_that_nobody_is_given_are_odd(
+    dose_mbq: float, nuclide: str, weight_kg: float | None, odd: bool
+) -> None:
+    metadata = dataclasses.replace(read(), dose_bq=dose_mbq * 1e6, radionuclide=nuclide)
+    assert bool(odd_dose(metadata, weight_kg)) == odd
+
+
+@pytest.mark.parametrize(
+    ("tracer", "nuclide", "agree"),
+    [
+        ("[18F]FDG", "F18", True),
+        ("18F-FDG", "18F", True),
+        ("FDG", "F18", True),
+        ("F-18 fluorodeoxyglucose", "F18", True),
+        ("[11C]UCB-J", "C11", True),
+        ("68Ga-DOTATOC", "Ga68", True),
+        ("15OH2O", "O15", True),
+        ("[18F]FDG", "C11", False),
+        ("18FFDG", "Ga68", False),
+        ("[11C]choline", "F18", False),
+        ("F-18 FDG", "Zz99", False),
+        ("n/a", "F18", True),
+    ],
+)
+def test_the_name_of_the_tracer_and_its_nuclide_agree(tracer: str, nuclide: str, agree: bool) -> None:
+    problems = read(TracerName=tracer, TracerRadionuclide=nuclide).problems
+    assert any("TracerRadionuclide" in problem for problem in problems) != agree
+
+
+@pytest.mark.parametrize(
+    ("reference_s", "odd"), [(-90_000, True), (-3600, False), (0, False), (300, False), (99_999, True)]
+)
+def test_decay_is_corrected_to_a_time_of_the_scan(reference_s: float, odd: bool) -> None:
+    problems = read(ImageDecayCorrectionTime=reference_s).problems
+    assert any("ImageDecayCorrectionTime" in problem for problem in problems) == odd

@@ -198,6 +198,14 @@ def test_impossible_headers_are_refused(tmp_path: Path, field: str, value: objec
         FrameReader(path)
 
 
+@pytest.mark.filterwarnings("error")
+def test_voxels_without_end_are_refused_without_a_word_of_numpys(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii"
+    nib.Nifti2Image(np.zeros((2, 2, 2), np.uint8), np.diag([1e150, 1e150, 1e150, 1])).to_filename(path)
+    with pytest.raises(BadDataError, match=r"x\.nii.*endless voxels"):
+        FrameReader(path)
+
+
 def test_files_that_are_no_images(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="does not exist"):
         FrameReader(tmp_path / "no.nii")
@@ -207,11 +215,21 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "u4", "i8"])
-def test_labels_keep_their_type(tmp_path: Path, dtype: str) -> None:
+def test_labels_are_integers_of_up_to_16_bits(tmp_path: Path, dtype: str) -> None:
     labels = np.random.default_rng(1).integers(0, 100, (4, 5, 6)).astype(dtype)
     found, _ = read_labels(write(tmp_path / "x.nii.gz", labels, order=">"))
     np.testing.assert_array_equal(found, labels)
-    assert found.dtype == np.dtype(dtype)
+    assert found.dtype.kind in "iu" and found.dtype.itemsize <= 2
+
+
+@pytest.mark.parametrize(
+    ("label", "dtype"),
+    [(65536, "i4"), (2**31 - 1, "i4"), (2**32 - 1, "u4"), (2**40, "i8"), (2**63, "u8"), (2.0**31, "f4")],
+)
+def test_labels_that_no_scheme_has(tmp_path: Path, label: float, dtype: str) -> None:
+    """Tables with a place for each label up to such a one would take gigabytes."""
+    with pytest.raises(BadDataError, match=r"x\.nii holds the label .*; expected labels up to 65535"):
+        read_labels(write(tmp_path / "x.nii", np.full((2, 2, 2), label, dtype)))
 
 
 def test_labels_stored_as_floats_must_be_whole_numbers(tmp_path: Path) -> None:
@@ -222,7 +240,22 @@ def test_labels_stored_as_floats_must_be_whole_numbers(tmp_path: Path) -> None:
     for bad in (0.5, np.nan, np.inf, -1.0):
         spoiled = labels.copy()
         spoiled[0, 0, 0] = bad
-        with pytest.raises(BadDataError, match="must hold labels"):
+        with pytest.raises(BadDataError, match=r"whole numbers|negative label"):
             read_labels(write(tmp_path / "y.nii", spoiled))
     with pytest.raises(BadDataError, match="negative label -3"):
         read_labels(write(tmp_path / "z.nii", np.full((2, 2, 2), -3, "i2")))
+
+
+def test_a_frame_that_no_scanner_makes_is_refused_by_its_header(tmp_path: Path) -> None:
+    # 6.9 GB that unpack from 7 MB: they are not even begun.
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    header.set_data_shape((1200, 1200, 1200))
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4)) + bytes(7 << 20))
+    with pytest.raises(BadDataError, match="6591 MB"):
+        FrameReader(path)
+    header.set_data_shape((512, 512, 1000))
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4)) + bytes(7 << 20))
+    assert FrameReader(path).grid.shape == (512, 512, 1000)

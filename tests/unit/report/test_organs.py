@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hedypet_bids.io.tables import frame_times, read_table
-from hedypet_bids.report.organs import Organ, organ_curve
+from hedypet_bids.report.organs import Organ, organ_curve, organ_values
 
 
 def test_organ_curves_weight_regions_by_their_voxels(tmp_path: Path) -> None:
@@ -23,3 +23,13 @@ def test_organ_curves_weight_regions_by_their_voxels(tmp_path: Path) -> None:
         organ_curve(Organ("none", "total", ("c",)), {("total", 0): curves}, {("total", 0): volumes}) is None
     )
     assert organ_curve(Organ("none", "tissue", ("c",)), {("total", 0): curves}, {}) is None
+
+
+def test_the_volume_is_that_of_the_whole_organ(tmp_path: Path) -> None:
+    whole, eroded = tmp_path / "whole.tsv", tmp_path / "eroded.tsv"
+    whole.write_text("name\tn_voxels\tvolume\tmean\nliver\t1139\t1139.0\t4000\n")
+    eroded.write_text("name\tn_voxels\tvolume\tmean\nliver\t895\t895.0\t4200\n")
+    (liver,) = organ_values({("total", 0): whole, ("total", 1): eroded}, None)
+    assert (liver.title, liver.erosion, liver.mean, liver.volume_ml) == ("liver", 1, 4200.0, 1139.0)
+    (liver,) = organ_values({("total", 1): eroded}, None)
+    assert np.isnan(liver.volume_ml)
