@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import tempfile
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,13 @@ import numpy as np
 import pandas as pd
 
 from hedypet_bids import names
-from hedypet_bids.errors import BadDataError, OutputError
+from hedypet_bids.errors import BadDataError
 from hedypet_bids.inputs.label_schemes import in_task_numbers, names_of_labels, table_beside
 from hedypet_bids.inputs.plausibility import check_overlap
-from hedypet_bids.io.atomic import temporary_folder
 from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_volume
 from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.store import Stamp, Writer
-from hedypet_bids.io.work_dir import LEFT_OVER
+from hedypet_bids.io.work_dir import folder_of_run
 from hedypet_bids.kernels.hounsfield import without_padding
 from hedypet_bids.kernels.quality import QualityCheck, quality_check
 from hedypet_bids.kernels.resampling.resample import resample_labels
@@ -303,7 +300,7 @@ class SegmentParcels(_OfHeadMr):
     def _make(self, image: Source, plan: Plan, writer: Writer) -> None:
         settings, tool = self.context.settings.segment, self.context.tools.synthseg
         assert tool is not None
-        with _work_folder(self.context, self.scan.label) as folder:
+        with folder_of_run(self.context.tools.work_dir, self.scan.label) as folder:
             copy, result = folder / "t1w.nii.gz", folder / "segmentation.nii.gz"
             voxels, grid = read_volume(image.path, int16=True)
             write_nifti(copy, voxels, grid)
@@ -411,20 +408,6 @@ def check_extent(grid: Grid, spacing_mm: float, path: Path) -> None:
 
 def _log_of(context: Context, program: str, about: str) -> Path:
     return context.tools.log_folder / f"{'_'.join(filter(None, [program, about]))}.log"
-
-
-@contextmanager
-def _work_folder(context: Context, label: str) -> Iterator[Path]:
-    work_dir = context.tools.work_dir
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(temporary_folder(work_dir, prefix=f"{LEFT_OVER}{label}-"))
-        except OSError as fault:
-            raise OutputError(
-                f"No temporary folder can be made in {work_dir or tempfile.gettempdir()}: "
-                f"{fault.strerror}. Choose another with --work-dir."
-            ) from fault
-        yield folder
 
 
 def grid_of(path: Path) -> Grid:

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from hedypet_bids.errors import BadDataError, HedypetError, OutputError
+from hedypet_bids.errors import BadDataError, HedypetError
 from hedypet_bids.io import stop
-from hedypet_bids.io.atomic import write_error
+from hedypet_bids.io.atomic import temporary_folder, write_error
 from hedypet_bids.io.nifti_read import read_labels
 from hedypet_bids.io.nifti_write import write_nifti
+from hedypet_bids.io.work_dir import LEFT_OVER, folder_of_run
 from hedypet_bids.model import Grid, IntArray
 from hedypet_bids.tools import gpu
 from hedypet_bids.tools.external import end_of, run_program
@@ -95,8 +95,8 @@ class CtSegmentation:
         self._waiting = list(tasks)
         self._title = f"TotalSegmentator ({', '.join(TASK_NAMES[task] for task in tasks)})"
         self._models = {task: models_of_task(task, fast=fast, roi_subset=roi_subset) for task in tasks}
-        self._temporary = _temporary_folder(work_dir)
-        self._folder = Path(self._temporary.name)
+        self._held = ExitStack()
+        self._folder = self._held.enter_context(folder_of_run(work_dir, "totalseg"))
         write_nifti(self._folder / "ct.nii", hu, grid)
         request = {
             "ct": str(self._folder / "ct.nii"),
@@ -154,7 +154,7 @@ class CtSegmentation:
         self._cancelled.set()
         # Not for ever: it may be waiting for a GPU that others hold, and then never starts the program.
         self._thread.join(_GRACE_S)
-        self._temporary.cleanup()
+        self._held.close()
 
     def _answer(self, task: str) -> Path:
         return self._folder / f"{task}.json"
@@ -238,30 +238,18 @@ class CtSegmentation:
             raise write_error(path, fault) from fault
 
 
-def _temporary_folder(work_dir: Path | None) -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(
-            prefix="hedypet-totalseg-", dir=work_dir, ignore_cleanup_errors=True
-        )
-    except OSError as fault:
-        raise OutputError(
-            f"No temporary folder can be made in {work_dir or tempfile.gettempdir()}: "
-            f"{fault.strerror}. Choose another with --work-dir."
-        ) from fault
-
-
 @contextmanager
 def _short_path(folder: Path) -> Iterator[Path]:
     """The folder under a name short enough for the sockets of nnU-Net's workers."""
     if len(str(folder)) <= _LONGEST_TEMPORARY_PATH:
         yield folder
         return
-    try:
-        holder = tempfile.TemporaryDirectory(prefix="ts-")
-    except OSError:
-        yield folder  # nowhere else to write; its log will say that the path is too long
-        return
-    with holder as name:
-        link = Path(name) / "t"
+    with ExitStack() as stack:
+        try:
+            holder = stack.enter_context(temporary_folder(prefix=LEFT_OVER))
+        except OSError:
+            yield folder  # nowhere else to write; its log will say that the path is too long
+            return
+        link = holder / "t"
         link.symlink_to(folder.resolve(), target_is_directory=True)
         yield link

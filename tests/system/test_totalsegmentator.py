@@ -303,7 +303,7 @@ def test_weights_that_cannot_be_loaded_fail_their_step_only(raw: Path, toy: Path
     assert (run.take("total").labels > 0).any()
     with pytest.raises(BadDataError, match="body_6mm"):
         run.take("body")
-    assert not list(tmp_path.glob("hedypet-totalseg-*"))
+    assert not list(tmp_path.glob("hedypet-run-*"))
 
 
 @pytest.mark.slow
