@@ -34,7 +34,7 @@ import psutil
 from benchmarks.measure import print_machine
 from hedypet_bids.io.nifti_read import read_labels, read_volume
 from hedypet_bids.phantom import write_phantom
-from hedypet_bids.tools.ct_segmentation import CtSegmentation, TaskRun
+from hedypet_bids.tools.body_segmentation import BodySegmentation, TaskRun
 from hedypet_bids.tools.totalsegmentator import TASK_NAMES, TotalSegmentator, find_licence
 
 GOAL = 0.45
@@ -116,7 +116,7 @@ def _watch(found: Measured, ended: threading.Event) -> None:
 def _hedypet(given: argparse.Namespace, ct: Path, weights: Path, folder: Path) -> dict[str, TaskRun]:
     hu, grid = read_volume(ct, int16=True)
     tool = TotalSegmentator(weights, find_licence() or _TOY_LICENCE, given.device, given.gpu_mem_mb)
-    run = CtSegmentation(
+    run = BodySegmentation(
         *(tool, given.tasks, hu, grid),
         fast=given.fast,
         threads=given.threads,

@@ -21,11 +21,11 @@ PLANS = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
 
 def zipped(members: Mapping[str, bytes]) -> bytes:
-    """A ZIP archive."""
+    """A ZIP archive, the same bytes whenever it is made."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, data in members.items():
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data)
     return content.getvalue()
 
 

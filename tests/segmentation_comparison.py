@@ -90,12 +90,19 @@ def made_up_ct(
     seed: int,
     *,
     whole: bool = True,
+    around: int = -1000,
 ) -> nib.Nifti1Image:
-    """A CT of blobs of every HU; its axes stored in some order, and turned about the first one."""
+    """A CT, or MR, of blobs of every HU; its axes stored in some order, and turned about the first one.
+
+    Parameters
+    ----------
+    around
+        What stands on one side of them: of air, or of nothing.
+    """
     rng = np.random.default_rng(seed)
     hu = ndimage.gaussian_filter(rng.normal(0, 1, shape), [min(2, n / 4) for n in shape])
     hu = (hu / hu.std() * 500 - 100).clip(-1024, 2000)
-    hu[: shape[0] // 8] = -1000
+    hu[: shape[0] // 8] = around
     affine = np.diag([*voxels_mm, 1.0])
     affine[:3, 3] = (-20, 10, 5)
     ras, wanted = nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(axes)
@@ -110,7 +117,7 @@ def _compare(weights: Path, folder: Path, case: dict[str, Any]) -> dict[str, Any
     import torch
     from totalsegmentator.python_api import totalsegmentator
 
-    from hedypet_bids.tools.ct_tasks import CtTask, CtTasks
+    from hedypet_bids.tools.body_tasks import BodyTask, BodyTasks
     from hedypet_bids.tools.nnunet import Clock
 
     ct = folder / "ct.nii"
@@ -125,9 +132,9 @@ def _compare(weights: Path, folder: Path, case: dict[str, Any]) -> dict[str, Any
             force_split=case.get("split", False), quiet=True, **asked,
         )  # fmt: skip
     torch.set_num_threads(1)
-    task = CtTask.of(weights, case["task"], **asked)
+    task = BodyTask.of(weights, case["task"], **asked)
     given = {"thirds_above_voxels": 0} if case.get("split") else {}
-    ours = CtTasks(ct, [task], Clock(), device=torch.device("cpu"), threads=1, **given)
+    ours = BodyTasks(ct, [task], Clock(), device=torch.device("cpu"), threads=1, **given)
     found = ours.labels(task)
     expected = np.asanyarray(nib.load(folder / "out.nii.gz").dataobj)
     assert theirs.shape == found.shape, (theirs.shape, found.shape)

@@ -16,12 +16,17 @@ from typing import Any
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from totalsegmentator.map_tasks_config import TASK_CONFIGS
-from totalsegmentator.map_to_binary import class_map, class_map_5_parts, map_taskid_to_partname_ct
+from totalsegmentator.map_to_binary import (
+    class_map,
+    class_map_5_parts,
+    class_map_parts_mr,
+    map_taskid_to_partname_ct,
+    map_taskid_to_partname_mr,
+)
 
-from hedypet_bids.tools.totalsegmentator import MODELS
+from hedypet_bids.tools.totalsegmentator import MODELS, Model
 
 NET = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
-SPACING_MM = {297: 3.0, 298: 6.0, 300: 6.0}
 _IMPORTED = ["conv_op", "norm_op", "nonlin"]
 SCALE_HU = 500.0
 PASS_THROUGH = 4.0  # keeps the rectifier's input positive
@@ -41,6 +46,14 @@ BANDS: Mapping[int, Mapping[str, float]] = {
     294: {"background": 0.0},
     295: {"background": 0.0},
 }
+# An MR is normalised to its own mean and spread: bands of what the phantom's DIXON images then are.
+MR_BANDS: Mapping[int, Mapping[str, float]] = {
+    850: {"background": -300.0, "liver": 300.0, "aorta": 900.0},
+    851: {"background": 0.0},
+    852: {"background": -300.0, "liver": 300.0, "aorta": 900.0},
+    597: {"background": -300.0, "body_trunc": 500.0},
+    598: {"background": -300.0, "body_trunc": 500.0},
+}
 
 
 # Of TotalSegmentator's networks, but for the tile.
@@ -52,7 +65,8 @@ def write_weights(folder: Path, *numbers: int) -> None:
     """Write the weights of some models, or of all, as TotalSegmentator's folders."""
     for number in numbers or BANDS:
         labels = _labels(number)
-        centres = {labels[name]: centre / SCALE_HU for name, centre in BANDS[number].items()}
+        bands = {**BANDS, **MR_BANDS}[number]
+        centres = {labels[name]: centre / SCALE_HU for name, centre in bands.items()}
         net = _net(_architecture(), len(labels))
         _set_bands(net, centres)
         _write_model(folder, number, net, _architecture(), [64, 64, 64])
@@ -76,11 +90,11 @@ def _net(architecture: dict[str, Any], n_labels: int) -> Any:
 
 
 def _write_model(folder: Path, number: int, net: Any, architecture: dict[str, Any], tile: list[int]) -> None:
-    labels, spacing, trainer = _labels(number), SPACING_MM.get(number, 1.5), _trainer(number)
-    name = next(model.folder for model in MODELS if model.number == number)
-    model = folder / name / f"{trainer}__nnUNetPlans__3d_fullres"
+    labels, trainer = _labels(number), _trainer(number)
+    known = next(model for model in MODELS if model.number == number)
+    model = folder / known.folder / f"{trainer}__nnUNetPlans__3d_fullres"
     (model / "fold_0").mkdir(parents=True)
-    (model / "plans.json").write_text(json.dumps(_plans(name, spacing, architecture, tile)))
+    (model / "plans.json").write_text(json.dumps(_plans(known, architecture, tile)))
     (model / "dataset.json").write_text(
         json.dumps(
             {
@@ -104,14 +118,17 @@ def _write_model(folder: Path, number: int, net: Any, architecture: dict[str, An
 
 
 def _classes(number: int) -> dict[int, str]:
-    tasks = {297: "total", 298: "total", 299: "body", 300: "body", 481: "tissue_types"}
-    if number in tasks:
-        return class_map[tasks[number]]
-    return class_map_5_parts[map_taskid_to_partname_ct[number]]
+    for parts, of_number in (
+        (class_map_5_parts, map_taskid_to_partname_ct),
+        (class_map_parts_mr, map_taskid_to_partname_mr),
+    ):
+        if number in of_number:
+            return parts[of_number[number]]
+    return class_map[next(model.of_task for model in MODELS if model.number == number)]
 
 
 def _trainer(number: int) -> str:
-    for task in ("total", "body", "tissue_types"):
+    for task in ("total", "body", "tissue_types", "total_mr", "body_mr"):
         config = TASK_CONFIGS[task]
         for mode in config.get("sub_modes", {"only": config}).values():
             ids = mode["task_id"]
@@ -154,7 +171,8 @@ def _real_architecture(features: list[int]) -> dict[str, Any]:
     }
 
 
-def _plans(name: str, spacing: float, architecture: dict[str, Any], tile: list[int]) -> dict[str, Any]:
+def _plans(model: Model, architecture: dict[str, Any], tile: list[int]) -> dict[str, Any]:
+    of_mr = model.of_task.endswith("_mr")
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
     resample = "resample_data_or_seg_to_shape"
     configuration = {
@@ -163,9 +181,9 @@ def _plans(name: str, spacing: float, architecture: dict[str, Any], tile: list[i
         "batch_size": 2,
         "patch_size": tile,
         "median_image_size_in_voxels": [100.0] * 3,
-        "spacing": [spacing] * 3,
-        "normalization_schemes": ["CTNormalization"],
-        "use_mask_for_norm": [False],
+        "spacing": [model.spacing_mm] * 3,
+        "normalization_schemes": ["ZScoreNormalization" if of_mr else "CTNormalization"],
+        "use_mask_for_norm": [of_mr and model.of_task == "body_mr"],
         "resampling_fn_data": resample,
         "resampling_fn_data_kwargs": resampling,
         "resampling_fn_seg": resample,
@@ -189,9 +207,9 @@ def _plans(name: str, spacing: float, architecture: dict[str, Any], tile: list[i
         "std": SCALE_HU,
     }
     return {
-        "dataset_name": name,
+        "dataset_name": model.folder,
         "plans_name": "nnUNetPlans",
-        "original_median_spacing_after_transp": [spacing] * 3,
+        "original_median_spacing_after_transp": [model.spacing_mm] * 3,
         "original_median_shape_after_transp": [100] * 3,
         "image_reader_writer": "NibabelIOWithReorient",
         "transpose_forward": [0, 1, 2],

@@ -124,7 +124,7 @@ def _introduction() -> str:
 
 def _scan(settings: Settings, performed: Performed) -> Iterator[str]:
     yield " ".join(
-        filter(None, (_ct_segmentation(settings, performed), _mr_segmentation(settings, performed)))
+        filter(None, (_body_segmentation(settings, performed), _mr_segmentation(settings, performed)))
     )
     yield _registration(settings, performed)
     yield _spaces(settings, performed)
@@ -138,7 +138,7 @@ def _software() -> str:
     return "Computations rest on NumPy [@numpy] and SciPy [@scipy]."
 
 
-def _ct_segmentation(settings: Settings, performed: Performed) -> str:
+def _body_segmentation(settings: Settings, performed: Performed) -> str:
     tasks = [task for task in ("total", "tissue", "body") if task in performed.segmented]
     if not tasks:
         return ""

@@ -72,7 +72,7 @@ class Schedule:
         tells_of_all: bool = True,
     ) -> None:
         self.label = label
-        self.context = replace(context, records=lambda: self.records)
+        self.context = replace(context, records=lambda: self.records, wants=self.wants)
         self._dry = dry
         self._chosen = steps
         self._notify = notify

@@ -25,6 +25,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
+from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -37,6 +38,7 @@ from hedypet_bids.tools.network_memory import NetworkSize
 CHECKPOINT = "checkpoint_final.pth"
 FOLD = 0
 CONFIGURATION = "3d_fullres"
+_NORMALISED_BY = (["CTNormalization"], ["ZScoreNormalization"])
 
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """A volume as networks of one resolution see it: axes (z, y, x), Hounsfield units."""
+    """A volume as networks of one resolution see it: axes (z, y, x), Hounsfield units or intensities."""
 
     voxels: NDArray[Any]
     spacing_mm: tuple[float, float, float]
@@ -75,6 +77,12 @@ class NetworkInput:
         """The part that nnU-Net looks at: all but outer planes of zeros."""
         # nnU-Net fills the holes of the mask before, which changes nothing about its box.
         return tuple(bounding_box_to_slice(get_bbox_from_mask(self.voxels != 0)))
+
+    @cached_property
+    def inside(self) -> NDArray[np.bool_]:
+        """What nnU-Net takes for the body where a network was trained on images with nothing around it."""
+        found: NDArray[np.bool_] = create_nonzero_mask(self.voxels[None])
+        return found
 
 
 @dataclass(frozen=True)
@@ -102,12 +110,14 @@ class Network:
         clock.device = device.type
         clock.begin("prepare")
         box = seen.box
-        data = np.ascontiguousarray(seen.voxels[box], np.float32)[None]
         predictor, plan = self.predictor, self.predictor.configuration_manager
+        # A view of the whole: where means are taken, their last bit depends on the order in memory.
+        data = seen.voxels.astype(np.float32)[None, *box]
         if tuple(compute_new_shape(data.shape[1:], seen.spacing_mm, plan.spacing)) != data.shape[1:]:
             raise OtherKind(f"its voxels are {plan.spacing} mm, those of the image {seen.spacing_mm} mm")
         intensities = predictor.plans_manager.foreground_intensity_properties_per_channel
-        data = plan.preprocessor_class(verbose=False)._normalize(data, [None], plan, intensities)
+        outside = [np.where(seen.inside[box], np.int8(0), np.int8(-1)) if plan.use_mask_for_norm[0] else None]
+        data = plan.preprocessor_class(verbose=False)._normalize(data, outside, plan, intensities)
         patch = tuple(plan.patch_size)
         padded, inner = pad_nd_image(torch.from_numpy(data), patch, "constant", {"value": 0}, True, None)
         del data
@@ -174,7 +184,7 @@ def load(folder: Path, *, tile_step: float) -> Network:
     predictor.list_of_parameters = None
     plan, plans = predictor.configuration_manager, predictor.plans_manager
     for reason, is_so in {
-        "it is no three-dimensional one of one channel": plan.normalization_schemes != ["CTNormalization"]
+        "it is no three-dimensional one of one channel": plan.normalization_schemes not in _NORMALISED_BY
         or len(plan.patch_size) != 3,
         "it does not read images by NibabelIOWithReorient": plans.image_reader_writer_class
         is not NibabelIOWithReorient,

@@ -1,6 +1,6 @@
 """TotalSegmentator on this machine: its networks, their weights, the licence, the device.
 
-Its networks run in a process of their own (:mod:`hedypet_bids.tools.ct_segmentation`).
+Its networks run in a process of their own (:mod:`hedypet_bids.tools.body_segmentation`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,23 @@ import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from hedypet_bids.errors import MissingInputError, UsageError
 
-TASK_NAMES: Mapping[str, str] = {"total": "total", "tissue": "tissue_types", "body": "body"}
-"""TotalSegmentator's name of each of our CT tasks."""
+TASK_NAMES: Mapping[str, str] = {
+    "total": "total",
+    "tissue": "tissue_types",
+    "body": "body",
+    "total_mr": "total_mr",
+    "body_mr": "body_mr",
+}
+"""TotalSegmentator's name of what its networks can do: our tasks, and those that have a network for MR."""
+
+CT_NETWORKS = ("total", "tissue", "body")
+MR_NETWORKS: Mapping[str, str] = {"total": "total_mr", "body": "body_mr"}
+"""What segments an MR of the body, by our task."""
 
 LICENSED_TASKS = frozenset({"tissue"})
 LICENCE_LENGTH = 18
@@ -31,7 +42,8 @@ class Model:
     """A trained network: TotalSegmentator's number and folder of its weights, and the archive they come in.
 
     ``archive_size`` is in bytes, and 0 where it is not known; ``sha256`` is empty where it is not.
-    ``spacing_mm`` is that of the voxels that it sees.
+    ``spacing_mm`` is that of the voxels that it sees, ``of_task`` whose regions it tells apart, or some of,
+    ``release`` TotalSegmentator's of the archive.
     """
 
     number: int
@@ -40,17 +52,22 @@ class Model:
     sha256: str = ""
     licensed: bool = False
     spacing_mm: float = 1.5
+    of_task: str = "total"
+    release: str = "v2.0.0-weights"
 
     @property
     def regions(self) -> frozenset[str]:
         """The regions that it tells apart."""
         # Imported here: TotalSegmentator's tables need none of its libraries, but time.
-        from totalsegmentator.map_to_binary import class_map, class_map_5_parts, map_taskid_to_partname_ct
+        from totalsegmentator import map_to_binary as tables
 
-        if self.number in map_taskid_to_partname_ct:
-            return frozenset(class_map_5_parts[map_taskid_to_partname_ct[self.number]].values())
-        task = {_BODY.number: "body", _BODY_6MM.number: "body", _TISSUE.number: "tissue_types"}
-        return frozenset(class_map[task.get(self.number, "total")].values())
+        for parts, of_number in (
+            (tables.class_map_5_parts, tables.map_taskid_to_partname_ct),
+            (tables.class_map_parts_mr, tables.map_taskid_to_partname_mr),
+        ):
+            if self.number in of_number:
+                return frozenset(parts[of_number[self.number]].values())
+        return frozenset(tables.class_map[self.of_task].values())
 
 
 # Of TotalSegmentator 2.18; a test compares them with its own tables. It publishes neither sizes nor hashes:
@@ -82,10 +99,34 @@ _BODY = Model(
     "Dataset299_body_1559subj",
     233_211_222,
     "d51d68e7f183fed966c122b0cb3dece7bebcdb685d28aeecc62202168e431674",
+    of_task="body",
 )
-_BODY_6MM = Model(300, "Dataset300_body_6mm_1559subj", 124_286_256, spacing_mm=6.0)
-_TISSUE = Model(481, "Dataset481_tissue_1559subj", licensed=True)
-MODELS = (*_ORGAN_PARTS, _ORGANS_3MM, ROUGH_MODEL, _BODY, _BODY_6MM, _TISSUE)
+_BODY_6MM = Model(300, "Dataset300_body_6mm_1559subj", 124_286_256, spacing_mm=6.0, of_task="body")
+_TISSUE = Model(481, "Dataset481_tissue_1559subj", licensed=True, of_task="tissue_types")
+_of_mr = partial(Model, release="v2.5.0-weights")
+_MR_ORGAN_PARTS = (
+    _of_mr(850, "Dataset850_TotalSegMRI_part1_organs_1088subj", of_task="total_mr"),
+    _of_mr(851, "Dataset851_TotalSegMRI_part2_muscles_1088subj", of_task="total_mr"),
+)
+MR_ROUGH_MODEL = _of_mr(852, "Dataset852_TotalSegMRI_total_3mm_1088subj", spacing_mm=3.0, of_task="total_mr")
+"""Finds where a subset of the organs is in an MR, and is the fast network as well."""
+_MR_BODY = _of_mr(597, "Dataset597_mri_body_139subj", of_task="body_mr")
+_MR_BODY_6MM = _of_mr(598, "Dataset598_mri_body_6mm_139subj", spacing_mm=6.0, of_task="body_mr")
+MODELS = (
+    *(*_ORGAN_PARTS, _ORGANS_3MM, ROUGH_MODEL, _BODY, _BODY_6MM, _TISSUE),
+    *(*_MR_ORGAN_PARTS, MR_ROUGH_MODEL, _MR_BODY, _MR_BODY_6MM),
+)
+
+
+# At full resolution, and fast.
+_MODELS_OF_TASK: Mapping[str, tuple[tuple[Model, ...], tuple[Model, ...]]] = {
+    "total": (_ORGAN_PARTS, (_ORGANS_3MM,)),
+    "tissue": ((_TISSUE,), (_TISSUE,)),
+    "body": ((_BODY,), (_BODY_6MM,)),
+    "total_mr": (_MR_ORGAN_PARTS, (MR_ROUGH_MODEL,)),
+    "body_mr": ((_MR_BODY,), (_MR_BODY_6MM,)),
+}
+_ROUGH_MODELS = {"total": ROUGH_MODEL, "total_mr": MR_ROUGH_MODEL}
 
 
 @dataclass(frozen=True)
@@ -100,12 +141,11 @@ class TotalSegmentator:
 
 def models_of_task(task: str, *, fast: bool = False, roi_subset: Sequence[str] = ()) -> tuple[Model, ...]:
     """The networks that a task needs."""
-    if task == "tissue":
-        return (_TISSUE,)
-    if task == "body":
-        return (_BODY_6MM,) if fast else (_BODY,)
-    organs = (_ORGANS_3MM,) if fast else _ORGAN_PARTS
-    return (*organs, ROUGH_MODEL) if roi_subset else organs
+    models, fast_ones = _MODELS_OF_TASK[task]
+    organs = fast_ones if fast else models
+    if not roi_subset or task not in _ROUGH_MODELS:
+        return organs
+    return tuple(dict.fromkeys((*organs, _ROUGH_MODELS[task])))
 
 
 def weights_folder(given: Path | None = None) -> Path:

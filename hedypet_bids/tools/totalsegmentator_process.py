@@ -31,11 +31,11 @@ ONE_PROCESS = "nnU-Net's predictor, labels only"
 
 
 @dataclass(frozen=True)
-class CtRequest:
-    """What is asked for, see :class:`hedypet_bids.tools.ct_segmentation.CtSegmentation`."""
+class BodyRequest:
+    """What is asked for, see :class:`hedypet_bids.tools.body_segmentation.BodySegmentation`."""
 
     folder: Path
-    ct: Path
+    image: Path
     weights: Path
     tasks: tuple[str, ...]
     fast: bool
@@ -45,24 +45,31 @@ class CtRequest:
     gpu_mem_mb: float | None
 
     @classmethod
-    def read(cls, path: Path) -> CtRequest:
+    def read(cls, path: Path) -> BodyRequest:
         """From its file."""
         content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        kinds: dict[str, Any] = {"ct": Path, "weights": Path, "tasks": tuple, "roi_subset": tuple}
+        kinds: dict[str, Any] = {"image": Path, "weights": Path, "tasks": tuple, "roi_subset": tuple}
         return cls(path.parent, **{name: kinds.get(name, lambda v: v)(v) for name, v in content.items()})
 
     def of_task(self, task: str) -> dict[str, Any]:
         """What TotalSegmentator is to be asked for."""
-        return {
-            # tissue_types has one resolution only.
-            "fast": self.fast and task != "tissue",
-            "roi_subset": list(self.roi_subset) if task == "total" and self.roi_subset else None,
-        }
+        known = regions_of(task).values()
+        wanted = [name for name in self.roi_subset if name in known] if task.startswith("total") else []
+        # tissue_types has one resolution only.
+        return {"fast": self.fast and task != "tissue", "roi_subset": wanted or None}
+
+
+def regions_of(task: str) -> Mapping[int, str]:
+    """The regions of a task by TotalSegmentator's numbers."""
+    from totalsegmentator.map_to_binary import class_map
+
+    found: Mapping[int, str] = class_map[TASK_NAMES[task]]
+    return found
 
 
 def main() -> None:
     """Do what the request asks for."""
-    request = CtRequest.read(Path(sys.argv[1]))
+    request = BodyRequest.read(Path(sys.argv[1]))
     # TotalSegmentator reads its folders from the environment, which the parent process has set, and nnU-Net
     # from what it makes of them, when it is imported.
     from totalsegmentator.config import setup_nnunet
@@ -94,17 +101,17 @@ def _device(wanted: str) -> Any:
     return torch.device("cuda", int(wanted.partition(":")[2] or 0))
 
 
-def _in_one_process(request: CtRequest, device: Any) -> None:
+def _in_one_process(request: BodyRequest, device: Any) -> None:
     import torch
 
-    from hedypet_bids.tools.ct_tasks import CtTask, CtTasks
+    from hedypet_bids.tools.body_tasks import BodyTask, BodyTasks
     from hedypet_bids.tools.nnunet import Clock, OtherKind
 
     clock = Clock(device.type)
-    tasks: dict[str, CtTask] = {}
+    tasks: dict[str, BodyTask] = {}
 
     def prepare(task: str) -> Mapping[str, Any]:
-        known = CtTask.of(request.weights, TASK_NAMES[task], **request.of_task(task))
+        known = BodyTask.of(request.weights, TASK_NAMES[task], **request.of_task(task))
         if faults := known.faults:
             return {"weights": faults}
         tasks[task] = known
@@ -115,8 +122,8 @@ def _in_one_process(request: CtRequest, device: Any) -> None:
     if device.type == "cuda" and request.gpu_mem_mb is not None:
         total_mb = torch.cuda.get_device_properties(device).total_memory / 1e6
         torch.cuda.set_per_process_memory_fraction(min(1.0, request.gpu_mem_mb / total_mb), device)
-    done = CtTasks(
-        request.ct,
+    done = BodyTasks(
+        request.image,
         list(tasks.values()),
         clock,
         device=device,
@@ -131,7 +138,7 @@ def _in_one_process(request: CtRequest, device: Any) -> None:
         except OtherKind as reason:
             return _by_totalsegmentator(request, task, device, str(reason))
         clock.begin("write")
-        write_nifti(request.folder / f"{task}.nii", labels, _grid(request.ct))
+        write_nifti(request.folder / f"{task}.nii", labels, _grid(request.image))
         clock.begin("between tasks")
         ways = list(dict.fromkeys(done.ways))
         return {
@@ -152,7 +159,7 @@ def _grid(ct: Path) -> Grid:
 
 
 def _answer_each(
-    request: CtRequest,
+    request: BodyRequest,
     do: Callable[[str], Mapping[str, Any]],
     only: Mapping[str, Any] | None = None,
 ) -> None:
@@ -168,17 +175,18 @@ def _answer_each(
             traceback.print_exc()
             answer = {"fault": f"{type(fault).__name__}: {fault}"}
         if answer:
+            answer = {"regions": regions_of(task), **answer}
             temporary = request.folder / f"{task}.json.part"
             temporary.write_text(json.dumps(answer), "utf-8")
             temporary.rename(request.folder / f"{task}.json")
 
 
-def _by_totalsegmentator(request: CtRequest, task: str, device: Any, reason: str) -> Mapping[str, Any]:
+def _by_totalsegmentator(request: BodyRequest, task: str, device: Any, reason: str) -> Mapping[str, Any]:
     from totalsegmentator.python_api import totalsegmentator
 
     compressed = request.folder / f"{task}.nii.gz"
     totalsegmentator(
-        request.ct,
+        request.image,
         compressed,
         task=TASK_NAMES[task],
         ml=True,
@@ -188,7 +196,7 @@ def _by_totalsegmentator(request: CtRequest, task: str, device: Any, reason: str
         nr_thr_saving=1,
     )
     labels = np.asanyarray(nib.load(compressed).dataobj)
-    write_nifti(request.folder / f"{task}.nii", labels, _grid(request.ct))
+    write_nifti(request.folder / f"{task}.nii", labels, _grid(request.image))
     return {**_made_by(device), "engine": OWN_PATH, "remarks": [f"{OWN_PATH} was taken: {reason}"]}
 
 

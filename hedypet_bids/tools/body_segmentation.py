@@ -1,4 +1,4 @@
-"""TotalSegmentator's tasks of a CT, offline, in a process that lives as long as there is one to do.
+"""TotalSegmentator's tasks of an image, offline, in a process that lives as long as there is one to do.
 
 The process (:mod:`hedypet_bids.tools.totalsegmentator_process`) is one of its own because TotalSegmentator
 ends the interpreter on some errors, and its libraries keep their memory. It makes no network call: the
@@ -45,10 +45,11 @@ _GRACE_S = 15.0
 
 @dataclass(frozen=True)
 class TaskRun:
-    """The labels of a task, and what they were made with, for the sidecar."""
+    """The labels of a task in TotalSegmentator's numbers, their names, and what they were made with."""
 
     labels: IntArray
     grid: Grid
+    regions: Mapping[int, str]
     versions: Mapping[str, str]
     device: str
     seconds: float
@@ -60,15 +61,15 @@ class TaskRun:
     gpu_peak_mb: float | None = None
 
 
-class CtSegmentation:
-    """Some tasks of one CT, being done in a process; their results are taken as they come.
+class BodySegmentation:
+    """Some tasks of one CT or MR, being done in a process; their results are taken as they come.
 
     Parameters
     ----------
-    hu
-        The CT.
     tasks
-        Names of our tasks, in the order in which they are done.
+        Keys of :data:`hedypet_bids.tools.totalsegmentator.TASK_NAMES`, in the order in which they are done.
+    voxels
+        Hounsfield units, or intensities of an MR.
     work_dir
         For temporary files, and where the processes that share a GPU meet.
     timeout_s
@@ -81,7 +82,7 @@ class CtSegmentation:
         self,
         tool: TotalSegmentator,
         tasks: Sequence[str],
-        hu: NDArray[Any],
+        voxels: NDArray[Any],
         grid: Grid,
         *,
         fast: bool = False,
@@ -97,9 +98,9 @@ class CtSegmentation:
         self._models = {task: models_of_task(task, fast=fast, roi_subset=roi_subset) for task in tasks}
         self._held = ExitStack()
         self._folder = self._held.enter_context(folder_of_run(work_dir, "totalseg"))
-        write_nifti(self._folder / "ct.nii", hu, grid)
+        write_nifti(self._folder / "image.nii", voxels, grid)
         request = {
-            "ct": str(self._folder / "ct.nii"),
+            "image": str(self._folder / "image.nii"),
             "weights": str(tool.weights.resolve()),
             "tasks": list(tasks),
             "fast": fast,
@@ -147,7 +148,8 @@ class CtSegmentation:
             if not self._waiting:
                 self.close()
         seconds, self._since = time.monotonic() - self._since, time.monotonic()
-        return TaskRun(labels, grid, seconds=seconds, weights=weights, **answer)
+        regions = {int(index): name for index, name in answer.pop("regions").items()}
+        return TaskRun(labels, grid, regions, seconds=seconds, weights=weights, **answer)
 
     def close(self) -> None:
         """End the process, also before it is done, and remove its files."""

@@ -1,4 +1,4 @@
-"""The tasks of a CT, voxel for voxel against TotalSegmentator's own run, with nets of random weights."""
+"""The tasks of a CT or MR against TotalSegmentator's own run, with nets of random weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ pytest.importorskip("totalsegmentator.map_tasks_config")
 @pytest.fixture(scope="module")
 def compare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
     """Both on the same CT, with small nets that give many labels."""
-    from toy_weights import write_random_weights
+    from toy_weights import BANDS, MR_BANDS, write_random_weights
 
     folder = tmp_path_factory.mktemp("compare")
-    write_random_weights(folder / "weights", features=[4, 8, 8, 8])
+    write_random_weights(folder / "weights", *BANDS, *MR_BANDS, features=[4, 8, 8, 8])
     with comparison(folder / "weights", folder / "work") as process:
         yield process
 
@@ -51,6 +51,27 @@ def test_labels_are_those_of_totalsegmentator(compare, task, shape, voxels_mm, a
 def test_the_parts_of_total_are_those_of_totalsegmentator(compare: Comparison) -> None:
     found = compare(made_up=made_up((44, 36, 110)), task="total")
     assert found["different"] == 0 and found["labels"] > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "fast", "axes"),
+    [
+        ("total_mr", True, "LPS"),
+        ("total_mr", False, "RAS"),
+        ("body_mr", False, "SRA"),
+        ("body_mr", True, "RAS"),
+    ],
+)
+def test_labels_of_an_mr_are_those_of_totalsegmentator(
+    task: str, fast: bool, axes: str, compare: Comparison
+) -> None:
+    ct = made_up((40, 36, 48), axes=axes, around=0)
+    found = compare(made_up=ct, task=task, fast=fast)
+    assert found["different"] == 0 and found["labels"] > 1
+    if task == "total_mr":
+        regions = ["liver", "aorta", "vertebrae", "brain"]
+        assert compare(made_up=ct, task=task, fast=fast, roi_subset=regions)["different"] == 0
 
 
 @pytest.mark.slow

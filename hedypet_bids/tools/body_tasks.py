@@ -1,13 +1,13 @@
-"""TotalSegmentator's tasks of one CT, one network after the other in one process.
+"""TotalSegmentator's tasks of one image, one network after the other in one process.
 
 What is done before and after a network is what TotalSegmentator does (its ``nnUNet_predict_image``), by its
-own tables and functions; resampling is ours, and gives the same voxels. The CT is turned and resampled once
-for all tasks, and the next network is loaded while one runs.
+own tables and functions; resampling is ours, and gives the same voxels. The image is turned and resampled
+once for all tasks, and the next network is loaded while one runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,13 @@ from nibabel.affines import voxel_sizes
 from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 from numpy.typing import NDArray
 from totalsegmentator.cropping import get_bbox_from_mask
-from totalsegmentator.map_to_binary import class_map, class_map_5_parts, map_taskid_to_partname_ct
+from totalsegmentator.map_to_binary import (
+    class_map,
+    class_map_5_parts,
+    class_map_parts_mr,
+    map_taskid_to_partname_ct,
+    map_taskid_to_partname_mr,
+)
 from totalsegmentator.postprocessing import (
     keep_largest_blob_multilabel,
     remove_auxiliary_labels,
@@ -39,17 +45,27 @@ from hedypet_bids.tools.nnunet import (
     first_that_fits,
     load,
 )
-from hedypet_bids.tools.totalsegmentator import MODELS, ROUGH_MODEL
+from hedypet_bids.tools.totalsegmentator import MODELS, MR_ROUGH_MODEL, ROUGH_MODEL
 
 # TotalSegmentator's own numbers (its nnunet.py and python_api.py).
-_TILE_STEP = {"total": 0.8}
+_TILE_STEP = {"total": 0.8, "total_mr": 0.8}
 _OTHER_TILE_STEP = 0.5
-_ROUGH_TRAINER = "nnUNetTrainer_4000epochs_NoMirroring"
+_ROUGH = {
+    "total": (ROUGH_MODEL, "nnUNetTrainer_4000epochs_NoMirroring"),
+    "total_mr": (MR_ROUGH_MODEL, "nnUNetTrainer_2000epochs_NoMirroring"),
+}
 _ROUGH_MARGIN_MM = 20
 _SMALLEST_EXTREMITY_MM3 = 50_000
 _THIRDS_ABOVE_VOXELS = 512 * 512 * 900
 _THIRDS_ABOVE_PLANES = 200
 _THIRDS_MARGIN = 20
+
+
+# The regions that each network of a task with several tells apart.
+_REGIONS: Mapping[str, Mapping[int, Mapping[int, str]]] = {
+    "total": {n: class_map_5_parts[part] for n, part in map_taskid_to_partname_ct.items()},
+    "total_mr": {n: class_map_parts_mr[part] for n, part in map_taskid_to_partname_mr.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class CtTask:
+class BodyTask:
     """A task as TotalSegmentator's tables describe it.
 
     Parameters
@@ -81,20 +97,21 @@ class CtTask:
     rough: Part | None = None
 
     @classmethod
-    def of(cls, weights: Path, name: str, *, fast: bool, roi_subset: Iterable[str] | None) -> CtTask:
+    def of(cls, weights: Path, name: str, *, fast: bool, roi_subset: Iterable[str] | None) -> BodyTask:
         """What TotalSegmentator would run; it ends the interpreter where a licence is missing."""
         config = get_task_config(name, fast=fast, quiet=True)
         several = isinstance(config["task_id"], list)
         numbers = config["task_id"] if several else [config["task_id"]]
         wanted = frozenset(roi_subset or ())
         if several and wanted:
-            numbers = [
-                n for n in numbers if wanted & set(class_map_5_parts[map_taskid_to_partname_ct[n]].values())
-            ]
+            numbers = [n for n in numbers if wanted & set(_REGIONS[name][n].values())]
         step = _TILE_STEP.get(name, _OTHER_TILE_STEP)
         parts = tuple(_part(weights, n, config["trainer"], config["resample"], step) for n in numbers)
-        rough = _part(weights, ROUGH_MODEL.number, _ROUGH_TRAINER, 6.0, _TILE_STEP["total"])
-        return cls(name, parts, several, wanted, rough if wanted else None)
+        rough = None
+        if wanted:
+            model, trainer = _ROUGH[name]
+            rough = _part(weights, model.number, trainer, model.spacing_mm, step)
+        return cls(name, parts, several, wanted, rough)
 
     @property
     def networks(self) -> tuple[Part, ...]:
@@ -141,13 +158,13 @@ class _Resampled:
         ]
 
 
-class CtTasks:
-    """The tasks of a CT.
+class BodyTasks:
+    """The tasks of a CT, or of an MR of the body.
 
     Parameters
     ----------
-    ct
-        A three-dimensional NIfTI image.
+    image
+        A three-dimensional NIfTI file.
     device
         ``cpu`` or ``cuda:N``.
     gpu_mem_mb
@@ -156,8 +173,8 @@ class CtTasks:
 
     def __init__(
         self,
-        ct: Path,
-        tasks: Sequence[CtTask],
+        image: Path,
+        tasks: Sequence[BodyTask],
         clock: Clock,
         *,
         device: torch.device,
@@ -168,15 +185,15 @@ class CtTasks:
         clock.begin("read")
         self.remarks: list[str] = []
         self.ways: list[Way] = []
-        image = nib.load(ct)
-        self._ct = nib.Nifti1Image(np.asanyarray(image.dataobj), image.affine)
+        stored = nib.load(image)
+        self._image = nib.Nifti1Image(np.asanyarray(stored.dataobj), stored.affine)
         self._clock, self._device, self._threads, self._gpu_mem_mb = clock, device, threads, gpu_mem_mb
         self._thirds_above_voxels = thirds_above_voxels
         self._resampled: dict[float, _Resampled] = {}
         self._ahead = _Ahead([part for task in tasks for part in task.networks])
 
-    def labels(self, task: CtTask) -> NDArray[np.uint8]:
-        """The labels of a task on the grid of the CT, in TotalSegmentator's numbers."""
+    def labels(self, task: BodyTask) -> NDArray[np.uint8]:
+        """The labels of a task on the grid of the image, in TotalSegmentator's numbers."""
         self.remarks.clear()
         self.ways.clear()
         if task.rough is None:
@@ -185,7 +202,7 @@ class CtTasks:
         mask = np.isin(self._on_whole(task.name, (task.rough,), False), numbers)
         labels = np.zeros(mask.shape, np.uint8)
         if mask.any():
-            image, box = _cropped(self._ct, mask)
+            image, box = _cropped(self._image, mask)
             resampled = self._at(image, task.parts[0].spacing_mm)
             found = self._found(image, resampled, task.name, task.parts, task.several)
             labels[box] = found * np.isin(found, numbers)
@@ -194,8 +211,8 @@ class CtTasks:
     def _on_whole(self, name: str, parts: Sequence[Part], several: bool) -> NDArray[np.uint8]:
         spacing_mm = parts[0].spacing_mm
         if spacing_mm not in self._resampled:
-            self._resampled[spacing_mm] = self._at(self._ct, spacing_mm)
-        return self._found(self._ct, self._resampled[spacing_mm], name, parts, several)
+            self._resampled[spacing_mm] = self._at(self._image, spacing_mm)
+        return self._found(self._image, self._resampled[spacing_mm], name, parts, several)
 
     def _at(self, image: Any, spacing_mm: float) -> _Resampled:
         """An image as networks of a resolution see it."""
@@ -248,7 +265,10 @@ class CtTasks:
         # More planes at once were not faster on the processor, whose memory others want as well.
         ways = [Way(torch.device("cpu"), size.tile[0])]
         if self._device.type == "cuda":
-            free_mb = torch.cuda.mem_get_info(self._device)[0] / 1e6
+            try:
+                free_mb = torch.cuda.mem_get_info(self._device)[0] / 1e6
+            except RuntimeError:
+                free_mb = 0.0  # the GPU is gone: its first use says so, and the processor takes over
             n_planes, *plane = volume.voxels.shape
             many = size.planes_within(min(free_mb, self._gpu_mem_mb or free_mb), (plane[0], plane[1]))
             at_once = dict.fromkeys((min(many, max(n_planes, size.tile[0])), size.tile[0]))
@@ -296,7 +316,7 @@ def _numbers_of_part(number: int, name: str) -> NDArray[np.uint8]:
     """The label of a task for each label of one of its parts."""
     wanted = {region: index for index, region in class_map[name].items()}
     numbers = np.zeros(256, np.uint8)
-    for index, region in class_map_5_parts[map_taskid_to_partname_ct[number]].items():
+    for index, region in _REGIONS[name][number].items():
         numbers[index] = wanted[region]
     return numbers
 
