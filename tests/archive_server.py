@@ -25,7 +25,7 @@ def zipped(members: Mapping[str, bytes]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, data in members.items():
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data)  # the same bytes at any time
     return content.getvalue()
 
 
