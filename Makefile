@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := demo
 
-.PHONY: help demo test quick lint types bench docs container-test locks lock clean
+.PHONY: help demo test exhaustive quick lint types bench docs container-test locks lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -25,11 +25,14 @@ demo: $(INSTALLED) ## write a phantom dataset and run both levels on it
 	@echo "Reports: $(DEMO)/derivatives/sub-001.html, $(DEMO)/derivatives/group.html"
 	@echo "Tables:  $(DEMO)/derivatives/readouts/"
 
-test: $(INSTALLED) ## run every test
-	$(BIN)/python -m pytest -n auto --dist loadfile --timeout 900 --durations 20
+test: $(INSTALLED) ## run the tests
+	$(BIN)/python -m pytest -n auto --dist loadfile --timeout 900 --durations 20 -m "not exhaustive"
+
+exhaustive: $(INSTALLED) ## run the tests that take every case, half an hour
+	$(BIN)/python -m pytest -n auto --dist loadfile --timeout 1800 --durations 20 -m exhaustive
 
 quick: $(INSTALLED) ## run the tests that take seconds
-	$(BIN)/python -m pytest -n auto --dist loadfile --timeout 300 -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile --timeout 300 -m "not slow and not exhaustive"
 
 lint: $(INSTALLED) ## ruff and the layers of the design
 	$(BIN)/ruff check .

@@ -21,11 +21,11 @@ PLANS = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
 
 def zipped(members: Mapping[str, bytes]) -> bytes:
-    """A ZIP archive, the same bytes whenever it is made."""
+    """A ZIP archive."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, data in members.items():
-            archive.writestr(zipfile.ZipInfo(name), data)
+            archive.writestr(zipfile.ZipInfo(name), data)  # the same bytes at any time
     return content.getvalue()
 
 

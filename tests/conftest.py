@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from coarse_phantom import write_coarse
 from running import SHARED, Run, run_both_levels
 
 
@@ -37,6 +38,24 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def phantom_run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Both levels run on the tiny phantom."""
     return run_both_levels(phantom, tmp_path_factory.mktemp("phantom-run") / "out")
+
+
+@pytest.fixture(scope="session")
+def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A coarse phantom dataset: participant 001 has CT and PET, 002 no dynamic series."""
+    return write_coarse(tmp_path_factory.mktemp("coarse") / "bids", (), ("dynamic",))
+
+
+@pytest.fixture(scope="session")
+def coarse_run(coarse: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Both levels run on the coarse phantom."""
+    return run_both_levels(coarse, tmp_path_factory.mktemp("coarse-run") / "out")
+
+
+@pytest.fixture(scope="session")
+def one_coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A coarse phantom dataset of one participant with CT and PET."""
+    return write_coarse(tmp_path_factory.mktemp("one-coarse") / "bids", ())
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import f as f_distribution
+from scipy.special import fdtri
 
 from hedypet_bids.group.dictionary import kinetic_quantity
 from hedypet_bids.group.tables import schema
@@ -67,8 +67,8 @@ def icc_2_1(values: Values, *, confidence: float = 0.95) -> Icc:
             (a * across) ** 2 / (k - 1) + (b * error) ** 2 / ((n - 1) * (k - 1))
         )
         tail = (1 + confidence) / 2
-        below = f_distribution.ppf(tail, n - 1, freedom)
-        above = f_distribution.ppf(tail, freedom, n - 1)
+        below = fdtri(n - 1, freedom, tail)
+        above = fdtri(freedom, n - 1, tail)
         rest = k * across + (k * n - k - n) * error
         # Over the quantiles, which leave the range of numbers where there is next to no freedom.
         low = n * (between / below - error) / (rest + n * between / below)

@@ -149,12 +149,13 @@ class FrameReader:
         if int16 and kind == "i2" and header.slope == 1 and header.inter == 0:
             return stored.astype(np.int16, copy=False)
         wanted = np.float32 if kind in _EXACT_IN_FLOAT32 else np.float64
-        if header.slope == 1 and header.inter == 0:
-            return stored.astype(wanted, copy=False)
-        # Scaled in float64 and rounded once.
-        scaled = stored.astype(np.float64)
-        # What is too large becomes infinite, and is then counted as such where voxels are measured.
+        # What is too large becomes infinite, and is then counted as such where voxels are measured; a
+        # signalling NaN becomes a quiet one.
         with np.errstate(over="ignore", invalid="ignore"):
+            if header.slope == 1 and header.inter == 0:
+                return stored.astype(wanted, copy=False)
+            # Scaled in float64 and rounded once.
+            scaled = stored.astype(np.float64)
             scaled *= header.slope
             scaled += header.inter
             return scaled.astype(wanted, copy=False)

@@ -78,9 +78,13 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def _mapped(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """A table with its texts and the names of its columns changed."""
-    texts = table.select_dtypes(exclude="number")
-    texts = texts.map(lambda cell: change(cell) if isinstance(cell, str) else cell)
-    return table.assign(**texts).rename(columns=change)
+    changed = {}
+    for name, column in table.select_dtypes(exclude="number").items():
+        distinct = {text: change(text) for text in column.unique() if isinstance(text, str)}
+        others = {text: other for text, other in distinct.items() if other != text}
+        if others:
+            changed[name] = column.replace(others)
+    return table.assign(**changed).rename(columns=change)
 
 
 def frame_times(table: pd.DataFrame) -> FrameTimes:

@@ -358,6 +358,8 @@ def _stop_on_sigterm() -> None:
     """Let SIGTERM unwind the stack, so that temporary files and child processes are not left behind."""
 
     def stop(_number: int, _frame: object) -> None:
+        # The system may ask again while the first wish is being followed.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise StoppedBySignal
 
     # Only the main thread may set handlers; elsewhere (tests, notebooks) the caller decides.

@@ -191,7 +191,7 @@ def test_a_participant_that_fails_shows_as_failed_and_goes_on_when_mended(
     assert steps_of_last_run(output, "001").eq("ran").any()
 
     ct.write_bytes(whole)
-    again = cluster.submit(copy, output, "--skip-bids-validation", HEDYPET=HEDYPET)
+    again = cluster.submit(copy, output, HEDYPET=HEDYPET)
     assert {state for state, _ in states(cluster.wait(*again.values())).values()} == {"COMPLETED"}
     assert steps_of_last_run(output, "001").eq("done").all()
     assert differing(output, phantom_run.output) == []

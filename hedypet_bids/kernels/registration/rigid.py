@@ -13,7 +13,9 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -132,20 +134,19 @@ class _Problem:
     measure: Similarity
     radius_mm: float
     overlap_per_part: float
-    pool: Executor = field(repr=False)
 
-    def score(self, fixed_to_moving: Matrix) -> float:
+    def score(self, fixed_to_moving: Matrix, pool: Executor | None = None) -> float:
         """Mutual information; negative the less the images overlap, since little overlap tells nothing."""
-        nats, part = self.measure.information(fixed_to_moving, self.pool)
+        nats, part = self.measure.information(fixed_to_moving, pool)
         overlap = part * self.overlap_per_part
         return nats if overlap >= _LEAST_OVERLAP else overlap - _LEAST_OVERLAP
 
-    def climb(self, found: _Found, level: _Level) -> _Found:
+    def climb(self, found: _Found, level: _Level, pool: Executor | None = None) -> _Found:
         """The best pose reached from ``found``."""
         centre = self.measure.centre
 
         def loss(pose: NDArray[np.float64]) -> float:
-            return -self.score(turned(found.matrix, pose, centre, self.radius_mm))
+            return -self.score(turned(found.matrix, pose, centre, self.radius_mm), pool)
 
         reached = minimize(
             loss,
@@ -208,15 +209,16 @@ def register_rigid(
     finest_mm = max(_FINEST_MM, float((volume_mm3 / _MOST_VOXELS) ** (1 / 3)))
     fixed_levels, moving_levels = (_pyramid(image, finest_mm) for image in images)
     inconsistency_mm = float("nan")
-    with ThreadPoolExecutor(max_workers=max(1, min(threads, os.cpu_count() or 1))) as pool:
+    workers = min(threads, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         found = _search(fixed_levels, moving_levels, _LEVELS, seed, pool)
         if check_inverse:
             back = _search(moving_levels, fixed_levels, _BACK, seed, pool)
             # Both are from their fixed to their moving image, so together they should do nothing.
             inconsistency_mm = _mean_motion_mm(back.matrix @ found.matrix, images[0].grid)
-        problem = _problem(fixed_levels[1], moving_levels[1], _LEVELS[1], seed, pool)
-        before, _ = problem.measure.information(np.eye(4), pool)
-        after, part = problem.measure.information(found.matrix, pool)
+    problem = _problem(fixed_levels[1], moving_levels[1], _LEVELS[1], seed)
+    before, _ = problem.measure.information(np.eye(4))
+    after, part = problem.measure.information(found.matrix)
     overlap = min(1.0, part * problem.overlap_per_part)
     matrix = np.linalg.inv(found.matrix).astype(np.float64, copy=False)
     return RigidRegistration(
@@ -329,21 +331,30 @@ def _pyramid(image: _Image, finest_mm: float) -> list[_Image]:
     return levels
 
 
-def _problem(fixed: _Image, moving: _Image, level: _Level, seed: int, pool: Executor) -> _Problem:
-    measure = similarity(
-        fixed.data, fixed.grid, moving.data, moving.grid, n_samples=level.n_samples, seed=seed
-    )
+def _problem(fixed: _Image, moving: _Image, level: _Level, seed: int) -> _Problem:
+    # More points than voxels tell nothing more.
+    n_samples = min(level.n_samples, fixed.data.size)
+    measure = similarity(fixed.data, fixed.grid, moving.data, moving.grid, n_samples=n_samples, seed=seed)
     volumes = [image.grid.n_voxels * image.grid.voxel_volume_ml for image in (fixed, moving)]
     radius_mm = float(np.linalg.norm(fixed.extent_mm)) / 4
-    return _Problem(measure, radius_mm, volumes[0] / min(volumes), pool)
+    return _Problem(measure, radius_mm, volumes[0] / min(volumes))
 
 
 def _search(
-    fixed: Sequence[_Image], moving: Sequence[_Image], levels: Sequence[_Level], seed: int, pool: Executor
+    fixed: Sequence[_Image],
+    moving: Sequence[_Image],
+    levels: Sequence[_Level],
+    seed: int,
+    pool: Executor | None,
 ) -> _Found:
-    """The best transform from all starts."""
+    """The best transform from all starts.
+
+    At the coarser levels the threads of the pool each climb from a start of their own, as handing out parts
+    of so few points takes longer than counting them.
+    """
+    each = map if pool is None else pool.map
     coarse, middle, fine = (
-        _problem(f, m, level, seed, pool) for f, m, level in zip(fixed, moving, levels, strict=True)
+        _problem(f, m, level, seed) for f, m, level in zip(fixed, moving, levels, strict=True)
     )
     starts = [_Found(start, coarse.score(start), ()) for start in _starts(fixed[0], moving[0])]
     starts.sort(key=lambda found: -found.score)
@@ -353,7 +364,7 @@ def _search(
             "of the same patient."
         )
     followed = sorted(
-        (coarse.climb(start, levels[0]) for start in starts[:_FOLLOWED]), key=lambda found: -found.score
+        each(partial(coarse.climb, level=levels[0]), starts[:_FOLLOWED]), key=lambda found: -found.score
     )
     # A rival that came to the same pose needs no second look.
     rivals = [followed[0]] + [
@@ -361,8 +372,8 @@ def _search(
         for found in followed[1:]
         if _mean_motion_mm(np.linalg.inv(found.matrix) @ followed[0].matrix, fixed[0].grid) > _SAME_POSE_MM
     ]
-    best = max((middle.climb(found, levels[1]) for found in rivals[:2]), key=lambda found: found.score)
-    return fine.climb(best, levels[2])
+    best = max(each(partial(middle.climb, level=levels[1]), rivals[:2]), key=lambda found: found.score)
+    return fine.climb(best, levels[2], pool)
 
 
 def _starts(fixed: _Image, moving: _Image) -> list[Matrix]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from coarse_phantom import COARSE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
@@ -22,7 +23,6 @@ from hedypet_bids.model import FrameTimes, Grid
 from hedypet_bids.phantom import (
     SIZES,
     Kinetics,
-    PhantomSize,
     Voxels,
     aorta_centreline_mm,
     closed_form_volumes_ml,
@@ -48,18 +48,7 @@ from hedypet_bids.phantom.shapes import Cone, Ellipsoid, Stroke, paint
 BLOOD = scaled_feng_input(6000.0, delay_s=15.0)
 VALIDATOR = Path(sys.executable).with_name("bids-validator-deno")
 
-# Grids so coarse that all images of a participant are written in a fraction of a second.
-COARSE = PhantomSize(
-    ct=Voxels((36, 25, 89), (12.0, 12.0, 12.0)),
-    attenuation_ct=Voxels((18, 13, 45), (24.0, 24.0, 24.0)),
-    static=Voxels((36, 25, 89), (12.0, 12.0, 12.0)),
-    dynamic=Voxels((30, 20, 75), (14.0, 14.0, 14.0)),
-    mprage=Voxels((32, 39, 35), (6.0, 6.0, 6.0)),
-    dixon_head=Voxels((24, 29, 26), (8.0, 8.0, 8.0)),
-    dixon_body=Voxels((38, 27, 89), (12.0, 12.0, 12.0)),
-    fastview=Voxels((23, 16, 54), (20.0, 20.0, 20.0)),
-    psf_fwhm_mm=4.0,
-)
+BLURRED = replace(COARSE, psf_fwhm_mm=4.0)
 
 
 def load(root: Path, pattern: str) -> tuple[np.ndarray, Grid, Path]:
@@ -473,7 +462,7 @@ def test_topogram_is_the_mean_along_y(noiseless: Path) -> None:
 def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
     frames = merged_frames(hedypet_frames(), 3)
     folders = [
-        write_phantom(tmp_path / name / "x", participants=1, seed=seed, size=COARSE, frames=frames)
+        write_phantom(tmp_path / name / "x", participants=1, seed=seed, size=BLURRED, frames=frames)
         for name, seed in (("a", 7), ("b", 7), ("c", 8))
     ]
     files = [

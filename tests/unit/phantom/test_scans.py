@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from coarse_phantom import COARSE, FRAMES
 from scipy import signal
 
 from hedypet_bids.cli.phantom import main
@@ -22,8 +23,6 @@ from hedypet_bids.phantom import (
     SIZES,
     TRACERS,
     FengInput,
-    PhantomSize,
-    Voxels,
     feng_input,
     hedypet_frames,
     label_lut,
@@ -38,22 +37,9 @@ from hedypet_bids.phantom.grids import body_grid, in_ct_world, mr_head_grid, t1w
 from hedypet_bids.phantom.regions import CT_TASKS, TABLE, code_of, regions
 
 VALIDATOR = Path(sys.executable).with_name("bids-validator-deno")
-FRAMES, FEW = (merged_frames(hedypet_frames(), n) for n in (20, 2))
+FEW = merged_frames(hedypet_frames(), 2)
 TWO = ("18FFDG", "18FPSMA1007")
 ONLY_DYNAMIC = {"001": ("ct", "topogram", "static", "mr")}
-
-# Grids so coarse that all images of a scan are written in a fraction of a second; without blur.
-COARSE = PhantomSize(
-    ct=Voxels((36, 25, 89), (12.0, 12.0, 12.0)),
-    attenuation_ct=Voxels((18, 13, 45), (24.0, 24.0, 24.0)),
-    static=Voxels((36, 25, 89), (12.0, 12.0, 12.0)),
-    dynamic=Voxels((30, 20, 75), (14.0, 14.0, 14.0)),
-    mprage=Voxels((32, 39, 35), (6.0, 6.0, 6.0)),
-    dixon_head=Voxels((24, 29, 26), (8.0, 8.0, 8.0)),
-    dixon_body=Voxels((38, 27, 89), (12.0, 12.0, 12.0)),
-    fastview=Voxels((23, 16, 54), (20.0, 20.0, 20.0)),
-    psf_fwhm_mm=0.0,
-)
 
 
 @pytest.fixture(scope="module")
