@@ -46,13 +46,13 @@ BANDS: Mapping[int, Mapping[str, float]] = {
     294: {"background": 0.0},
     295: {"background": 0.0},
 }
-# An MR is normalised to its own mean and spread: bands of what the phantom's DIXON images then are.
+# An MR is normalised to its own mean and spread: nothing, water and fat of the DIXON images of a phantom.
 MR_BANDS: Mapping[int, Mapping[str, float]] = {
-    850: {"background": -300.0, "liver": 300.0, "aorta": 900.0},
+    850: {"background": -300.0, "liver": 450.0, "aorta": 1200.0},
     851: {"background": 0.0},
-    852: {"background": -300.0, "liver": 300.0, "aorta": 900.0},
-    597: {"background": -300.0, "body_trunc": 500.0},
-    598: {"background": -300.0, "body_trunc": 500.0},
+    852: {"background": -300.0, "liver": 450.0, "aorta": 1200.0},
+    597: {"background": -300.0, "body_trunc": 450.0},
+    598: {"background": -300.0, "body_trunc": 450.0},
 }
 
 
