@@ -73,7 +73,8 @@ def in_task_numbers(labels: IntArray, named: Mapping[int, str], task: Task, wher
     """The labels under the task's own numbers.
 
     Names of TotalSegmentator 2, of hedyPET and of TotalSegmentator 1 (whose parts of the heart become one
-    region) are known; those of its networks for MR are where the task has their label table. Without names the numbers are the task's own.
+    region) are known; those of its networks for MR, where the task has their label table. Without names the
+    numbers are the task's own.
 
     Raises
     ------

@@ -150,7 +150,12 @@ def _body_segmentation(settings: Settings, performed: Performed) -> str:
     if how == READY:
         labelled = performed.labelled
         return f"Organs, tissues and body on the {labelled} were taken over from {_SEGMENTATIONS_GIVEN}."
-    made = f"Organs, tissues and body on the CT were segmented with TotalSegmentator{detail}"
+    if performed.labelled == "MR image":
+        made = (
+            f"Organs and body on the MR image were segmented with TotalSegmentator's networks for MR{detail}"
+        )
+    else:
+        made = f"Organs, tissues and body on the CT were segmented with TotalSegmentator{detail}"
     made += " [@totalsegmentator; @nnunet]"
     return made + ("." if how == MADE else ", unless segmentations came with the dataset.")
 

@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from hedypet_bids import names
 from hedypet_bids.cli import weights as weights_command
+from hedypet_bids.cli.main import main
 from hedypet_bids.errors import (
     BadDataError,
     MissingInputError,
@@ -289,15 +290,25 @@ def test_a_subset_of_regions_leaves_the_others_out(small, toy: Path, tmp_path: P
     assert not none.labels.any() and none.labels.shape == hu.shape
 
 
-def test_without_weights_nothing_starts_and_all_are_listed(raw: Path, tmp_path: Path) -> None:
-    done = hedypet(raw, tmp_path / "out", "participant", "--totalseg-weights", tmp_path)
-    assert done.returncode == 66, done.stderr
+def test_without_weights_nothing_starts_and_all_are_listed(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOTALSEG_LICENSE", raising=False)
+    arguments = [str(raw), str(tmp_path / "out"), "participant", "--skip-bids-validation", "--dry-run"]
+    monkeypatch.setenv("TOTALSEG_HOME_DIR", str(tmp_path))
+    assert main([*arguments, "--totalseg-weights", str(tmp_path)]) == 66
+    said = capsys.readouterr().err
     for number in (291, 292, 293, 294, 295, 299):
-        assert f"Dataset{number}_" in done.stderr and f"{number}" in done.stderr.split("fetch")[1]
-    assert "Dataset481" not in done.stderr  # without a licence the task is skipped
+        assert f"Dataset{number}_" in said and f"{number}" in said.split("fetch")[1]
+    assert "Dataset481" not in said  # without a licence the task is skipped
     assert not (tmp_path / "out").exists()
-    left_out = hedypet(raw, tmp_path / "out", "participant", "--no-totalsegmentator", "--dry-run")
-    assert left_out.returncode == 0 and "--no-totalsegmentator was given" in left_out.stdout
+    assert main([*arguments, "--no-totalsegmentator"]) == 0
+    assert "--no-totalsegmentator was given" in capsys.readouterr().out
+    # An MR of the body alone stops nothing: its segmentation is left out, and it is said why.
+    shutil.rmtree(raw / "sub-001" / "ses-quadra" / "ct")
+    assert main([*arguments, "--totalseg-weights", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "Dataset850_" in said and "Dataset597_" in said and "hedypet-weights fetch 850 851" in said
 
 
 def test_licence_is_found_in_order_and_never_repeated(
@@ -498,13 +509,14 @@ def test_a_bad_ct_fails_its_participant_and_not_another(phantom: Path, toy: Path
     assert only(output / "sub-001", "*br38f_seg-total_dseg.nii.gz")
 
 
-def test_a_run_without_segmentation_needs_no_weights_and_no_gpu(raw: Path, tmp_path: Path) -> None:
-    arguments = (raw, tmp_path / "out", "participant", "--totalseg-weights", tmp_path, "--device", "gpu:7")
-    refused = hedypet(*arguments, "--skip-bids-validation")
-    assert refused.returncode == 66, refused.stderr
-    done = hedypet(*arguments, "--skip-bids-validation", "--steps", "normalise")
-    assert done.returncode == 0, done.stderr
-    assert "left out by --steps: segment total" in done.stderr
+def test_a_run_without_segmentation_needs_no_weights_and_no_gpu(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(raw), str(tmp_path / "out"), "participant", "--totalseg-weights", str(tmp_path)]
+    arguments += ["--device", "gpu:7", "--skip-bids-validation"]
+    assert main(arguments) == 66
+    assert main([*arguments, "--steps", "normalise"]) == 0
+    assert "left out by --steps: segment total" in capsys.readouterr().err
 
 
 @pytest.mark.slow
