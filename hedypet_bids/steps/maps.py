@@ -110,9 +110,8 @@ class MapModel(Step):
                 self.copy.piece, weights, n_voxels=n_voxels, threads=self.context.threads
             )
         if self.copy.why_none:
-            _log.info(
-                "sub-%s %s: decompresses the series again: %s", self.scan.label, self.name, self.copy.why_none
-            )
+            who = f"sub-{self.scan.label} {self.name}"
+            _log.info("%s: the series is decompressed again: %s", who, self.copy.why_none)
         chunks = reader.chunks(start=int(used[0]), stop=int(used[-1]) + 1)
         return weighted_sums(chunks, weights, n_voxels=n_voxels)
 
