@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,14 +39,34 @@ class Run:
     group: subprocess.CompletedProcess[str]
 
 
+# Importing the libraries takes a command longer than most tests: one process does it and then forks.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["hedypet_bids.run.app", "hedypet_bids.pipeline", "bids"])
+
+
 def hedypet(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run the command line in a process of its own."""
+    words = [str(ROOT / "run.py"), *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("stdout", "stderr")]
+        process = _FORKS.Process(target=_command, args=(words, dict(os.environ), Path.cwd(), files))
+        process.start()
+        process.join()
+        said = [file.read_text(errors="replace") for file in files]
+    assert process.exitcode is not None
+    return subprocess.CompletedProcess(words, process.exitcode, *said)
+
+
+def _command(words: list[str], environment: dict[str, str], folder: Path, files: list[Path]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for descriptor, path in enumerate(files, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.argv = words
+    from hedypet_bids.cli.main import main
+
+    sys.exit(main())
 
 
 def run_both_levels(bids: Path, output: Path, *options: str) -> Run:

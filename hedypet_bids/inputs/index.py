@@ -10,7 +10,7 @@ from typing import Any
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.io.atomic import temporary_folder
+from hedypet_bids.io.atomic import temporary_folder, write_text
 from hedypet_bids.io.work_dir import LEFT_OVER
 from hedypet_bids.names import Source
 from hedypet_bids.version import __version__
@@ -37,6 +37,8 @@ def images_of(root: Path, label: str, *, database_dir: Path | None = None) -> li
     BadDataError
         The folder cannot be read, its kept index is of other files, or an image is named after another
         participant or session than its folder.
+    OutputError
+        The index cannot be written.
     """
     with temporary_folder(prefix=LEFT_OVER) as folder:
         layout = _layout(root, label, folder, database_dir / f"sub-{label}" if database_dir else None)
@@ -87,8 +89,7 @@ def _layout(root: Path, label: str, folder: Path, database: Path | None) -> Any:
         state = _state(participant)
         fresh = database is None or _read(database / "state.txt") != state
         if fresh:
-            config.parent.mkdir(parents=True, exist_ok=True)
-            config.write_text(json.dumps(_pybids_config(given)))
+            write_text(config, json.dumps(_pybids_config(given)))
         layout = BIDSLayout(
             participant,
             validate=False,
@@ -98,7 +99,7 @@ def _layout(root: Path, label: str, folder: Path, database: Path | None) -> Any:
             indexer=BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=[_Circles(participant)]),
         )
         if database is not None and fresh:
-            (database / "state.txt").write_text(state)
+            write_text(database / "state.txt", state)
         return layout
     except (OSError, ValueError) as fault:
         raise BadDataError(f"{participant} cannot be indexed: {fault}") from fault

@@ -174,7 +174,7 @@ def write_error(path: Path, fault: OSError) -> HedypetError:
     """The error that tells a user why ``path`` could not be written."""
     if fault.errno in _CANNOT_WRITE:
         return OutputError(
-            f"{path} cannot be written: {fault.strerror}. Check the output folder and its permissions."
+            f"{path} cannot be written: {fault.strerror}. Check its folder and its permissions."
         )
     return ReadWriteError(
         f"Writing {path} failed: {fault.strerror or fault}. Free space or restore the file system, "

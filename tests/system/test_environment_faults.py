@@ -20,6 +20,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from coarse_phantom import COARSE, FRAMES
 from environment import (
     SOMEBODY,
     as_somebody,
@@ -42,11 +43,9 @@ SETTINGS = "[resample]\nhead_voxel_mm = 4.0\n"
 
 
 @pytest.fixture(scope="module")
-def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Participant 001 with CT, static and dynamic PET (5 s); 002 without the dynamic PET (1 s)."""
-    folder = tmp_path_factory.mktemp("light") / "bids"
-    without = {"001": ("mr", "topogram"), "002": ("mr", "topogram", "dynamic")}
-    return write_phantom(folder, participants=2, seed=1, size="tiny", without=without)
+def bids(coarse: Path) -> Path:
+    """Participant 001 with CT, static and dynamic PET; 002 without the dynamic PET."""
+    return coarse
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,9 @@ def assert_mended(done: CompletedProcess[str], output: Path, expected: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("room", ["size=8k", "size=1600k", "nr_inodes=60"])
+@pytest.mark.parametrize(
+    "room", ["size=8k", pytest.param("size=400k", marks=pytest.mark.exhaustive), "nr_inodes=60"]
+)
 def test_a_full_disc_is_named_and_leaves_whole_files(
     room: str, bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -158,7 +159,7 @@ def test_a_read_only_disc(bids: Path, settings: Path, undisturbed: Path, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["resample bodystat", "quality"])
+@pytest.mark.parametrize("step", ["resample bodystat", pytest.param("quality", marks=pytest.mark.exhaustive)])
 def test_an_output_that_is_removed_in_a_run(
     step: str, bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -198,23 +199,29 @@ def test_a_page_that_cannot_be_written_costs_no_numbers(
 
 
 @pytest.fixture
-def synthseg(tmp_path: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def complete(tmp_path: Path) -> Path:
+    """A participant with MR."""
+    return write_phantom(tmp_path / "complete", participants=1, seed=1, size=COARSE, frames=FRAMES)
+
+
+@pytest.fixture
+def synthseg(tmp_path: Path, complete: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A FreeSurfer with a stand-in for mri_synthseg, which needs the work folder."""
     program = tmp_path / "freesurfer" / "bin" / "mri_synthseg"
     program.parent.mkdir(parents=True)
     program.write_text(f"#!{sys.executable}\n{(ROOT / 'tests' / 'fake_mri_synthseg.py').read_text()}")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    answer = only(phantom / "derivatives" / "synthseg" / "sub-001", "*seg-synthsegparc_dseg.nii.gz")
+    answer = only(complete / "derivatives" / "synthseg" / "sub-001", "*seg-synthsegparc_dseg.nii.gz")
     monkeypatch.setenv("FAKE_SYNTHSEG_ANSWER", str(answer))
     monkeypatch.delenv("FREESURFER_HOME", raising=False)
     return program
 
 
 @pytest.fixture
-def unsegmented(phantom: Path, tmp_path: Path) -> Path:
-    """Participant 001 of the phantom without a ready MR segmentation."""
+def unsegmented(complete: Path, tmp_path: Path) -> Path:
+    """The participant without a ready MR segmentation."""
     raw = tmp_path / "raw"
-    shutil.copytree(phantom, raw, ignore=shutil.ignore_patterns("synthseg", "sub-002"))
+    shutil.copytree(complete, raw, ignore=shutil.ignore_patterns("synthseg"))
     return raw
 
 
@@ -357,12 +364,12 @@ def test_a_gpu_that_another_user_has_used() -> None:
 @pytest.mark.parametrize(
     "secret",
     [
-        "sub-001/ses-quadra/ct/*rec-br38f_ct.nii.gz",
-        "sub-001/ses-quadra/pet/*rec-acdynPSF_pet.nii.gz",
+        pytest.param("sub-001/ses-quadra/ct/*rec-br38f_ct.nii.gz", marks=pytest.mark.exhaustive),
+        pytest.param("sub-001/ses-quadra/pet/*rec-acdynPSF_pet.nii.gz", marks=pytest.mark.exhaustive),
         "sub-001/ses-quadra/pet/*rec-acdynPSF_pet.json",
         "sub-001/ses-quadra/pet",
         "derivatives/totalsegmentator/sub-001/ses-quadra/*/*seg-total_dseg.nii.gz",
-        "participants.tsv",
+        pytest.param("participants.tsv", marks=pytest.mark.exhaustive),
         "",
     ],
 )
@@ -388,7 +395,7 @@ def test_an_input_that_may_not_be_read(secret: str, shared: Path, undisturbed: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("umask", [0o077, 0o002])
+@pytest.mark.parametrize("umask", [0o077, pytest.param(0o002, marks=pytest.mark.exhaustive)])
 def test_files_follow_the_umask(
     umask: int, bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -437,7 +444,7 @@ def test_workers_without_a_loopback_device(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jump", ["-1000d", "+1000d"])
+@pytest.mark.parametrize("jump", ["-1000d", pytest.param("+1000d", marks=pytest.mark.exhaustive)])
 def test_a_clock_that_jumps_in_a_run(
     jump: str, bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -18,7 +18,13 @@ from running import hedypet, only
 from small_dataset import FULL, dataset
 
 from hedypet_bids import names
-from hedypet_bids.errors import BadDataError, MissingInputError, MissingProgramError, NothingSelectedError
+from hedypet_bids.errors import (
+    BadDataError,
+    MissingInputError,
+    MissingProgramError,
+    NothingSelectedError,
+    OutputError,
+)
 from hedypet_bids.inputs.dataset import Dataset, Request
 from hedypet_bids.inputs.index import images_of
 from hedypet_bids.inputs.pet_metadata import read_pet_metadata
@@ -32,8 +38,14 @@ CT = "sub-001/ses-quadra/ct/sub-001_ses-quadra_rec-br38f_ct"
 
 
 @pytest.fixture
-def bids(phantom: Path, tmp_path: Path) -> Path:
-    """A copy of the phantom whose files are links, to be replaced and never written into."""
+def bids(coarse: Path, tmp_path: Path) -> Path:
+    """A copy of the coarse phantom whose files are links, to be replaced and never written into."""
+    return Path(shutil.copytree(coarse, tmp_path / "bids", copy_function=os.link))
+
+
+@pytest.fixture
+def complete(phantom: Path, tmp_path: Path) -> Path:
+    """The same of the phantom with MR."""
     return Path(shutil.copytree(phantom, tmp_path / "bids", copy_function=os.link))
 
 
@@ -122,6 +134,9 @@ def test_a_kept_index_is_used_until_files_come_or_go(tmp_path: Path) -> None:
     (root / "sub-1/pet/sub-1_rec-x_pet.nii.gz").unlink()
     assert len(images_of(root, "1", database_dir=kept)) == 1
 
+    with pytest.raises(OutputError, match=re.escape(str(state))):
+        images_of(root, "1", database_dir=state)
+
 
 # ---- corrections
 
@@ -174,15 +189,15 @@ def test_corrected_masks_and_matrices_replace_ready_ones(tmp_path: Path) -> None
 # ---- the table of --dry-run
 
 
-def test_the_plan_tells_of_every_input_and_all_that_is_wrong(bids: Path, tmp_path: Path) -> None:
-    change(bids / f"{PET}acdynPSF_pet.json", Units="kBq/mL", InjectedRadioactivity=None)
-    change(bids / f"{PET}acstatPSF_pet.json", FrameDuration=[1200, 1200])
-    replace_image(bids / f"{CT}.nii.gz", lambda ct: (ct + 1024).astype(np.int16))
-    participants = pd.read_csv(bids / "participants.tsv", sep="\t").drop(columns="weight")
-    (bids / "participants.tsv").unlink()
-    participants.to_csv(bids / "participants.tsv", sep="\t", index=False)
+def test_the_plan_tells_of_every_input_and_all_that_is_wrong(complete: Path, tmp_path: Path) -> None:
+    change(complete / f"{PET}acdynPSF_pet.json", Units="kBq/mL", InjectedRadioactivity=None)
+    change(complete / f"{PET}acstatPSF_pet.json", FrameDuration=[1200, 1200])
+    replace_image(complete / f"{CT}.nii.gz", lambda ct: (ct + 1024).astype(np.int16))
+    participants = pd.read_csv(complete / "participants.tsv", sep="\t").drop(columns="weight")
+    (complete / "participants.tsv").unlink()
+    participants.to_csv(complete / "participants.tsv", sep="\t", index=False)
 
-    told = plan(bids, tmp_path / "none", "--participant-label", "001")
+    told = plan(complete, tmp_path / "none", "--participant-label", "001")
     for row in (
         r"dynamic PET +ok +.*acdynPSF_pet.nii.gz \(.* mm, 69 frames, 0 to 70 min, kBq/mL",
         r"dynamic PET +converted +the image is in kBq/mL; it was converted to Bq/mL",

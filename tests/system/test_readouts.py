@@ -36,11 +36,11 @@ from benchmarks.group import finish, write_outputs
 
 
 @pytest.fixture
-def output(phantom_run: Run, tmp_path: Path) -> Path:
+def output(coarse_run: Run, tmp_path: Path) -> Path:
     """A copy of the outputs of two participants, without the group's files."""
     path = tmp_path / "out"
     shutil.copytree(
-        phantom_run.output, path, ignore=shutil.ignore_patterns("readouts", "group.html", "*.nii.gz")
+        coarse_run.output, path, ignore=shutil.ignore_patterns("readouts", "group.html", "*.nii.gz")
     )
     return path
 

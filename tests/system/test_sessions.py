@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from coarse_phantom import COARSE, FRAMES
 from running import hedypet, only, outputs
 
 from hedypet_bids.io.manifest import Manifest, ScanOutputs
@@ -24,9 +25,7 @@ pytestmark = pytest.mark.slow
 VOXEL_MM = 8.0
 FDG, PSMA = "18FFDG", "18FPSMA1007"
 SCANS = [ScanName(session, tracer) for session in ("quadra", "quadra2") for tracer in (FDG, PSMA)]
-OPTIONS = ("--skip-bids-validation", "--nprocs", "1")
-# Registration is not what these runs are about.
-QUICK = (*OPTIONS, "--register", "identity", "--steps")
+OPTIONS = ("--skip-bids-validation", "--nprocs", "1", "--settings")
 TO_MEANS = ("segment", "register", "static", "resample", "normalise", "means", "quality")
 
 
@@ -41,10 +40,10 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def everything(four: Path) -> Path:
+def everything(four: Path, settings: str) -> Path:
     """What one run over all of it makes."""
     output = four.with_name("out")
-    done = hedypet(four, output, "participant", *OPTIONS)
+    done = hedypet(four, output, "participant", *OPTIONS, settings)
     assert done.returncode == 0, done.stderr
     (output / "said.txt").write_text(done.stderr)
     return output
@@ -54,7 +53,21 @@ def everything(four: Path) -> Path:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A participant with two sessions of one tracer."""
     root = tmp_path_factory.mktemp("two") / "bids"
-    return write_phantom(root, participants=1, seed=5, size="tiny", sessions=2)
+    return write_phantom(root, participants=1, seed=5, size=COARSE, frames=FRAMES, sessions=2)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A coarse head space, whose images take seconds each."""
+    path = tmp_path_factory.mktemp("settings") / "settings.toml"
+    path.write_text("[resample]\nhead_voxel_mm = 4.0\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def quick(settings: str) -> tuple[str, ...]:
+    """Options of runs that are not about registration and curves."""
+    return (*OPTIONS, settings, "--register", "identity", "--steps", *TO_MEANS)
 
 
 def truth_of(bids: Path, scan: ScanName) -> dict[str, Any]:
@@ -206,12 +219,11 @@ def test_changes_between_sessions_equal_the_truth(four: Path, everything: Path, 
             assert row["Participants"] == 1 and "one participant" in row["Reason"]
 
 
-def test_session_by_session_equals_one_run(two: Path, tmp_path: Path) -> None:
-    given = (*QUICK, *TO_MEANS)
+def test_session_by_session_equals_one_run(two: Path, quick: tuple[str, ...], tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert hedypet(two, whole, "participant", *given).returncode == 0
+    assert hedypet(two, whole, "participant", *quick).returncode == 0
     for session in ("quadra2", "quadra"):
-        done = hedypet(two, parts, "participant", "--session-label", session, *given)
+        done = hedypet(two, parts, "participant", "--session-label", session, *quick)
         assert done.returncode == 0, done.stderr
     found, expected = outputs(parts), outputs(whole)
     assert found.keys() == expected.keys()
@@ -220,17 +232,17 @@ def test_session_by_session_equals_one_run(two: Path, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     shutil.copytree(two, raw)
     shutil.rmtree(raw / "sub-001" / "ses-quadra" / "pet")
-    hedypet(raw, parts, "participant", "--session-label", "quadra2", *given)
+    hedypet(raw, parts, "participant", "--session-label", "quadra2", *quick)
     assert [entry.name.session for entry in Manifest.read(parts, "001").scans] == ["quadra2"]
 
 
-def test_a_broken_session_keeps_the_others(two: Path, tmp_path: Path) -> None:
+def test_a_broken_session_keeps_the_others(two: Path, quick: tuple[str, ...], tmp_path: Path) -> None:
     raw, output = tmp_path / "raw", tmp_path / "out"
     shutil.copytree(two, raw)
     sidecar = only(raw / "sub-001" / "ses-quadra2", "*acstatPSF_pet.json")
     whole = sidecar.read_text()
     sidecar.write_text(json.dumps({**json.loads(whole), "Units": "g/mL"}))
-    given = (raw, output, "participant", *QUICK, *TO_MEANS)
+    given = (raw, output, "participant", *quick)
     plan = hedypet(*given, "--dry-run")
     assert plan.returncode == 1 and "ses-quadra2" in plan.stdout and "Units" in plan.stdout
     done = hedypet(*given)
@@ -251,12 +263,14 @@ def test_a_broken_session_keeps_the_others(two: Path, tmp_path: Path) -> None:
     assert [entry.name.session for entry in manifest.scans] == ["quadra", "quadra2"] and not manifest.failed
 
 
-def test_a_session_without_a_ct_of_its_own(tmp_path: Path) -> None:
+def test_a_session_without_a_ct_of_its_own(quick: tuple[str, ...], tmp_path: Path) -> None:
     """As in test-retest datasets whose second session has PET alone, and MR a session of its own."""
     pieces = {"001/quadra2": ("ct", "topogram")}
-    raw = write_phantom(tmp_path / "raw", participants=1, seed=5, size="tiny", sessions=2, without=pieces)
+    raw = write_phantom(
+        tmp_path / "raw", participants=1, seed=5, size=COARSE, frames=FRAMES, sessions=2, without=pieces
+    )
     output = tmp_path / "out"
-    done = hedypet(raw, output, "participant", *QUICK, *TO_MEANS)
+    done = hedypet(raw, output, "participant", *quick)
     assert done.returncode == 0, done.stderr
     manifest = Manifest.read(output, "001")
     assert [entry.name.session for entry in manifest.scans] == ["quadra", "quadra2"]
