@@ -414,7 +414,24 @@ class Scan:
         return names.page_stem(self.label, None if self.alone else self.name)
 
     def task(self, name: str) -> Task:
-        """The segmentation task of this name, with the regions that it has in this scan."""
+        """A segmentation task with the regions that it has in this scan.
+
+        Parameters
+        ----------
+        name
+            As in file names: ``total``.
+
+        Returns
+        -------
+        Task
+            With the label table of the network for MR where that is what :attr:`label_tables` says.
+
+        Examples
+        --------
+        >>> of_mr = Scan("001", ScanName(), label_tables={"total": "totalmr"})
+        >>> of_mr.task("total").table.index_of("vertebrae")
+        120
+        """
         found = task(name)
         return replace(found, table_name=self.label_tables.get(name, found.table_name))
 
