@@ -131,6 +131,7 @@ def memory_mb(tool: SynthSeg, t1w: Grid) -> float:
 
     Examples
     --------
+    >>> import numpy as np
     >>> head = Grid((192, 256, 192), np.eye(4))
     >>> round(memory_mb(SynthSeg(Path("mri_synthseg"), "cpu"), head))
     7436
