@@ -7,7 +7,9 @@ labels at once. Tiles, weights, types and the order of all sums are nnU-Net's, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +52,7 @@ def labels_by_tiles(
     n_classes: int,
     *,
     planes: int,
+    at_once: int = 1,
     told: Callable[[str], Any] = lambda _phase: None,
 ) -> NDArray[np.uint8]:
     """The class of the largest score in each voxel; of equal ones the first.
@@ -62,6 +65,8 @@ def labels_by_tiles(
         The network: a tile of shape (1, 1, ...) to the scores (classes, ...) of its voxels.
     planes
         Planes of the first axis whose sums are held at once; at least those of a tile are.
+    at_once
+        Tiles that are scored at the same time, each in a thread of its own; they are summed in their order.
     told
         Called with ``"net"`` and ``"argmax"`` when that begins.
 
@@ -88,16 +93,36 @@ def labels_by_tiles(
         end = start + depth
         row = volume[start:end].to(device)
         here = slice(start - first, end - first)
-        for y in tiles.starts[1]:
-            for x in tiles.starts[2]:
-                plane = (slice(y, y + tiles.shape[1]), slice(x, x + tiles.shape[2]))
-                tile = row[(slice(None), *plane)].contiguous()[None, None]
-                _add(scores[(slice(None), here, *plane)], score(tile).to(device), tiles.weights)
-                weights[(here, *plane)] += tiles.weights
+        places = [
+            (slice(y, y + tiles.shape[1]), slice(x, x + tiles.shape[2]))
+            for y in tiles.starts[1]
+            for x in tiles.starts[2]
+        ]
+        seen = (row[(slice(None), *place)].contiguous()[None, None] for place in places)
+        for place, found in zip(places, _in_order(score, seen, at_once), strict=True):
+            _add(scores[(slice(None), here, *place)], found.to(device), tiles.weights)
+            weights[(here, *place)] += tiles.weights
     told("argmax")
     n_left = volume.shape[0] - first
     labels[first:] = _largest(scores[:, :n_left], weights[:n_left])
     return labels
+
+
+def _in_order(
+    score: Callable[[torch.Tensor], torch.Tensor], seen: Iterable[torch.Tensor], at_once: int
+) -> Iterator[torch.Tensor]:
+    """The scores of tiles as they come, of which some are being made while one is looked at."""
+    if at_once == 1:
+        yield from map(score, seen)
+        return
+    with ThreadPoolExecutor(at_once, "hedypet-tile") as pool:
+        running: deque[Future[torch.Tensor]] = deque()
+        for tile in seen:
+            running.append(pool.submit(score, tile))
+            if len(running) > at_once:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 def _add(sums: torch.Tensor, scores: torch.Tensor, weights: torch.Tensor) -> None:

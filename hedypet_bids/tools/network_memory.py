@@ -27,6 +27,9 @@ _BYTES_PER_CLASS, _BYTES_PER_SUM = 2.0, 9.0
 _FEATURE_MAPS = 6.0
 _BYTES_PER_FEATURE = 4.0
 
+TILES_AT_ONCE = 2
+"""So many tiles, at most, are looked at at the same time on the processor."""
+
 
 @dataclass(frozen=True)
 class NetworkSize:
@@ -112,4 +115,5 @@ def _network_mb(checkpoint: Path, ct: Grid) -> float:
         return 0.0  # the run itself says what is wrong with the weights
     sums_mb = size.tile[0] * size.plane_mb((y, x))
     # The next network is loaded while this one runs.
-    return float(size.tile_mb + 2 * size.parameters_mb + sums_mb + _BYTES_PER_VOXEL * (x * y * z) / 1e6)
+    tiles_mb = TILES_AT_ONCE * (size.tile_mb - size.parameters_mb)
+    return float(tiles_mb + 3 * size.parameters_mb + sums_mb + _BYTES_PER_VOXEL * (x * y * z) / 1e6)

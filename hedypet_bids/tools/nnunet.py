@@ -33,7 +33,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
 from hedypet_bids.kernels.sliding_window import Tiles, labels_by_tiles
-from hedypet_bids.tools.network_memory import NetworkSize
+from hedypet_bids.tools.network_memory import TILES_AT_ONCE, NetworkSize
 
 CHECKPOINT = "checkpoint_final.pth"
 FOLD = 0
@@ -121,7 +121,16 @@ class Network:
         patch = tuple(plan.patch_size)
         padded, inner = pad_nd_image(torch.from_numpy(data), patch, "constant", {"value": 0}, True, None)
         del data
-        with self._on(device), torch.inference_mode():
+        # Two tiles at a time: threads that share one wait for each other, for ever so long where other
+        # programs are at work, and more tiles would take more memory.
+        at_once = min(TILES_AT_ONCE, torch.get_num_threads()) if device.type == "cpu" else 1
+
+        def score(tile: torch.Tensor) -> torch.Tensor:
+            with torch.inference_mode():  # of the thread that it is entered in
+                found: torch.Tensor = predictor._internal_maybe_mirror_and_predict(tile)[0]
+                return found
+
+        with self._on(device), _in_threads(torch.get_num_threads() // at_once), torch.inference_mode():
             tiles = Tiles(
                 patch,
                 compute_steps_for_sliding_window(padded.shape[1:], patch, predictor.tile_step_size),
@@ -130,9 +139,10 @@ class Network:
             found = labels_by_tiles(
                 padded[0],
                 tiles,
-                lambda tile: predictor._internal_maybe_mirror_and_predict(tile)[0],
+                score,
                 self.size.n_classes,
                 planes=planes,
+                at_once=at_once,
                 told=clock.begin,
             )
         labels = np.zeros(seen.voxels.shape, np.uint8)
@@ -157,6 +167,17 @@ class Network:
             compute_gaussian.cache_clear()
             if device.type != "cpu":
                 torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _in_threads(n: int) -> Iterator[None]:
+    """PyTorch with so many threads for each operation."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def load(folder: Path, *, tile_step: float) -> Network:

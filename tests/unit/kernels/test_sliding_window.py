@@ -45,11 +45,12 @@ def tiles_of(shape, tile, step: float) -> Tiles:
     step=st.sampled_from([0.5, 0.8, 1.0]),
     n_classes=st.integers(2, 9),
     planes=st.integers(1, 60),
+    at_once=st.sampled_from([1, 2, 3]),
     coarse=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_labels_are_those_of_nnunet_whatever_the_slabs(
-    tile, more, step, n_classes, planes, coarse, seed
+    tile, more, step, n_classes, planes, at_once, coarse, seed
 ) -> None:
     torch.manual_seed(seed)
     shape = tuple(n + m for n, m in zip(tile, more, strict=True))
@@ -60,10 +61,14 @@ def test_labels_are_those_of_nnunet_whatever_the_slabs(
         network.weight.data = (network.weight.data * 8).round()
         network.bias.data.zero_()
     expected = of_nnunet(volume, network, tile, step, n_classes)
+
+    def score(tile):
+        with torch.inference_mode():
+            return network(tile)[0]
+
     with torch.inference_mode():
-        found = labels_by_tiles(
-            volume, tiles_of(shape, tile, step), lambda t: network(t)[0], n_classes, planes=planes
-        )
+        tiles = tiles_of(shape, tile, step)
+        found = labels_by_tiles(volume, tiles, score, n_classes, planes=planes, at_once=at_once)
     np.testing.assert_array_equal(found, expected)
 
 
