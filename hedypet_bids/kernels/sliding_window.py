@@ -119,7 +119,7 @@ def _in_order(
         running: deque[Future[torch.Tensor]] = deque()
         for tile in seen:
             running.append(pool.submit(score, tile))
-            if len(running) > at_once:
+            if len(running) == at_once:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()

@@ -115,5 +115,6 @@ def _network_mb(checkpoint: Path, ct: Grid) -> float:
         return 0.0  # the run itself says what is wrong with the weights
     sums_mb = size.tile[0] * size.plane_mb((y, x))
     # The next network is loaded while this one runs.
-    tiles_mb = TILES_AT_ONCE * (size.tile_mb - size.parameters_mb)
+    scores_mb = _BYTES_PER_FEATURE * size.n_classes * prod(size.tile) / 1e6
+    tiles_mb = TILES_AT_ONCE * (size.tile_mb - size.parameters_mb + scores_mb)
     return float(tiles_mb + 3 * size.parameters_mb + sums_mb + _BYTES_PER_VOXEL * (x * y * z) / 1e6)
