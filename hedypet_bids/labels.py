@@ -3,7 +3,7 @@
 A task is one segmentation of the body or of a part of it. Its table (index,
 name) ships as ``data/labels/<task>_dseg.tsv``: total, tissue and body are
 TotalSegmentator's classes and synthseg, synthsegparc SynthSeg's, under the names
-of the hedyPET tables.
+of the hedyPET tables; totalmr holds those of TotalSegmentator's ``total_mr``.
 """
 
 from __future__ import annotations
@@ -73,6 +73,9 @@ VOI_TASKS = (
     Task("aortavoicombined", "aortavois_combined", "pet", "aortacombined", eroded=False),
 )
 WHOLE_IMAGE_TASK = Task("totalimage", "totalimage", "none", "totalimage", eroded=False)
+
+MR_TABLES: Mapping[str, str] = {"total": "totalmr"}
+"""Tables of tasks whose network for MR tells other regions apart; one name has one number in both."""
 
 SEGMENTATION_TASKS = CT_TASKS + MR_TASKS
 ALL_TASKS = (*SEGMENTATION_TASKS, AORTA_TASK, *VOI_TASKS, WHOLE_IMAGE_TASK)

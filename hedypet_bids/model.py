@@ -8,7 +8,7 @@ they are read.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.labels import Task, task
 from hedypet_bids.names import ScanName, ScanSpace, Source, Space
 
 FloatArray = NDArray[np.floating[Any]]
@@ -360,6 +361,8 @@ class Scan:
         Those that move with them.
     ready_segmentations
         Files by task name.
+    label_tables
+        Names of the label tables of tasks that have another than usual here: that of the network for MR.
     aorta_correction
         A mask in the place of the segmented aorta.
     given_transforms
@@ -393,6 +396,7 @@ class Scan:
     body_mr: Source | None = None
     body_mr_group: tuple[Source, ...] = ()
     ready_segmentations: Mapping[str, Path] = field(default_factory=dict)
+    label_tables: Mapping[str, str] = field(default_factory=dict)
     aorta_correction: Path | None = None
     given_transforms: Mapping[str, Path] = field(default_factory=dict)
     person: Person = field(default_factory=lambda: Person(""))
@@ -408,6 +412,33 @@ class Scan:
     def stem(self) -> str:
         """What its page and pictures are called."""
         return names.page_stem(self.label, None if self.alone else self.name)
+
+    def task(self, name: str) -> Task:
+        """A segmentation task with the regions that it has in this scan.
+
+        Parameters
+        ----------
+        name
+            As in file names: ``total``.
+
+        Returns
+        -------
+        Task
+            With the label table of the network for MR where that is what :attr:`label_tables` says.
+
+        Examples
+        --------
+        >>> of_mr = Scan("001", ScanName(), label_tables={"total": "totalmr"})
+        >>> of_mr.task("total").table.index_of("vertebrae")
+        120
+        """
+        found = task(name)
+        return replace(found, table_name=self.label_tables.get(name, found.table_name))
+
+    @property
+    def body_image(self) -> Source | None:
+        """The image of the body that is segmented: :attr:`anatomy` or, without one, the MR of the body."""
+        return self.anatomy or self.body_mr
 
     @property
     def static(self) -> Source | None:

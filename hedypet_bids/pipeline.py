@@ -23,7 +23,7 @@ from hedypet_bids.steps.quality import CheckQuality
 from hedypet_bids.steps.register import Register
 from hedypet_bids.steps.report import ReportParticipant, ReportScan
 from hedypet_bids.steps.resample import Resample
-from hedypet_bids.steps.segment import MergeParcels, SegmentCt, SegmentParcels
+from hedypet_bids.steps.segment import MergeParcels, Networks, SegmentBody, SegmentParcels
 from hedypet_bids.steps.static import Static
 from hedypet_bids.steps.step import StepT
 from hedypet_bids.steps.tacs import MeasureCurves
@@ -44,9 +44,10 @@ def process_participant(subject: Subject, models: tuple[KineticModel, ...], do: 
 
 def process_scan(scan: Scan, models: tuple[KineticModel, ...], do: Do) -> ReportScan:
     """One scan from images to kinetics and its page."""
-    total = do(SegmentCt(scan, task("total")))
-    tissue = do(SegmentCt(scan, task("tissue")))
-    body = do(SegmentCt(scan, task("body")))
+    networks = Networks()
+    total = do(SegmentBody(scan, task("total"), networks))
+    tissue = do(SegmentBody(scan, task("tissue"), networks))
+    body = do(SegmentBody(scan, task("body"), networks))
     parcels = do(SegmentParcels(scan))
     brain = do(MergeParcels(scan, parcels=parcels))
     segmentations = (total, tissue, body, parcels, brain)
@@ -61,10 +62,10 @@ def process_scan(scan: Scan, models: tuple[KineticModel, ...], do: Do) -> Report
 
     bodydyn = do(Resample(scan, "bodydyn", static, segmentations, head_to_ct, body_to_ct))
     aorta = do(PlaceAortaVois(scan, bodydyn))
-    curves = do(MeasureCurves(scan, bodydyn, aorta))
+    curves = do(MeasureCurves(scan, bodydyn, aorta, models))
     blood = do(ExtractInputFunctions(scan, aorta, curves))
     kinetics = [do(FitModel(scan, model, curves, blood)) for model in models]
-    maps = [do(MapModel(scan, model, blood)) for model in models]
+    maps = [do(MapModel(scan, model, blood, curves.copy)) for model in models]
 
     head = do(Resample(scan, "head", static, segmentations, head_to_ct, body_to_ct))
     means = do(MeasureStatic(scan, static, bodystat, head))

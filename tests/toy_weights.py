@@ -1,7 +1,9 @@
-"""Weights that TotalSegmentator's real code loads and runs, but of nets that label by Hounsfield unit alone.
+"""Weights that TotalSegmentator's real code loads and runs.
 
-The nets have 1x1x1 convolutions: the first stage hands its input through, and the last layer gives each
-label k the logit ``2 c_k x - c_k^2``, so that the label whose centre ``c_k`` is nearest to the voxel wins.
+Those of :func:`write_weights` are of nets that label by Hounsfield unit alone. They have 1x1x1 convolutions:
+the first stage hands its input through, and the last layer gives each label k the logit ``2 c_k x - c_k^2``,
+so that the label whose centre ``c_k`` is nearest to the voxel wins. Those of :func:`write_random_weights` are
+of nets of the real architecture, whose labels mean nothing.
 """
 
 from __future__ import annotations
@@ -14,12 +16,18 @@ from typing import Any
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from totalsegmentator.map_tasks_config import TASK_CONFIGS
-from totalsegmentator.map_to_binary import class_map, class_map_5_parts, map_taskid_to_partname_ct
+from totalsegmentator.map_to_binary import (
+    class_map,
+    class_map_5_parts,
+    class_map_parts_mr,
+    map_taskid_to_partname_ct,
+    map_taskid_to_partname_mr,
+)
 
-from hedypet_bids.tools.totalsegmentator import MODELS
+from hedypet_bids.tools.totalsegmentator import MODELS, Model
 
 NET = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
-SPACING_MM = {297: 3.0, 298: 6.0, 300: 6.0}
+_IMPORTED = ["conv_op", "norm_op", "nonlin"]
 SCALE_HU = 500.0
 PASS_THROUGH = 4.0  # keeps the rectifier's input positive
 
@@ -38,27 +46,55 @@ BANDS: Mapping[int, Mapping[str, float]] = {
     294: {"background": 0.0},
     295: {"background": 0.0},
 }
+# An MR is normalised to its own mean and spread: nothing, water and fat of the DIXON images of a phantom.
+MR_BANDS: Mapping[int, Mapping[str, float]] = {
+    850: {"background": -300.0, "liver": 450.0, "aorta": 1200.0},
+    851: {"background": 0.0},
+    852: {"background": -300.0, "liver": 450.0, "aorta": 1200.0},
+    597: {"background": -300.0, "body_trunc": 450.0},
+    598: {"background": -300.0, "body_trunc": 450.0},
+}
+
+
+# Of TotalSegmentator's networks, but for the tile.
+REAL_FEATURES = [32, 64, 128, 256, 320, 320]
+SMALL_TILE = [64, 48, 64]
 
 
 def write_weights(folder: Path, *numbers: int) -> None:
     """Write the weights of some models, or of all, as TotalSegmentator's folders."""
     for number in numbers or BANDS:
-        _write_model(folder, number)
+        labels = _labels(number)
+        bands = {**BANDS, **MR_BANDS}[number]
+        centres = {labels[name]: centre / SCALE_HU for name, centre in bands.items()}
+        net = _net(_architecture(), len(labels))
+        _set_bands(net, centres)
+        _write_model(folder, number, net, _architecture(), [64, 64, 64])
 
 
-def _write_model(folder: Path, number: int) -> None:
-    labels = {"background": 0, **{name: index for index, name in _classes(number).items()}}
-    spacing = SPACING_MM.get(number, 1.5)
-    architecture = _architecture()
-    net = get_network_from_plans(
-        NET, architecture, ["conv_op", "nonlin"], 1, len(labels), deep_supervision=False
-    )
-    _set_bands(net, {labels[name]: centre / SCALE_HU for name, centre in BANDS[number].items()})
-    trainer = _trainer(number)
-    name = next(model.folder for model in MODELS if model.number == number)
-    model = folder / name / f"{trainer}__nnUNetPlans__3d_fullres"
+def write_random_weights(folder: Path, *numbers: int, features: list[int] = REAL_FEATURES) -> None:
+    """Write random weights of nets of the real architecture with small tiles."""
+    for number in numbers or BANDS:
+        torch.manual_seed(number)
+        architecture = _real_architecture(features)
+        net = _net(architecture, len(_labels(number)))
+        _write_model(folder, number, net, architecture, SMALL_TILE)
+
+
+def _labels(number: int) -> dict[str, int]:
+    return {"background": 0, **{name: index for index, name in _classes(number).items()}}
+
+
+def _net(architecture: dict[str, Any], n_labels: int) -> Any:
+    return get_network_from_plans(NET, architecture, _IMPORTED, 1, n_labels, deep_supervision=False)
+
+
+def _write_model(folder: Path, number: int, net: Any, architecture: dict[str, Any], tile: list[int]) -> None:
+    labels, trainer = _labels(number), _trainer(number)
+    known = next(model for model in MODELS if model.number == number)
+    model = folder / known.folder / f"{trainer}__nnUNetPlans__3d_fullres"
     (model / "fold_0").mkdir(parents=True)
-    (model / "plans.json").write_text(json.dumps(_plans(name, spacing, architecture)))
+    (model / "plans.json").write_text(json.dumps(_plans(known, architecture, tile)))
     (model / "dataset.json").write_text(
         json.dumps(
             {
@@ -82,14 +118,17 @@ def _write_model(folder: Path, number: int) -> None:
 
 
 def _classes(number: int) -> dict[int, str]:
-    tasks = {297: "total", 298: "total", 299: "body", 300: "body", 481: "tissue_types"}
-    if number in tasks:
-        return class_map[tasks[number]]
-    return class_map_5_parts[map_taskid_to_partname_ct[number]]
+    for parts, of_number in (
+        (class_map_5_parts, map_taskid_to_partname_ct),
+        (class_map_parts_mr, map_taskid_to_partname_mr),
+    ):
+        if number in of_number:
+            return parts[of_number[number]]
+    return class_map[next(model.of_task for model in MODELS if model.number == number)]
 
 
 def _trainer(number: int) -> str:
-    for task in ("total", "body", "tissue_types"):
+    for task in ("total", "body", "tissue_types", "total_mr", "body_mr"):
         config = TASK_CONFIGS[task]
         for mode in config.get("sub_modes", {"only": config}).values():
             ids = mode["task_id"]
@@ -117,18 +156,34 @@ def _architecture() -> dict[str, Any]:
     }
 
 
-def _plans(name: str, spacing: float, architecture: dict[str, Any]) -> dict[str, Any]:
+def _real_architecture(features: list[int]) -> dict[str, Any]:
+    n = len(features)
+    return {
+        **_architecture(),
+        "n_stages": n,
+        "features_per_stage": features,
+        "kernel_sizes": [[3, 3, 3]] * n,
+        "strides": [[1, 1, 1], *[[2, 2, 2]] * min(n - 1, 4), *[[1, 1, 1]] * (n - 5)],
+        "n_conv_per_stage": [2] * n,
+        "n_conv_per_stage_decoder": [2] * (n - 1),
+        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+    }
+
+
+def _plans(model: Model, architecture: dict[str, Any], tile: list[int]) -> dict[str, Any]:
+    of_mr = model.of_task.endswith("_mr")
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
     resample = "resample_data_or_seg_to_shape"
     configuration = {
         "data_identifier": "nnUNetPlans_3d_fullres",
         "preprocessor_name": "DefaultPreprocessor",
         "batch_size": 2,
-        "patch_size": [64, 64, 64],
+        "patch_size": tile,
         "median_image_size_in_voxels": [100.0] * 3,
-        "spacing": [spacing] * 3,
-        "normalization_schemes": ["CTNormalization"],
-        "use_mask_for_norm": [False],
+        "spacing": [model.spacing_mm] * 3,
+        "normalization_schemes": ["ZScoreNormalization" if of_mr else "CTNormalization"],
+        "use_mask_for_norm": [of_mr and model.of_task == "body_mr"],
         "resampling_fn_data": resample,
         "resampling_fn_data_kwargs": resampling,
         "resampling_fn_seg": resample,
@@ -138,7 +193,7 @@ def _plans(name: str, spacing: float, architecture: dict[str, Any]) -> dict[str,
         "architecture": {
             "network_class_name": NET,
             "arch_kwargs": architecture,
-            "_kw_requires_import": ["conv_op", "nonlin"],
+            "_kw_requires_import": _IMPORTED,
         },
         "batch_dice": False,
     }
@@ -152,9 +207,9 @@ def _plans(name: str, spacing: float, architecture: dict[str, Any]) -> dict[str,
         "std": SCALE_HU,
     }
     return {
-        "dataset_name": name,
+        "dataset_name": model.folder,
         "plans_name": "nnUNetPlans",
-        "original_median_spacing_after_transp": [spacing] * 3,
+        "original_median_spacing_after_transp": [model.spacing_mm] * 3,
         "original_median_shape_after_transp": [100] * 3,
         "image_reader_writer": "NibabelIOWithReorient",
         "transpose_forward": [0, 1, 2],

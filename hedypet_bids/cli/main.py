@@ -98,6 +98,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         tls_key=given.tls_key,
         low_mem=given.low_mem,
         device=given.device,
+        gpu_mem_mb=given.gpu_mem_mb,
         use_totalsegmentator=not given.no_totalsegmentator,
         totalseg_weights=given.totalseg_weights,
         totalseg_license=given.totalseg_license,
@@ -366,6 +367,13 @@ def _add_segmentation(group: argparse._ArgumentGroup) -> None:
         default="auto",
         metavar="{auto,cpu,gpu,gpu:N}",
         help="where TotalSegmentator and SynthSeg run (default: on a GPU if there is one)",
+    )
+    _add(
+        group,
+        "--gpu-mem-mb",
+        type=_positive,
+        metavar="MB",
+        help="memory of the GPU that TotalSegmentator may use (default: what is free)",
     )
     _add(
         group,

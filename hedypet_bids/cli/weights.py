@@ -10,7 +10,7 @@ from pathlib import Path
 from hedypet_bids.cli.console_streams import on_console
 from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, Problems, UsageError
 from hedypet_bids.tools import totalsegmentator
-from hedypet_bids.tools.totalsegmentator import MODELS, TASK_NAMES, Model, models_of_task
+from hedypet_bids.tools.totalsegmentator import CT_NETWORKS, MODELS, TASK_NAMES, Model, models_of_task
 from hedypet_bids.tools.weights import LOCK_FILE, changes_of_weights, fetch_model, known_hash
 
 _OPEN = "Apache-2.0"
@@ -112,7 +112,7 @@ def _without_licensed(models: Sequence[Model]) -> list[Model]:
 def _chosen(numbers: Sequence[int]) -> list[Model]:
     """The models asked for; by default those of the three tasks at full resolution."""
     if not numbers:
-        return [model for task in TASK_NAMES for model in models_of_task(task)]
+        return [model for task in CT_NETWORKS for model in models_of_task(task)]
     by_number = {model.number: model for model in MODELS}
     unknown = [number for number in numbers if number not in by_number]
     if unknown:
@@ -123,7 +123,9 @@ def _chosen(numbers: Sequence[int]) -> list[Model]:
 def _use_of(model: Model) -> str:
     uses = [task for task in TASK_NAMES if model in models_of_task(task)]
     uses += [
-        f"{task} --totalseg-fast" for task in ("total", "body") if model in models_of_task(task, fast=True)
+        f"{task} --totalseg-fast"
+        for task in TASK_NAMES
+        if task not in uses and model in models_of_task(task, fast=True)
     ]
     return ", ".join(uses) or "--totalseg-roi-subset"
 

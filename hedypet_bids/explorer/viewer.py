@@ -18,7 +18,7 @@ from hedypet_bids.errors import HedypetError
 from hedypet_bids.figures.palette import HU_WINDOW, SUV_WINDOW
 from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.nifti_read import read_labels, read_volume
-from hedypet_bids.labels import color, label_table
+from hedypet_bids.labels import MR_TABLES, color, label_table
 from hedypet_bids.model import Grid
 
 # What a browser holds and sends quickly: about 2 MB gzipped.
@@ -112,7 +112,12 @@ def viewer_html(slices: Slices, title: str) -> str:
     there = {part: getattr(slices, part) for part in ("pet", "ct", "labels")}
     volumes = {part: _packed(volume) for part, volume in there.items() if volume is not None}
     shape = next(volume.shape for volume in there.values() if volume is not None)
-    table = label_table("total")
+    # Regions of the same name have the same number in both.
+    named = {
+        index: name
+        for table in map(label_table, ("total", MR_TABLES["total"]))
+        for index, name in zip(table.indices, table.names, strict=True)
+    }
     content = {
         "title": title,
         "shape": shape,
@@ -120,8 +125,8 @@ def viewer_html(slices: Slices, title: str) -> str:
         "volumes": volumes,
         "petUnits": slices.pet_units,
         "petTop": slices.pet_top,
-        "names": dict(zip(map(str, table.indices), table.names, strict=True)),
-        "colours": {str(index): color(index) for index in table.indices},
+        "names": {str(index): name for index, name in named.items()},
+        "colours": {str(index): color(index) for index in named},
     }
     # No "</script>" can come out of the data: names come from our own table, volumes are base64.
     page = files("hedypet_bids.explorer").joinpath("viewer.html").read_text("utf-8")

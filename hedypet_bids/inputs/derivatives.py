@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hedypet_bids import names
-from hedypet_bids.errors import BadDataError, MissingInputError
+from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError
 from hedypet_bids.inputs.index import check_named_after_folder
+from hedypet_bids.inputs.label_schemes import names_of_labels
 from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.io.presence import refuse_other_kinds
-from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS, Task
+from hedypet_bids.labels import CT_TASKS, MR_TABLES, MR_TASKS, SEGMENTATION_TASKS, Task, label_table
+from hedypet_bids.labels import task as task_named
 from hedypet_bids.model import Scan
 from hedypet_bids.names import Source
 
@@ -48,12 +52,32 @@ def with_derivatives(scan: Scan, derivatives: Mapping[str, Path]) -> Scan:
         body_part: _transform(scan, derivatives.get("xfm"), moving, kind)
         for body_part, moving, kind in (("head", scan.head_mr, "T1w"), ("body", scan.body_mr, "DIXON"))
     }
-    return dataclasses.replace(
+    return with_label_tables(
         scan,
         ready_segmentations=_ready_segmentations(scan, derivatives),
         aorta_correction=_only(derivatives.get("aorta"), scan, AORTA_MASKS),
         given_transforms={body_part: path for body_part, path in transforms.items() if path},
     )
+
+
+def with_label_tables(scan: Scan, **changes: Any) -> Scan:
+    """A scan with some fields replaced, and the label tables that its segmentations of the body then have.
+
+    The names of a ready one tell whether it is that of a network for MR; what is made without a CT is made by
+    such a network.
+    """
+    scan = dataclasses.replace(scan, **changes)
+    tables = {}
+    for name, table in MR_TABLES.items():
+        ready = scan.ready_segmentations.get(name)
+        named: set[str] = set()
+        # What cannot be read is told by the step that takes the segmentation over.
+        with suppress(HedypetError):
+            named = set(names_of_labels(ready).values()) if ready else set()
+        of_mr_only = set(label_table(table).names) - set(task_named(name).table.names)
+        if named & of_mr_only or (ready is None and scan.ct is None):
+            tables[name] = table
+    return dataclasses.replace(scan, label_tables=tables)
 
 
 def _transform(scan: Scan, folder: Path | None, moving: Source | None, kind: str) -> Path | None:

@@ -16,6 +16,7 @@ from hedypet_bids.io.presence import is_there
 from hedypet_bids.labels import CT_TASKS, OTHER_NAMES, Task, former_regions
 from hedypet_bids.model import IntArray
 
+_OF_BODY = {task.name for task in CT_TASKS}
 _NAMES_SHOWN = 10
 _LARGEST_TABLE_BYTES = 1_000_000
 _MOST_DIGITS = 9
@@ -72,14 +73,15 @@ def in_task_numbers(labels: IntArray, named: Mapping[int, str], task: Task, wher
     """The labels under the task's own numbers.
 
     Names of TotalSegmentator 2, of hedyPET and of TotalSegmentator 1 (whose parts of the heart become one
-    region) are known. Without names the numbers are the task's own.
+    region) are known; those of its networks for MR, where the task has their label table. Without names the
+    numbers are the task's own.
 
     Raises
     ------
     BadDataError
         A label that is there has a name of no known scheme.
     """
-    if task not in CT_TASKS or not named:
+    if task.name not in _OF_BODY or not named:
         return labels
     own = dict(zip(task.table.names, task.table.indices, strict=True))
     former = former_regions(task.table_name)

@@ -7,11 +7,12 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hedypet_bids.errors import OutputError, ReadWriteError
-from hedypet_bids.io.atomic import remove_leftovers
+from hedypet_bids.io.atomic import remove_leftovers, temporary_folder
 
 # The validator's runtime, Deno, does not start where it has neither this folder nor a home.
 _CACHES = (("NUMBA_CACHE_DIR", "numba"), ("MPLCONFIGDIR", "matplotlib"), ("DENO_DIR", "deno"))
@@ -80,6 +81,33 @@ def _private(path: Path) -> Path:
     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
         return path
     return Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=path.parent))
+
+
+@contextmanager
+def folder_of_run(work: Path | None, label: str = "") -> Iterator[Path]:
+    """A new folder in the work folder, gone when the block ends, or when the next run begins.
+
+    Parameters
+    ----------
+    work
+        The work folder; None for that of temporary files.
+    label
+        Part of its name.
+
+    Raises
+    ------
+    OutputError
+        It cannot be made.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder(work, prefix=f"{LEFT_OVER}{label}-"))
+        except OSError as fault:
+            raise OutputError(
+                f"No temporary folder can be made in {work or tempfile.gettempdir()}: "
+                f"{fault.strerror}. Choose another with --work-dir."
+            ) from fault
+        yield folder
 
 
 def out_of_space(fault: OSError) -> ReadWriteError | None:

@@ -8,7 +8,9 @@ folded back per region.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hedypet_bids.model import FloatArray, IntArray
+
+# What a thread sums at a time.
+_PART_VOXELS = 1 << 23
 
 RegionKey = tuple[str, int]
 """Task and number of erosions."""
@@ -147,7 +152,9 @@ class JointLabels:
         return cls(shape, start, stop, run_joint, counts, members)
 
 
-def region_statistics(frames: Iterable[FloatArray], joint: JointLabels) -> dict[RegionKey, RegionStats]:
+def region_statistics(
+    frames: Iterable[FloatArray], joint: JointLabels, *, threads: int = 1
+) -> dict[RegionKey, RegionStats]:
     """Statistics of every region in every frame.
 
     Sums are float64; deviations are taken from the mean of each joint label in a second pass over
@@ -159,6 +166,8 @@ def region_statistics(frames: Iterable[FloatArray], joint: JointLabels) -> dict[
         Images of the grid's shape, one at a time.
     joint
         The label maps, from :meth:`JointLabels.combine`.
+    threads
+        Threads that sum; the results do not depend on it.
 
     Returns
     -------
@@ -181,25 +190,39 @@ def region_statistics(frames: Iterable[FloatArray], joint: JointLabels) -> dict[
     >>> found.n_valid.tolist()
     [[2, 2], [1, 0]]
     """
-    moments = [_moments(frame, joint) for frame in frames]
+    with ThreadPoolExecutor(threads) as pool:
+        moments = [_moments(frame, joint, pool) for frame in frames]
     n, mean, squares = (np.array([m[part] for m in moments]) for part in range(3))
     return {key: _fold(members, joint, n, mean, squares) for key, members in joint.members.items()}
 
 
 def _moments(
-    frame: FloatArray, joint: JointLabels
+    frame: FloatArray, joint: JointLabels, pool: ThreadPoolExecutor
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Per joint label: finite voxels, their mean, and the sum of their squared deviations from it."""
     if frame.shape != joint.shape:
         raise ValueError(f"a frame of shape {frame.shape} does not fit labels of shape {joint.shape}")
     flat = frame.reshape(-1, order="F")
-    n = np.zeros(len(joint.n_voxels), dtype=np.int64)
-    total = np.zeros(len(n))
-    _sum_runs(flat, joint.run_start, joint.run_stop, joint.run_joint, n, total)
-    mean = np.divide(total, n, out=np.zeros(len(n)), where=n > 0)
-    squares = np.zeros(len(n))
-    _sum_squares_of_runs(flat, joint.run_start, joint.run_stop, joint.run_joint, mean, squares)
-    return n, mean, squares
+    size = len(joint.n_voxels)
+
+    def sums(runs: slice) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        n, total = np.zeros(size, dtype=np.int64), np.zeros(size)
+        _sum_runs(flat, joint.run_start[runs], joint.run_stop[runs], joint.run_joint[runs], n, total)
+        return n, total
+
+    def squares_of(runs: slice) -> NDArray[np.float64]:
+        squares = np.zeros(size)
+        _sum_squares_of_runs(
+            flat, joint.run_start[runs], joint.run_stop[runs], joint.run_joint[runs], mean, squares
+        )
+        return squares
+
+    # Parts of one size, whatever the number of threads: so the order of the sums is always the same.
+    bounds = np.searchsorted(joint.run_start, np.arange(0, flat.size, _PART_VOXELS)).tolist()
+    parts = [slice(*each) for each in pairwise([*bounds, len(joint.run_start)])]
+    n, total = (sum(each) for each in zip(*pool.map(sums, parts), strict=True))
+    mean = np.divide(total, n, out=np.zeros(size), where=n > 0)
+    return n, mean, sum(pool.map(squares_of, parts), np.zeros(size))
 
 
 def _fold(

@@ -124,7 +124,7 @@ def _introduction() -> str:
 
 def _scan(settings: Settings, performed: Performed) -> Iterator[str]:
     yield " ".join(
-        filter(None, (_ct_segmentation(settings, performed), _mr_segmentation(settings, performed)))
+        filter(None, (_body_segmentation(settings, performed), _mr_segmentation(settings, performed)))
     )
     yield _registration(settings, performed)
     yield _spaces(settings, performed)
@@ -138,7 +138,7 @@ def _software() -> str:
     return "Computations rest on NumPy [@numpy] and SciPy [@scipy]."
 
 
-def _ct_segmentation(settings: Settings, performed: Performed) -> str:
+def _body_segmentation(settings: Settings, performed: Performed) -> str:
     tasks = [task for task in ("total", "tissue", "body") if task in performed.segmented]
     if not tasks:
         return ""
@@ -150,7 +150,12 @@ def _ct_segmentation(settings: Settings, performed: Performed) -> str:
     if how == READY:
         labelled = performed.labelled
         return f"Organs, tissues and body on the {labelled} were taken over from {_SEGMENTATIONS_GIVEN}."
-    made = f"Organs, tissues and body on the CT were segmented with TotalSegmentator{detail}"
+    if performed.labelled == "MR image":
+        made = (
+            f"Organs and body on the MR image were segmented with TotalSegmentator's networks for MR{detail}"
+        )
+    else:
+        made = f"Organs, tissues and body on the CT were segmented with TotalSegmentator{detail}"
     made += " [@totalsegmentator; @nnunet]"
     return made + ("." if how == MADE else ", unless segmentations came with the dataset.")
 

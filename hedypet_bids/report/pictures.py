@@ -38,7 +38,7 @@ from hedypet_bids.figures.rasters import (
 from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.kernels.kinetics import known_models
-from hedypet_bids.labels import task
+from hedypet_bids.labels import LabelTable, label_table
 from hedypet_bids.model import Scan
 from hedypet_bids.names import Source, Space
 from hedypet_bids.report.organs import suv_constant
@@ -150,14 +150,16 @@ class Gallery:
                 labels = read_planes(path, self._centre, along=_FRONT_AND_SIDE)
                 labels = {along: self._cropped(view) for along, view in labels.items()}
                 survey = self._total if name == "total" else None
-                survey = survey or survey_labels(path)
-                found.append(_segmented(name, "CT", (ct, Shade(*HU_WINDOW)), labels, survey))
+                survey, table = survey or survey_labels(path), self.scan.task(name).table
+                found.append(_segmented(table, "CT", (ct, Shade(*HU_WINDOW)), labels, survey))
         path = self.outputs.get("labels", "head", "synthseg")
         if path and self._head_mr:
             shade = Shade(*window_of(list(self._head_mr.values())))
             labels = read_planes(path, self._head_centre, along=_FRONT_AND_SIDE)
             found.append(
-                _segmented("synthseg", "head MR", (self._head_mr, shade), labels, survey_labels(path))
+                _segmented(
+                    label_table("synthseg"), "head MR", (self._head_mr, shade), labels, survey_labels(path)
+                )
             )
         return found
 
@@ -269,10 +271,10 @@ class Gallery:
 
 
 def _segmented(
-    name: str, image: str, background: tuple[Views, Shade], labels: Views, survey: Survey
+    table: LabelTable, image: str, background: tuple[Views, Shade], labels: Views, survey: Survey
 ) -> Segmented:
     """A segmentation over an image, with its legend."""
-    views, shade = background
+    name, (views, shade) = table.task, background
     pictures = [
         draw_labels(
             views[along],
@@ -284,7 +286,6 @@ def _segmented(
         )
         for along in _FRONT_AND_SIDE
     ]
-    table = task(name).table
     names = dict(zip(table.indices, table.names, strict=True))
     legend = legend_of(survey.counts, names, LEGEND_ENTRIES)
     return Segmented(f"{name} on the {image}", pictures, legend, len(survey.counts))

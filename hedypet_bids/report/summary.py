@@ -128,7 +128,7 @@ def performed_for(page: ScanPage) -> Performed:
         aorta=any(outputs.get("labels", "bodydyn", voi.name) for voi in VOI_TASKS),
         fitted={str(kind[1]) for kind in outputs.files if kind[0] == "kinetics"},
         mapped={str(kind[1]) for kind in outputs.files if kind[0] == "map"},
-        labelled=_MODALITIES.get(scan.anatomy.suffix, "CT") if scan.anatomy else "CT",
+        labelled=_MODALITIES.get(scan.body_image.suffix, "CT") if scan.body_image else "CT",
         fixed="CT" if scan.ct else "PET",
     )
 

@@ -9,10 +9,13 @@ from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.io.store import Store
 from hedypet_bids.labels import CT_TASKS
 from hedypet_bids.model import Scan, Subject
+from hedypet_bids.names import Source
 from hedypet_bids.settings import SegmentSettings
+from hedypet_bids.steps.segment import PARCELS
 from hedypet_bids.steps.step import Tools
-from hedypet_bids.tools import network_memory
-from hedypet_bids.tools.totalsegmentator import TotalSegmentator, models_of_task
+from hedypet_bids.tools import network_memory, synthseg
+from hedypet_bids.tools.synthseg import SynthSeg
+from hedypet_bids.tools.totalsegmentator import MR_NETWORKS, TotalSegmentator, models_of_task
 
 # Measured (docs/engine.md): interpreter, libraries and compiled kernels, and bytes a voxel on top.
 BASE_MB = 650.0
@@ -46,28 +49,44 @@ def participant_mb(subject: Subject, *, side_by_side: bool = False, segmentation
 
 
 def segmentation_mb(subject: Subject, tools: Tools, settings: SegmentSettings, store: Store) -> float:
-    """Memory of TotalSegmentator for the tasks that it still has to do, MB; SynthSeg's is not known."""
-    tool = tools.totalsegmentator
-    if tool is None:
+    """Memory of TotalSegmentator or SynthSeg for the tasks that they still have to do, MB."""
+    needed_mb = [0.0]
+    for scan in subject.scans:
+        if tools.totalsegmentator is not None:
+            needed_mb.append(_network_mb(scan, tools.totalsegmentator, tools, settings, store))
+        if tools.synthseg is not None and scan.head_mr is not None:
+            needed_mb.append(_synthseg_mb(scan, scan.head_mr, tools.synthseg, store))
+    return max(needed_mb)
+
+
+def _synthseg_mb(scan: Scan, t1w: Source, tool: SynthSeg, store: Store) -> float:
+    made = store.path(names.segmentation(t1w, PARCELS.name)).is_file()
+    if made or PARCELS.name in scan.ready_segmentations:
         return 0.0
-    return max((_network_mb(scan, tool, tools, settings, store) for scan in subject.scans), default=0.0)
+    return synthseg.memory_mb(tool, FrameReader(t1w.path).grid)
 
 
 def _network_mb(
     scan: Scan, tool: TotalSegmentator, tools: Tools, settings: SegmentSettings, store: Store
 ) -> float:
-    if scan.ct is None:
+    image = scan.ct or scan.body_image
+    if image is None or image.suffix == names.PET_SUFFIX:
         return 0.0
+    networks = {task.name: task.name for task in CT_TASKS} if scan.ct else MR_NETWORKS
     models = [
         model
-        for task in CT_TASKS
-        if task.name not in {*tools.without, *scan.ready_segmentations}
-        and not store.path(names.segmentation(scan.ct, task.name)).is_file()
+        for task, network in networks.items()
+        if network not in tools.without
+        and task not in scan.ready_segmentations
+        and not store.path(names.segmentation(image, task)).is_file()
         for model in models_of_task(
-            task.name, fast=settings.totalseg_fast, roi_subset=settings.totalseg_roi_subset
+            network, fast=settings.totalseg_fast, roi_subset=settings.totalseg_roi_subset
         )
     ]
-    return network_memory.memory_mb(tool.weights, models, FrameReader(scan.ct.path).grid)
+    grid = FrameReader(image.path).grid
+    needed_mb = network_memory.memory_mb(tool.weights, models, grid)
+    # The step that takes the labels of one task runs beside the network of the next.
+    return needed_mb + BYTES_PER_VOXEL * grid.n_voxels / 1e6 if needed_mb else 0.0
 
 
 def memory_limit_mb() -> float:

@@ -113,6 +113,7 @@ class Options:
     tls_key: Path | None = None
     low_mem: bool = False
     device: str = "auto"
+    gpu_mem_mb: int | None = None
     use_totalsegmentator: bool = True
     totalseg_weights: Path | None = None
     totalseg_license: str | None = field(default=None, repr=False)

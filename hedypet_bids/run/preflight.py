@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hedypet_bids.errors import HedypetError
@@ -43,7 +43,7 @@ def segmentation_tools(
     program = synthseg.find_synthseg(options.mri_synthseg)
     mr_tool = SynthSeg(program, options.device) if program else None
     if not options.use_totalsegmentator:
-        without = {task.name: "--no-totalsegmentator was given" for task in CT_TASKS}
+        without = dict.fromkeys(totalsegmentator.TASK_NAMES, "--no-totalsegmentator was given")
         return Tools(synthseg=mr_tool, without=without, work_dir=options.work_dir)
     licence = totalsegmentator.find_licence(options.totalseg_license)
     weights = totalsegmentator.weights_folder(options.totalseg_weights)
@@ -52,11 +52,36 @@ def segmentation_tools(
         device = "auto" if options.dry_run or options.dask_scheduler else options.device
         _check(weights, _models(settings, licensed=bool(licence)), device, subjects)
     return Tools(
-        TotalSegmentator(weights, licence, options.device),
+        TotalSegmentator(weights, licence, options.device, options.gpu_mem_mb),
         mr_tool,
-        {} if licence else dict.fromkeys(totalsegmentator.LICENSED_TASKS, NO_LICENCE),
+        {
+            **({} if licence else dict.fromkeys(totalsegmentator.LICENSED_TASKS, NO_LICENCE)),
+            **dict(_without_mr_networks(weights, settings)),
+        },
         options.work_dir,
     )
+
+
+def _without_mr_networks(weights: Path, settings: SegmentSettings) -> Iterator[tuple[str, str]]:
+    """The networks for MR whose weights are not right, each with what is wrong.
+
+    Unlike those for CT they stop no run: nearly every dataset with an MR of the body has CTs to segment.
+    """
+    for task in totalsegmentator.MR_NETWORKS.values():
+        models = totalsegmentator.models_of_task(
+            task, fast=settings.totalseg_fast, roi_subset=settings.totalseg_roi_subset
+        )
+        faults = totalsegmentator.faults_of_weights(weights, models)
+        if faults:
+            listed = ", ".join(f"{model.folder}: {reason}" for model, reason in faults.items())
+            numbers = " ".join(str(model.number) for model in faults)
+            yield (
+                task,
+                (
+                    f"in {weights} these weights of {task} are not right: {listed} "
+                    f"('{totalsegmentator.FETCH_COMMAND} {numbers}')"
+                ),
+            )
 
 
 def _models(settings: SegmentSettings, *, licensed: bool) -> dict[str, tuple[Model, ...]]:

@@ -72,7 +72,7 @@ class Schedule:
         tells_of_all: bool = True,
     ) -> None:
         self.label = label
-        self.context = replace(context, records=lambda: self.records)
+        self.context = replace(context, records=lambda: self.records, wants=self.wants)
         self._dry = dry
         self._chosen = steps
         self._notify = notify
@@ -97,12 +97,16 @@ class Schedule:
     def run(self) -> Sequence[StepRecord]:
         """Plan or run every step; returns what became of them."""
         self._notify(self.label, str(len(self._steps)), COUNTED)
-        if self._side_by_side == 1:
-            # As they were added: a step is added after those that it builds on.
+        try:
+            if self._side_by_side == 1:
+                # As they were added: a step is added after those that it builds on.
+                for step in self._steps:
+                    self._settle(step, alone=True)
+            else:
+                self._run_side_by_side()
+        finally:
             for step in self._steps:
-                self._settle(step, alone=True)
-        else:
-            self._run_side_by_side()
+                step.close()
         return self.records
 
     @property

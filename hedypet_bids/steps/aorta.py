@@ -179,7 +179,7 @@ class PlaceAortaVois(Step):
 
     def _named_after(self, dynamic: Source) -> Source:
         """The image that the segmentation of the aorta labels; a given aorta is on the PET."""
-        return self.scan.anatomy or dynamic
+        return (self.scan.body_image if "total" in self.bodydyn.labels else self.scan.anatomy) or dynamic
 
     @property
     def _aorta(self) -> Path | None:

@@ -16,7 +16,7 @@ from hedypet_bids.io.store import Writer, read_sidecar
 from hedypet_bids.io.tables import read_blood, read_table
 from hedypet_bids.kernels.kinetics import Fits, KineticModel, why_not
 from hedypet_bids.kernels.region_statistics import RegionKey
-from hedypet_bids.labels import VOI_TASKS, LabelTable, task
+from hedypet_bids.labels import VOI_TASKS, LabelTable
 from hedypet_bids.model import Scan
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.input_functions import ExtractInputFunctions
@@ -66,7 +66,7 @@ class FitModel(Step):
         for key, path in self._curves().items():
             frames, curves = read_curves(read_table(path))
             fits = self.model.fit(curves, np.array([b.mean for b in bloods]), frames, settings)
-            table = kinetics_table(fits, task(key[0]).table, inputs)
+            table = kinetics_table(fits, self.scan.task(key[0]).table, inputs)
             writer.table(
                 names.kinetics(dynamic, *key, self.model.name),
                 table,

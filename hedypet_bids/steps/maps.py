@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.io.frame_copy import FrameCopy
 from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import read_blood
 from hedypet_bids.kernels.kinetics import KineticModel
-from hedypet_bids.kernels.kinetics.weighted_sums import smooth_image, weighted_sums
-from hedypet_bids.model import Scan
+from hedypet_bids.kernels.kinetics.weighted_sums import smooth_image, weighted_sums, weighted_sums_of_pieces
+from hedypet_bids.model import FloatArray, Scan
 from hedypet_bids.steps.input_functions import ExtractInputFunctions
 from hedypet_bids.steps.kinetics import why_no_kinetics
 from hedypet_bids.steps.step import SERIES, CannotRun, Plan, Skip, Step
+
+_log = logging.getLogger("hedypet")
 
 
 @dataclass(eq=False)
@@ -28,6 +34,7 @@ class MapModel(Step):
     scan: Scan
     model: KineticModel
     blood: ExtractInputFunctions
+    copy: FrameCopy = field(default_factory=FrameCopy)
     uses: ClassVar[str] = SERIES
 
     @property
@@ -74,11 +81,8 @@ class MapModel(Step):
         except BadDataError as fault:
             raise BadDataError(f"{self._blood_path.name}: {fault}") from fault
         weights = np.array([by_name[parameter.name] for parameter in self.model.maps])
-        used = np.flatnonzero(weights.any(axis=0))
         reader = FrameReader(dynamic.path)
-        chunks = reader.chunks(start=int(used[0]), stop=int(used[-1]) + 1)
-        scaled = weights * self.scan.metadata(dynamic).scale
-        maps = weighted_sums(chunks, scaled, n_voxels=reader.grid.n_voxels)
+        maps = self._summed(reader, weights * self.scan.metadata(dynamic).scale)
         fwhm_mm = settings.kinetics.map_fwhm_mm
         for flat, parameter in zip(maps, self.model.maps, strict=True):
             values = flat.reshape(reader.grid.shape, order="F")
@@ -89,6 +93,7 @@ class MapModel(Step):
                 values,
                 reader.grid,
                 dtype=np.float32,
+                threads=self.context.threads,
                 sources=plan.reads,
                 SkullStripped=False,
                 Units=parameter.units,
@@ -96,6 +101,19 @@ class MapModel(Step):
                 SmoothingFwhmMm=fwhm_mm,
                 InputFunction=settings.kinetics.map_input_function,
             )
+
+    def _summed(self, reader: FrameReader, weights: FloatArray) -> Iterable[NDArray[np.float32]]:
+        """The maps, flat: from the frames kept when the curves were measured, else from the series."""
+        used, n_voxels = np.flatnonzero(weights.any(axis=0)), reader.grid.n_voxels
+        if used.size and self.copy.has(used.tolist()):
+            return weighted_sums_of_pieces(
+                self.copy.piece, weights, n_voxels=n_voxels, threads=self.context.threads
+            )
+        if self.copy.why_none:
+            who = f"sub-{self.scan.label} {self.name}"
+            _log.info("%s: the series is decompressed again: %s", who, self.copy.why_none)
+        chunks = reader.chunks(start=int(used[0]), stop=int(used[-1]) + 1)
+        return weighted_sums(chunks, weights, n_voxels=n_voxels)
 
     @property
     def _blood_path(self) -> Path:

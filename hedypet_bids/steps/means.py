@@ -108,7 +108,9 @@ class MeasureStatic(Step):
 
     def _measure(self, image: _Measured, writer: Writer) -> None:
         reader = FrameReader(image.path)
-        joint = JointLabels.combine(region_sets(self._keys(image), image.labels_of, reader.grid))
+        joint = JointLabels.combine(
+            region_sets(self._keys(image), self.scan.task, image.labels_of, reader.grid)
+        )
         negative = 0
 
         def frames() -> Iterator[FloatArray]:
@@ -118,7 +120,7 @@ class MeasureStatic(Step):
                 yield frame
 
         for key, stats in region_statistics(frames(), joint).items():
-            table = task(key[0]).table
+            table = self.scan.task(key[0]).table
             labels = (self.head if image.space else self.bodystat).labels.get(key[0])
             writer.table(
                 self._file(image, key),

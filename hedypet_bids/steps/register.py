@@ -21,7 +21,7 @@ from hedypet_bids.labels import label_table
 from hedypet_bids.model import FloatArray, Grid, Matrix, Scan
 from hedypet_bids.names import Source
 from hedypet_bids.settings import RegisterMethod, plain
-from hedypet_bids.steps.segment import SegmentCt
+from hedypet_bids.steps.segment import SegmentBody
 from hedypet_bids.steps.step import CannotRun, Plan, Skip, Step
 
 BRAIN = "brain"
@@ -42,7 +42,7 @@ class Register(Step):
 
     scan: Scan
     body_part: BodyPart
-    total: SegmentCt
+    total: SegmentBody
 
     @property
     def name(self) -> str:

@@ -239,13 +239,13 @@ class Resample(Step):
         """Segmentations to resample, each with its image and the matrix that moves it."""
         scan = self.scan
         for name in self._segmented:
-            source = scan.anatomy if task(name) in CT_TASKS else scan.head_mr
+            source = scan.body_image if task(name) in CT_TASKS else scan.head_mr
             if source is None:
                 continue
             moves = source.suffix == names.MR_SUFFIX
             transform = self.head.transform if source == scan.head_mr else self.body.transform
             if not moves or transform is not None:
-                yield task(name), source, transform if moves else None
+                yield scan.task(name), source, transform if moves else None
 
     def _images(self) -> Iterator[tuple[Source, Path | None]]:
         """Images to resample, each with the matrix that moves it (None: it is where the CT is)."""

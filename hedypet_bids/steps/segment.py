@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ import numpy as np
 import pandas as pd
 
 from hedypet_bids import names
-from hedypet_bids.errors import BadDataError, OutputError
+from hedypet_bids.errors import BadDataError
 from hedypet_bids.inputs.label_schemes import in_task_numbers, names_of_labels, table_beside
 from hedypet_bids.inputs.plausibility import check_overlap
-from hedypet_bids.io.atomic import temporary_folder
 from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_volume
 from hedypet_bids.io.nifti_write import write_nifti
-from hedypet_bids.io.store import Writer
-from hedypet_bids.io.work_dir import LEFT_OVER
+from hedypet_bids.io.store import Stamp, Writer
+from hedypet_bids.io.work_dir import folder_of_run
 from hedypet_bids.kernels.hounsfield import without_padding
 from hedypet_bids.kernels.quality import QualityCheck, quality_check
 from hedypet_bids.kernels.resampling.resample import resample_labels
@@ -33,12 +31,16 @@ from hedypet_bids.names import Source
 from hedypet_bids.settings import plain
 from hedypet_bids.steps.step import SEGMENTATION, Context, Plan, Skip, Step
 from hedypet_bids.tools import gpu, synthseg, totalsegmentator
+from hedypet_bids.tools.body_segmentation import BodySegmentation
+
+_log = logging.getLogger("hedypet")
 
 PARCELS, CORTEX = task("synthsegparc"), task("synthseg")
 
 # FreeSurfer's numbers: parcels are 1000 + k on the left and 2000 + k on the right (aparc).
 _LEFT_PARCELS, _RIGHT_PARCELS = range(1001, 1036), range(2001, 2036)
 _AIR_HU = -1000.0
+_FEWEST_INTENSITIES = 16
 _ESTIMATED_HU = "Hounsfield units (air about -1000, water 0)"
 
 
@@ -108,8 +110,8 @@ class Segmentation(Step):
     def _take_over(self, image: Source, ready: Path, plan: Plan, writer: Writer) -> None:
         """Write a ready segmentation, checked."""
         labels, found = read_labels(ready)
-        labels = in_task_numbers(labels, names_of_labels(ready), self.task, ready)
-        check_labels(labels, self.task, ready)
+        labels = in_task_numbers(labels, names_of_labels(ready), self._task, ready)
+        check_labels(labels, self._task, ready)
         labels, grid = self._placed(labels, found, ready, image)
         description = f"{self.task.readout_name} segmentation, taken over from ready derivatives"
         self._write(image, plan, writer, labels, grid, self._checks(image, labels, grid), description)
@@ -132,7 +134,7 @@ class Segmentation(Step):
     ) -> None:
         writer.segmentation(
             image,
-            self.task,
+            self._task,
             None,
             labels,
             grid,
@@ -148,7 +150,12 @@ class Segmentation(Step):
             return []
         is_ct = image.suffix == names.CT_SUFFIX
         hu = read_volume(image.path, int16=True)[0] if is_ct else None
-        return segmentation_checks(labels, grid, self.task.table, hu, sex=self.scan.person.sex)
+        return segmentation_checks(labels, grid, self._task.table, hu, sex=self.scan.person.sex)
+
+    @property
+    def _task(self) -> Task:
+        """The task with the regions that it has in this scan."""
+        return self.scan.task(self.task.name)
 
     @property
     def _ready(self) -> Path | None:
@@ -156,52 +163,60 @@ class Segmentation(Step):
 
 
 @dataclass(eq=False)
-class SegmentCt(Segmentation):
-    """TotalSegmentator on the CT, where no ready segmentation is found."""
+class Networks:
+    """The process that segments an image, shared by the steps of its tasks: it is read and resampled once."""
+
+    running: BodySegmentation | None = None
+
+
+@dataclass(eq=False)
+class SegmentBody(Segmentation):
+    """TotalSegmentator on the CT, else on the MR of the body, where no ready segmentation is found.
+
+    The first of the tasks of an image that runs starts a process for all of those that have to run; the
+    others take what it has made by then.
+    """
+
+    networks: Networks = field(default_factory=Networks)
 
     uses = SEGMENTATION
 
     @property
     def image(self) -> Source | None:
-        """The CT; ready segmentations may be of another image of the body."""
-        return self.scan.anatomy if self._ready is not None else self.scan.ct
+        """The CT or the MR of the body; ready segmentations may be of another image."""
+        scan = self.scan
+        if self._ready is not None or scan.ct is not None:
+            return scan.anatomy
+        # All segmentations of the body lie on one image; there is no network for PET.
+        has_network = self.task.name in totalsegmentator.MR_NETWORKS
+        return scan.body_mr if has_network and scan.body_image == scan.body_mr else None
 
     def _plan_to_make(self, image: Source) -> Plan | Skip:
         tools = self.context.tools
-        if tools.totalsegmentator is None or self.task.name in tools.without:
-            reason = tools.without.get(self.task.name, "TotalSegmentator is not used")
+        if tools.totalsegmentator is None or self._network in tools.without:
+            reason = tools.without.get(self._network, "TotalSegmentator is not used")
             return Skip(
                 f"{reason}, and no ready segmentation was found (--derivatives totalsegmentator=PATH)"
             )
         settings = plain(self.context.settings.segment)
         chosen = {key: settings[key] for key in ("totalseg_fast", "totalseg_roi_subset")}
+        wanted = set(chosen["totalseg_roi_subset"])
+        if self.task.name == "total" and wanted and not wanted & set(self._task.table.names):
+            return Skip(
+                f"{image.path.name} shows none of the regions of --totalseg-roi-subset to its network"
+            )
         return self._plan([image.path], settings=chosen)
 
     def _make(self, image: Source, plan: Plan, writer: Writer) -> None:
-        settings, tool = self.context.settings.segment, self.context.tools.totalsegmentator
-        assert tool is not None
-        with _work_folder(self.context, self.scan.label) as folder:
-            copy, result = folder / "ct.nii", folder / "segmentation.nii.gz"
-            hu, grid = read_volume(image.path, int16=True)
-            hu, _ = without_padding(hu, _AIR_HU)
-            check_ct(hu, image.path)
-            write_nifti(copy, hu, grid)
-            with gpu.reserved(tool.device, folder.parent) as reserved:
-                made = totalsegmentator.run_totalsegmentator(
-                    tool,
-                    self.task.name,
-                    copy,
-                    result,
-                    fast=settings.totalseg_fast,
-                    roi_subset=settings.totalseg_roi_subset,
-                    threads=self.context.threads,
-                    timeout_s=settings.timeout_s,
-                    log=_log_of(self.context, f"totalsegmentator-{self.task.name}", self.about),
-                    gpu=reserved,
-                )
-            labels, found = read_labels(result)
-        check_labels(labels, self.task, result)
-        labels = on_image_grid(labels, found, grid, segmentation=result, image=image.path)
+        if self.networks.running is None or not self.networks.running.does(self._network):
+            self.close()
+            self.networks.running = self._start(image)
+        made = self.networks.running.take(self._network)
+        for remark in made.remarks:
+            _log.warning("sub-%s %s: %s", self.scan.label, self.name, remark)
+        grid = grid_of(image.path)
+        labels = in_task_numbers(made.labels, made.regions, self._task, image.path)
+        labels = on_image_grid(labels, made.grid, grid, segmentation=image.path, image=image.path)
         self._write(
             image,
             plan,
@@ -212,13 +227,68 @@ class SegmentCt(Segmentation):
             f"{self.task.readout_name} segmentation by TotalSegmentator",
             Tool={
                 "Name": "TotalSegmentator",
-                "Version": made.version,
-                "Task": totalsegmentator.TASK_NAMES[self.task.name],
+                "Version": made.versions["TotalSegmentator"],
+                "NnunetVersion": made.versions["nnunetv2"],
+                "Task": totalsegmentator.TASK_NAMES[self._network],
                 "Weights": made.weights,
                 "Device": made.device,
+                "Engine": made.engine,
+                "RanOn": made.ways,
+                "Remarks": made.remarks,
                 "Seconds": round(made.seconds, 1),
+                "PhaseSeconds": made.phase_seconds,
+                "GpuPeakMB": made.gpu_peak_mb,
             },
         )
+
+    def close(self) -> None:
+        """End the process, where there still is one."""
+        if self.networks.running is not None:
+            self.networks.running.close()
+
+    def _start(self, image: Source) -> BodySegmentation:
+        """Have this task done, and those after it that have to run as well."""
+        settings, tool = self.context.settings.segment, self.context.tools.totalsegmentator
+        assert tool is not None
+        tasks = [self._network, *(network for each in CT_TASKS for network in self._comes_next(each))]
+        voxels, grid = read_volume(image.path, int16=True)
+        if image.suffix == names.CT_SUFFIX:
+            voxels, _ = without_padding(voxels, _AIR_HU)
+            check_ct(voxels, image.path)
+        else:
+            check_mr(voxels, image.path)
+        chosen: dict[str, Any] = {"fast": settings.totalseg_fast, "roi_subset": settings.totalseg_roi_subset}
+        models = [m for name in tasks for m in totalsegmentator.models_of_task(name, **chosen)]
+        check_extent(grid, max(model.spacing_mm for model in models), image.path)
+        return BodySegmentation(
+            tool,
+            tasks,
+            voxels,
+            grid,
+            **chosen,
+            threads=self.context.threads,
+            timeout_s=settings.timeout_s,
+            work_dir=self.context.tools.work_dir,
+            log=_log_of(self.context, f"totalsegmentator-{'-'.join(tasks)}", self.about),
+        )
+
+    def _comes_next(self, task: Task) -> Iterator[str]:
+        """The network of a task after this one, where it is still to be made for the same image."""
+        if CT_TASKS.index(task) <= CT_TASKS.index(self.task) or task.name in self.scan.ready_segmentations:
+            return
+        other = SegmentBody(self.scan, task)
+        other.context = self.context
+        plan = other.plan()
+        if isinstance(plan, Skip):
+            return
+        stamp = Stamp.of(other.name, plan.reads, plan.settings, self.context.store)
+        if stamp.reason_to_run(plan.makes.values()):
+            yield other._network
+
+    @property
+    def _network(self) -> str:
+        """What makes the segmentation, in the words of :mod:`hedypet_bids.tools.totalsegmentator`."""
+        return self.task.name if self.scan.ct else totalsegmentator.MR_NETWORKS[self.task.name]
 
 
 class _OfHeadMr(Segmentation):
@@ -255,7 +325,7 @@ class SegmentParcels(_OfHeadMr):
     def _make(self, image: Source, plan: Plan, writer: Writer) -> None:
         settings, tool = self.context.settings.segment, self.context.tools.synthseg
         assert tool is not None
-        with _work_folder(self.context, self.scan.label) as folder:
+        with folder_of_run(self.context.tools.work_dir, self.scan.label) as folder:
             copy, result = folder / "t1w.nii.gz", folder / "segmentation.nii.gz"
             voxels, grid = read_volume(image.path, int16=True)
             write_nifti(copy, voxels, grid)
@@ -350,22 +420,32 @@ def check_ct(hu: Any, path: Path) -> None:
         )
 
 
+def check_mr(intensities: Any, path: Path) -> None:
+    """Raise BadDataError when an image cannot be an MR of which a network sees something."""
+    if not np.isfinite(intensities).all():
+        n = int(np.count_nonzero(~np.isfinite(intensities)))
+        raise BadDataError(f"{path}: expected intensities of an MR; {n} voxels are NaN or infinite.")
+    low, high = float(intensities.min()), float(intensities.max())
+    if high - low < _FEWEST_INTENSITIES:
+        raise BadDataError(
+            f"{path}: expected intensities of an MR over {_FEWEST_INTENSITIES} or more, as TotalSegmentator "
+            f"cuts them to whole numbers; found {low:g} to {high:g}. Scale them, for example to 0 to 1000."
+        )
+
+
+def check_extent(grid: Grid, spacing_mm: float, path: Path) -> None:
+    """Raise BadDataError when nothing would be left of an image at the resolution of a network."""
+    extent_mm = grid.voxel_sizes_mm * grid.shape
+    if extent_mm.min() <= spacing_mm / 2:
+        found = " x ".join(f"{mm:g}" for mm in extent_mm)
+        raise BadDataError(
+            f"{path}: expected an image that is thicker than half of a network's voxel ({spacing_mm:g} mm); "
+            f"found {found} mm. Was it cut to a single slice?"
+        )
+
+
 def _log_of(context: Context, program: str, about: str) -> Path:
     return context.tools.log_folder / f"{'_'.join(filter(None, [program, about]))}.log"
-
-
-@contextmanager
-def _work_folder(context: Context, label: str) -> Iterator[Path]:
-    work_dir = context.tools.work_dir
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(temporary_folder(work_dir, prefix=f"{LEFT_OVER}{label}-"))
-        except OSError as fault:
-            raise OutputError(
-                f"No temporary folder can be made in {work_dir or tempfile.gettempdir()}: "
-                f"{fault.strerror}. Choose another with --work-dir."
-            ) from fault
-        yield folder
 
 
 def grid_of(path: Path) -> Grid:

@@ -17,6 +17,8 @@ from hedypet_bids.tools.totalsegmentator import TotalSegmentator
 
 SEGMENTATION = "segmentation"
 SERIES = "series"
+MAPS = "maps"
+"""The step that makes voxel maps, as ``--steps`` knows it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Context:
         External programs.
     records
         Says what has become of the steps so far, in the order of the pipeline.
+    wants
+        Says whether the steps of a name, as ``--steps`` knows it, may run.
     """
 
     settings: Settings
@@ -63,6 +67,7 @@ class Context:
     threads: int = 1
     tools: Tools = field(default_factory=Tools)
     records: Callable[[], Sequence[StepRecord]] = tuple
+    wants: Callable[[str], bool] = lambda _group: True
 
 
 class CannotRun(Exception):  # noqa: N818 - no failure: the images hold nothing to work on
@@ -160,6 +165,9 @@ class Step(ABC):
         HedypetError
             The step failed.
         """
+
+    def close(self) -> None:  # noqa: B027 - most steps hold nothing
+        """Let go of what outlives ``run``; called when no step runs any more."""
 
     def builds_on(self) -> Iterator[Step]:
         """The steps among its fields."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 
 from hedypet_bids import names
+from hedypet_bids.io.frame_copy import FrameCopy
 from hedypet_bids.io.manifest import Kind
 from hedypet_bids.io.nifti_read import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import FRAME_END, FRAME_START, frame_times
 from hedypet_bids.kernels.erosion import erode_labels
+from hedypet_bids.kernels.kinetics import KineticModel, why_not
 from hedypet_bids.kernels.region_statistics import (
     JointLabels,
     RegionKey,
@@ -23,14 +25,14 @@ from hedypet_bids.kernels.region_statistics import (
     RegionStats,
     region_statistics,
 )
-from hedypet_bids.labels import WHOLE_IMAGE_TASK, task
+from hedypet_bids.labels import WHOLE_IMAGE_TASK, Task, task
 from hedypet_bids.model import FrameTimes, Grid, IntArray, Scan
 from hedypet_bids.names import Source
 from hedypet_bids.settings import plain
 from hedypet_bids.steps.aorta import PlaceAortaVois
 from hedypet_bids.steps.quality import FrameWatch
 from hedypet_bids.steps.resample import Resample
-from hedypet_bids.steps.step import SERIES, Plan, Skip, Step
+from hedypet_bids.steps.step import MAPS, SERIES, Plan, Skip, Step
 
 
 @dataclass(eq=False)
@@ -40,6 +42,8 @@ class MeasureCurves(Step):
     scan: Scan
     bodydyn: Resample
     aorta: PlaceAortaVois
+    models: Sequence[KineticModel] = ()
+    copy: FrameCopy = field(default_factory=FrameCopy)
     uses: ClassVar[str] = SERIES
 
     @property
@@ -75,9 +79,13 @@ class MeasureCurves(Step):
         reader, metadata = FrameReader(dynamic.path), self.scan.metadata(dynamic)
         images = self._label_images()
         keys = curve_keys(images, self.context.settings.curves.erosions)
-        joint = JointLabels.combine(region_sets(keys, lambda name: read_labels(images[name])[0], reader.grid))
+        joint = JointLabels.combine(
+            region_sets(keys, self.scan.task, lambda name: read_labels(images[name])[0], reader.grid)
+        )
         watch = FrameWatch(metadata.frames, reader.grid)
-        measured = region_statistics(watch.passing(reader.frames()), joint)
+        work = self.context.tools.work_dir
+        frames = self.copy.passing(reader.frames(), self._frames_of_maps(metadata.frames), work)
+        measured = region_statistics(watch.passing(frames), joint, threads=self.context.threads)
         for key, stats in measured.items():
             label_image = images.get(key[0])
             sources = [dynamic.path, *([label_image] if label_image else [])]
@@ -101,7 +109,7 @@ class MeasureCurves(Step):
         grid: Grid,
         sources: list[Path],
     ) -> None:
-        table, metadata = task(key[0]).table, self.scan.metadata(dynamic)
+        table, metadata = self.scan.task(key[0]).table, self.scan.metadata(dynamic)
         statistics: tuple[tuple[Literal["mean", "std"], Any], ...] = (
             ("mean", stats.mean),
             ("std", stats.std),
@@ -133,6 +141,20 @@ class MeasureCurves(Step):
             n_valid={"Description": "Finite voxels, the smallest number over the frames"},
         )
 
+    def close(self) -> None:
+        """Remove the frames that were kept for the maps."""
+        self.copy.close()
+
+    def _frames_of_maps(self, frames: FrameTimes) -> set[int]:
+        """The frames that maps will be made of after this pass."""
+        settings = self.context.settings
+        assert self.scan.dynamic is not None
+        tracer = self.scan.metadata(self.scan.dynamic).tracer or self.scan.name.tracer
+        if not self.context.wants(MAPS) or not self.aorta.vois:
+            return set()
+        models = (m for m in self.models if m.maps and not why_not(m, tracer, frames, settings))
+        return {index for model in models for index in model.map_frames(frames, settings)}
+
     def _label_images(self) -> dict[str, Path]:
         return {**self.bodydyn.labels, **self.aorta.labels}
 
@@ -144,17 +166,22 @@ def curve_keys(tasks: Iterable[str], erosions: Iterable[int]) -> list[RegionKey]
 
 
 def region_sets(
-    keys: Iterable[RegionKey], labels_of: Callable[[str], IntArray], grid: Grid
+    keys: Iterable[RegionKey],
+    task_of: Callable[[str], Task],
+    labels_of: Callable[[str], IntArray],
+    grid: Grid,
 ) -> Iterator[RegionSet]:
     """The regions of every task and erosion on one grid; the labels of a task are in memory while used.
 
     Parameters
     ----------
+    task_of
+        Gives a task, with the regions that it has in the scan, by its name.
     labels_of
         Gives the labels of a task on the grid.
     """
     for name in dict.fromkeys(key[0] for key in keys):
-        indices = np.array(task(name).table.indices)
+        indices = np.array(task_of(name).table.indices)
         if name == WHOLE_IMAGE_TASK.name:
             whole = np.broadcast_to(np.uint8(indices[0]), grid.shape)
             yield RegionSet(key=(name, 0), labels=whole, indices=indices)

@@ -7,12 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hedypet_bids.errors import HedypetError, MissingProgramError, ReadWriteError, TryAgainError
+from hedypet_bids.errors import (
+    HedypetError,
+    MissingProgramError,
+    ReadWriteError,
+    StoppedBySignal,
+    TryAgainError,
+)
 from hedypet_bids.io import stop
 from hedypet_bids.io.atomic import write_error
 from hedypet_bids.tools import end_with_parent as guard
@@ -41,6 +48,7 @@ def run_program(
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
     handles: Sequence[int] = (),
+    cancelled: threading.Event | None = None,
 ) -> Finished:
     """Run a program to its end; its standard output and error go to ``log``.
 
@@ -56,6 +64,8 @@ def run_program(
         Variables on top of this process's own.
     handles
         File descriptors that are to stay open until the program and its children have ended.
+    cancelled
+        Set when nobody wants the program any more.
 
     Raises
     ------
@@ -67,6 +77,8 @@ def run_program(
         It was killed by a signal, most often for lack of memory.
     HedypetError
         It failed, or ran longer than ``timeout_s``; it and its children are then ended.
+    StoppedBySignal
+        This process is to end, or the program was cancelled.
     """
     began = time.monotonic()
     try:
@@ -89,7 +101,7 @@ def run_program(
         except OSError as fault:
             raise TryAgainError(f"{title}: no process can be started: {fault}.") from fault
         try:
-            code = _exit_code(process, began + timeout_s)
+            code = _exit_code(process, began + timeout_s, cancelled)
         finally:
             _end_group(process)
     if code is None:
@@ -104,12 +116,14 @@ def run_program(
     return Finished(time.monotonic() - began, log)
 
 
-def _exit_code(process: subprocess.Popen[bytes], end: float) -> int | None:
+def _exit_code(process: subprocess.Popen[bytes], end: float, cancelled: threading.Event | None) -> int | None:
     """The exit code of a program; None when it still runs at the end of its time (monotonic, s)."""
     while time.monotonic() < end:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(min(_LOOK_UP_S, max(0.0, end - time.monotonic())))
         stop.raise_if_asked()
+        if cancelled is not None and cancelled.is_set():
+            raise StoppedBySignal
     return process.poll()
 
 

@@ -7,9 +7,11 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil, prod
 from pathlib import Path
 
 from hedypet_bids.errors import BadDataError, HedypetError, MissingProgramError
+from hedypet_bids.model import Grid
 from hedypet_bids.tools.external import run_program
 from hedypet_bids.tools.gpu import Reservation
 
@@ -18,6 +20,13 @@ DEVICE_VARIABLE = "HEDYPET_SYNTHSEG_DEVICE"
 """``cpu`` in it says that the program can use no GPU, as in the container image."""
 LOWEST_QC_SCORE = 0.65
 """Below it a segmentation failed (Billot et al., PNAS 2023;120(9):e2216399120)."""
+
+
+# TensorFlow with the networks, and the volumes around them.
+_BASE_MB = 2000.0
+# The U-Net works on voxels of 1 mm, each axis filled up to a multiple of 32. Where it needs most it holds the
+# feature maps of its first stage (24), those that come up from the second (48), and both together.
+_FEATURE_MAPS, _BYTES_PER_FEATURE, _MULTIPLE = 144, 4, 32
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,22 @@ def device_of(tool: SynthSeg) -> str:
     if tool.device == "auto" and shutil.which("nvidia-smi") is None:
         return "cpu"
     return tool.device
+
+
+def memory_mb(tool: SynthSeg, t1w: Grid) -> float:
+    """Memory (MB) that the program needs at least for a T1w image on this grid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> head = Grid((192, 256, 192), np.eye(4))
+    >>> round(memory_mb(SynthSeg(Path("mri_synthseg"), "cpu"), head))
+    7436
+    """
+    if device_of(tool) != "cpu":
+        return _BASE_MB  # the maps are in the memory of the GPU
+    voxels = prod(ceil(mm / _MULTIPLE) * _MULTIPLE for mm in t1w.voxel_sizes_mm * t1w.shape)
+    return float(_BASE_MB + _FEATURE_MAPS * _BYTES_PER_FEATURE * voxels / 1e6)
 
 
 def _environment(tool: SynthSeg) -> dict[str, str]:

@@ -1,8 +1,6 @@
-"""TotalSegmentator: which weights and licence a task needs, and running it on a CT, offline.
+"""TotalSegmentator on this machine: its networks, their weights, the licence, the device.
 
-Its Python API runs in a process of its own (``totalsegmentator_process``), because it forks
-workers, ends the interpreter on some errors and keeps its memory. It makes no network call: the
-weights are checked before, and its configuration, written for every run, sends no statistics.
+Its networks run in a process of their own (:mod:`hedypet_bids.tools.body_segmentation`).
 """
 
 from __future__ import annotations
@@ -10,30 +8,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError, UsageError
-from hedypet_bids.io.atomic import temporary_folder, write_error
-from hedypet_bids.io.work_dir import LEFT_OVER
-from hedypet_bids.tools.external import run_program
-from hedypet_bids.tools.gpu import Reservation
+from hedypet_bids.errors import MissingInputError, UsageError
 
-TASK_NAMES: Mapping[str, str] = {"total": "total", "tissue": "tissue_types", "body": "body"}
-"""TotalSegmentator's name of each of our CT tasks."""
+TASK_NAMES: Mapping[str, str] = {
+    "total": "total",
+    "tissue": "tissue_types",
+    "body": "body",
+    "total_mr": "total_mr",
+    "body_mr": "body_mr",
+}
+"""TotalSegmentator's name of what its networks can do: our tasks, and those that have a network for MR."""
+
+CT_NETWORKS = ("total", "tissue", "body")
+MR_NETWORKS: Mapping[str, str] = {"total": "total_mr", "body": "body_mr"}
+"""What segments an MR of the body, by our task."""
 
 LICENSED_TASKS = frozenset({"tissue"})
 LICENCE_LENGTH = 18
 LICENCE_VARIABLE = "TOTALSEG_LICENSE"
 FETCH_COMMAND = "hedypet-weights fetch"
 _CHECKPOINT = "checkpoint_final.pth"
-_LONGEST_TEMPORARY_PATH = 70
 _STAGE_FILES = ("dataset.json", "plans.json")
 
 
@@ -42,6 +42,8 @@ class Model:
     """A trained network: TotalSegmentator's number and folder of its weights, and the archive they come in.
 
     ``archive_size`` is in bytes, and 0 where it is not known; ``sha256`` is empty where it is not.
+    ``spacing_mm`` is that of the voxels that it sees, ``of_task`` whose regions it tells apart, or some of,
+    ``release`` TotalSegmentator's of the archive.
     """
 
     number: int
@@ -49,6 +51,23 @@ class Model:
     archive_size: int = 0
     sha256: str = ""
     licensed: bool = False
+    spacing_mm: float = 1.5
+    of_task: str = "total"
+    release: str = "v2.0.0-weights"
+
+    @property
+    def regions(self) -> frozenset[str]:
+        """The regions that it tells apart."""
+        # Imported here: TotalSegmentator's tables need none of its libraries, but time.
+        from totalsegmentator import map_to_binary as tables
+
+        for parts, of_number in (
+            (tables.class_map_5_parts, tables.map_taskid_to_partname_ct),
+            (tables.class_map_parts_mr, tables.map_taskid_to_partname_mr),
+        ):
+            if self.number in of_number:
+                return frozenset(parts[of_number[self.number]].values())
+        return frozenset(tables.class_map[self.of_task].values())
 
 
 # Of TotalSegmentator 2.18; a test compares them with its own tables. It publishes neither sizes nor hashes:
@@ -71,17 +90,43 @@ _ORGANS_3MM = Model(
     "Dataset297_TotalSegmentator_total_3mm_1559subj",
     135_386_075,
     "0baa2c8de2975600eb31801dd5c1825cd2b356f794498659cf3348714c073394",
+    spacing_mm=3.0,
 )
-_ORGANS_6MM = Model(298, "Dataset298_TotalSegmentator_total_6mm_1559subj", 134_827_240)
+ROUGH_MODEL = Model(298, "Dataset298_TotalSegmentator_total_6mm_1559subj", 134_827_240, spacing_mm=6.0)
+"""Finds where a subset of the organs is."""
 _BODY = Model(
     299,
     "Dataset299_body_1559subj",
     233_211_222,
     "d51d68e7f183fed966c122b0cb3dece7bebcdb685d28aeecc62202168e431674",
+    of_task="body",
 )
-_BODY_6MM = Model(300, "Dataset300_body_6mm_1559subj", 124_286_256)
-_TISSUE = Model(481, "Dataset481_tissue_1559subj", licensed=True)
-MODELS = (*_ORGAN_PARTS, _ORGANS_3MM, _ORGANS_6MM, _BODY, _BODY_6MM, _TISSUE)
+_BODY_6MM = Model(300, "Dataset300_body_6mm_1559subj", 124_286_256, spacing_mm=6.0, of_task="body")
+_TISSUE = Model(481, "Dataset481_tissue_1559subj", licensed=True, of_task="tissue_types")
+_of_mr = partial(Model, release="v2.5.0-weights")
+_MR_ORGAN_PARTS = (
+    _of_mr(850, "Dataset850_TotalSegMRI_part1_organs_1088subj", of_task="total_mr"),
+    _of_mr(851, "Dataset851_TotalSegMRI_part2_muscles_1088subj", of_task="total_mr"),
+)
+MR_ROUGH_MODEL = _of_mr(852, "Dataset852_TotalSegMRI_total_3mm_1088subj", spacing_mm=3.0, of_task="total_mr")
+"""Finds where a subset of the organs is in an MR, and is the fast network as well."""
+_MR_BODY = _of_mr(597, "Dataset597_mri_body_139subj", of_task="body_mr")
+_MR_BODY_6MM = _of_mr(598, "Dataset598_mri_body_6mm_139subj", spacing_mm=6.0, of_task="body_mr")
+MODELS = (
+    *(*_ORGAN_PARTS, _ORGANS_3MM, ROUGH_MODEL, _BODY, _BODY_6MM, _TISSUE),
+    *(*_MR_ORGAN_PARTS, MR_ROUGH_MODEL, _MR_BODY, _MR_BODY_6MM),
+)
+
+
+# At full resolution, and fast.
+_MODELS_OF_TASK: Mapping[str, tuple[tuple[Model, ...], tuple[Model, ...]]] = {
+    "total": (_ORGAN_PARTS, (_ORGANS_3MM,)),
+    "tissue": ((_TISSUE,), (_TISSUE,)),
+    "body": ((_BODY,), (_BODY_6MM,)),
+    "total_mr": (_MR_ORGAN_PARTS, (MR_ROUGH_MODEL,)),
+    "body_mr": ((_MR_BODY,), (_MR_BODY_6MM,)),
+}
+_ROUGH_MODELS = {"total": ROUGH_MODEL, "total_mr": MR_ROUGH_MODEL}
 
 
 @dataclass(frozen=True)
@@ -91,26 +136,16 @@ class TotalSegmentator:
     weights: Path
     licence: str = field(default="", repr=False)
     device: str = "auto"
-
-
-@dataclass(frozen=True)
-class SegmentationRun:
-    """What a run was made with, for the sidecar."""
-
-    version: str
-    device: str
-    seconds: float
-    weights: Mapping[str, str]
+    gpu_mem_mb: float | None = None
 
 
 def models_of_task(task: str, *, fast: bool = False, roi_subset: Sequence[str] = ()) -> tuple[Model, ...]:
     """The networks that a task needs."""
-    if task == "tissue":
-        return (_TISSUE,)
-    if task == "body":
-        return (_BODY_6MM,) if fast else (_BODY,)
-    organs = (_ORGANS_3MM,) if fast else _ORGAN_PARTS
-    return (*organs, _ORGANS_6MM) if roi_subset else organs
+    models, fast_ones = _MODELS_OF_TASK[task]
+    organs = fast_ones if fast else models
+    if not roi_subset or task not in _ROUGH_MODELS:
+        return organs
+    return tuple(dict.fromkeys((*organs, _ROUGH_MODELS[task])))
 
 
 def weights_folder(given: Path | None = None) -> Path:
@@ -156,8 +191,13 @@ def faults_of_weights(folder: Path, models: Iterable[Model], *, read: bool = Fal
         found = checkpoints(folder, model)
         if not found:
             faults[model] = "missing"
-        elif reason := next(filter(None, (_fault_of_checkpoint(path, read) for path in found)), ""):
-            faults[model] = reason
+            continue
+        reasons = (
+            *(_fault_of_checkpoint(path, read) for path in found),
+            *(_fault_of_kind(path.parents[1], model) for path in found),
+        )
+        if any(reasons):
+            faults[model] = next(filter(None, reasons))
     return faults
 
 
@@ -204,77 +244,13 @@ def check_device(device: str) -> None:
         )
 
 
-def run_totalsegmentator(
-    tool: TotalSegmentator,
-    task: str,
-    ct: Path,
-    result: Path,
-    *,
-    fast: bool = False,
-    roi_subset: Sequence[str] = (),
-    threads: int = 1,
-    timeout_s: float,
-    log: Path,
-    gpu: Reservation | None = None,
-) -> SegmentationRun:
-    """Segment a CT (NIfTI) into ``result`` (NIfTI), label numbers as TotalSegmentator's.
-
-    Parameters
-    ----------
-    gpu
-        What is held for it, see :func:`hedypet_bids.tools.gpu.reserved`.
-
-    Raises
-    ------
-    BadDataError
-        A weight file cannot be loaded.
-    ReadWriteError, TryAgainError, HedypetError
-        As :func:`hedypet_bids.tools.external.run_program`.
-    """
-    models = models_of_task(task, fast=fast, roi_subset=roi_subset)
-    with tempfile.TemporaryDirectory(prefix="totalseg-", dir=result.parent) as name:
-        folder = Path(name)
-        _write_configuration(folder, tool.licence)
-        request, answer = folder / "request.json", folder / "answer.json"
-        content = {
-            "input": str(ct),
-            "output": str(result),
-            "task": TASK_NAMES[task],
-            # tissue_types has one resolution only.
-            "fast": fast and task != "tissue",
-            "roi_subset": list(roi_subset) if task == "total" and roi_subset else None,
-            "device": tool.device,
-            "threads": threads,
-            "answer": str(answer),
-        }
-        request.write_text(json.dumps(content))
-        try:
-            with _short_path(folder) as temporary:
-                finished = run_program(
-                    [sys.executable, "-m", "hedypet_bids.tools.totalsegmentator_process", str(request)],
-                    title=f"TotalSegmentator ({TASK_NAMES[task]})",
-                    log=log,
-                    timeout_s=timeout_s,
-                    environment={
-                        **_environment(tool, folder, temporary, threads),
-                        **(gpu.environment if gpu else {}),
-                    },
-                    handles=gpu.handles if gpu else (),
-                )
-        except HedypetError as error:
-            faults = faults_of_weights(tool.weights, models, read=True)
-            if not faults:
-                raise
-            listed = "; ".join(f"{model.folder}: {reason}" for model, reason in faults.items())
-            raise BadDataError(
-                f"TotalSegmentator cannot load its weights in {tool.weights}: {listed}. Remove that folder "
-                f"and fetch it again with '{FETCH_COMMAND}'."
-            ) from error
-        found: dict[str, Any] = json.loads(answer.read_text())
-    if not result.is_file():
-        raise HedypetError(f"TotalSegmentator ({TASK_NAMES[task]}) ended without a result; its log is {log}.")
-    checksums = {model.folder: checksum for model in models for checksum in [_checksum(tool.weights, model)]}
-    return SegmentationRun(found["version"], found["device"], finished.seconds, checksums)
+def weights_checksum(folder: Path, model: Model) -> str:
+    """SHA-256 (first 16 characters) over the checkpoints of a model."""
+    total = hashlib.sha256()
+    for path in checkpoints(folder, model):
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]
 
 
 def _home() -> Path:
@@ -293,6 +269,27 @@ def _configured_licence() -> str:
     except (OSError, ValueError):
         return ""
     return str(content.get("license_number") or "") if isinstance(content, dict) else ""
+
+
+def _fault_of_kind(folder: Path, model: Model) -> str:
+    """Whether a folder holds another model of TotalSegmentator; what cannot be told is no fault here."""
+    try:
+        labels = json.loads((folder / "dataset.json").read_text("utf-8"))["labels"]
+        plans = json.loads((folder / "plans.json").read_text("utf-8"))
+        spacing = plans["configurations"][folder.name.rpartition("__")[2]]["spacing"]
+        regions, spacing_mm = set(labels) - {"background"}, float(max(spacing))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+    def distance(other: Model) -> tuple[float, float]:
+        different = len(regions ^ other.regions) / max(1, len(regions | other.regions))
+        return different, abs(other.spacing_mm - spacing_mm)
+
+    nearest = min(MODELS, key=distance)
+    # Names that no model has may be those of a newer version.
+    if distance(nearest)[0] == 1 or distance(nearest) == distance(model):
+        return ""
+    return f"it holds the {len(regions)} regions at {spacing_mm:g} mm of {nearest.folder}"
 
 
 def _fault_of_checkpoint(path: Path, read: bool) -> str:
@@ -317,55 +314,3 @@ def _fault_of_checkpoint(path: Path, read: bool) -> str:
             except ValueError:
                 return f"{name} is no JSON"
     return ""
-
-
-def _write_configuration(folder: Path, licence: str) -> None:
-    configuration = {
-        "totalseg_id": "totalseg_hedypet0",
-        "send_usage_stats": False,
-        "prediction_counter": 0,
-        "statistics_disclaimer_shown": True,
-        **({"license_number": licence} if licence else {}),
-    }
-    path = folder / "config.json"
-    try:
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(configuration))
-    except OSError as fault:
-        raise write_error(path, fault) from fault
-
-
-@contextmanager
-def _short_path(folder: Path) -> Iterator[Path]:
-    """The folder under a name short enough for the sockets of nnU-Net's workers (108 characters in all)."""
-    if len(str(folder)) <= _LONGEST_TEMPORARY_PATH:
-        yield folder
-        return
-    with ExitStack() as stack:
-        try:
-            holder = stack.enter_context(temporary_folder(prefix=LEFT_OVER))
-        except OSError:
-            yield folder  # nowhere else to write; its log will say that the path is too long
-            return
-        link = holder / "t"
-        link.symlink_to(folder.resolve(), target_is_directory=True)
-        yield link
-
-
-def _environment(tool: TotalSegmentator, folder: Path, temporary: Path, threads: int) -> dict[str, str]:
-    return {
-        "TOTALSEG_HOME_DIR": str(folder),
-        "TOTALSEG_WEIGHTS_PATH": str(tool.weights.resolve()),
-        "TMPDIR": str(temporary),
-        # nnU-Net's own workers and PyTorch's threads stay within the share of this participant.
-        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "nnUNet_def_n_proc"), str(threads)),
-    }
-
-
-def _checksum(folder: Path, model: Model) -> str:
-    """SHA-256 (first 16 characters) over the checkpoints of a model."""
-    total = hashlib.sha256()
-    for path in checkpoints(folder, model):
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()[:16]

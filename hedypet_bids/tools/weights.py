@@ -22,7 +22,7 @@ from hedypet_bids.tools.archives import download_archive, unpack_archive
 from hedypet_bids.tools.totalsegmentator import TASK_NAMES, Model, faults_of_weights, models_of_task
 
 LOCK_FILE = "weights.lock.json"
-RELEASE_URL = "https://github.com/wasserth/TotalSegmentator/releases/download/v2.0.0-weights"
+RELEASES_URL = "https://github.com/wasserth/TotalSegmentator/releases/download"
 LICENSED_URL = "https://backend.totalsegmentator.com/download_weights"
 _UNPACKING = ".unpacking-"
 
@@ -128,9 +128,8 @@ def _fetch_archive(folder: Path, model: Model, archive: Path, licence: str, mirr
 
 def _download(model: Model, archive: Path, licence: str, mirror: str) -> None:
     if mirror or not model.licensed:
-        return download_archive(
-            f"{(mirror or RELEASE_URL).rstrip('/')}/{model.folder}.zip", archive, size=model.archive_size
-        )
+        place = mirror.rstrip("/") or f"{RELEASES_URL}/{model.release}"
+        return download_archive(f"{place}/{model.folder}.zip", archive, size=model.archive_size)
     task = next(TASK_NAMES[task] for task in TASK_NAMES if model in models_of_task(task))
     body = {"license_number": licence, "task": task, "version": version("TotalSegmentator")}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -36,6 +37,24 @@ def test_labels_of_totalsegmentator_1_are_renumbered_by_name() -> None:
         else:
             assert name in ("pulmonary_artery", "face") and found[index] == 0
     assert found[0] == 0
+
+
+def test_labels_of_total_mr_keep_the_numbers_of_regions_that_total_has() -> None:
+    maps = pytest.importorskip("totalsegmentator.map_to_binary")
+    named = {int(index): str(name) for index, name in maps.class_map["total_mr"].items()}
+    labels = np.arange(max(named) + 1, dtype=np.uint8).reshape(1, 1, -1)
+    with pytest.raises(BadDataError, match="lung_left"):
+        in_task_numbers(labels, named, TOTAL, HERE)
+    of_mr = replace(TOTAL, table_name="totalmr")
+    found = dict(zip(["", *named.values()], in_task_numbers(labels, named, of_mr, HERE).ravel(), strict=True))
+    assert found.pop("") == 0 and set(found) == set(of_mr.table.names)
+    for name, index in found.items():
+        assert of_mr.table.index_of(name) == index
+        if name in TOTAL.table.names:
+            assert index == TOTAL.table.index_of(name)
+    own = set(of_mr.table.names) - set(TOTAL.table.names)
+    assert own == {"lung_left", "lung_right", "vertebrae", "intervertebral_discs"}
+    assert {found[name] for name in own}.isdisjoint(TOTAL.table.indices)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from nibabel.processing import resample_from_to
 from running import Run, hedypet, only
 
+from hedypet_bids.labels import label_table
 from hedypet_bids.tools.validator import validate_dataset
 
 STATIC = "sub-001_ses-quadra_trc-18FFDG_rec-acstatPSF"
@@ -52,6 +53,27 @@ def without_ct(root: Path, image: Path, stem: str, matrix: np.ndarray | None = N
         shutil.copy(ready / f"{CT}_seg-{task}_dseg.tsv", folder / f"{stem}_seg-{task}_dseg.tsv")
     shutil.rmtree(ready)
     shutil.rmtree(root / "sub-001" / "ses-quadra" / "ct")
+
+
+def as_by_total_mr(path: Path) -> dict[str, set[int]]:
+    """Turn labels of `total` into those of TotalSegmentator's network for MR; what became of which."""
+    scheme = pytest.importorskip("totalsegmentator.map_to_binary").class_map["total_mr"]
+    number_of = {name: index for index, name in scheme.items()}
+    table = pd.read_csv(path.with_name(path.name.replace(".nii.gz", ".tsv")), sep="\t")
+    image = nibabel.load(path)
+    before, merged = np.asarray(image.dataobj), {}
+    labels = np.zeros_like(before)
+    for index, name in zip(table["index"], table["name"], strict=True):
+        if name.startswith("lung_"):
+            name = f"lung_{name.rpartition('_')[2]}"
+        elif name.startswith("vertebrae_"):
+            name = "vertebrae"
+        labels[before == index] = number_of.get(name, 0)
+        merged.setdefault(name, set()).add(index)
+    nibabel.save(nibabel.Nifti1Image(labels, image.affine), path)
+    named = pd.DataFrame({"index": scheme.keys(), "name": scheme.values()})
+    named.to_csv(path.with_name(path.name.replace(".nii.gz", ".tsv")), sep="\t", index=False)
+    return {name: indices for name, indices in merged.items() if name in number_of}
 
 
 def matrix_of(run: Run, kind: str) -> np.ndarray:
@@ -108,9 +130,10 @@ def test_labels_of_the_pet_itself(petct: Path, phantom_run: Run) -> None:
 
 @pytest.mark.slow
 def test_labels_of_the_mr_and_given_transforms(petct: Path, phantom_run: Run, tmp_path: Path) -> None:
-    """Labels drawn on the body MR; the matrices are those that the run with CT found."""
+    """Labels drawn on the body MR, as by `total_mr`; the matrices are those that the run with CT found."""
     mr = petct / "sub-001" / "ses-vida" / "anat" / f"{DIXON}_T1w.nii.gz"
     without_ct(petct, mr, DIXON, matrix_of(phantom_run, "DIXON"))
+    merged = as_by_total_mr(only(petct / "derivatives", f"{DIXON}_seg-total_dseg.nii.gz"))
     output, said = run(petct)
     assert "--register identity" in said and "--derivatives xfm=PATH" in said
     assert not list(output.rglob("*_space-*_dseg.nii.gz")) and not list(output.rglob("*_xfm.txt"))
@@ -132,9 +155,19 @@ def test_labels_of_the_mr_and_given_transforms(petct: Path, phantom_run: Run, tm
     # The body's took one more turn through voxels of the MR.
     found = voxels(only(output, f"{DIXON}_space-bodystat_seg-total_dseg.nii.gz"))
     expected = voxels(only(with_ct, f"{CT}_space-bodystat_seg-total_dseg.nii.gz"))
-    for label in (LIVER, BRAIN):
-        both = np.count_nonzero((found == label) & (expected == label))
-        assert 2 * both / (np.count_nonzero(found == label) + np.count_nonzero(expected == label)) > 0.85
+    own = label_table("totalmr")
+    for name in ("liver", "brain", "lung_left"):
+        here, there = found == own.index_of(name), np.isin(expected, list(merged[name]))
+        assert 2 * np.count_nonzero(here & there) / (here.sum() + there.sum()) > 0.85, name
+    assert own.index_of("liver") == LIVER and own.index_of("brain") == BRAIN
+    assert set(means(output, "total").index) == set(own.names)
+    # Its aorta gives input functions.
+    pattern = "*rec-acdynPSF_seg-total_model-Patlak_kinpar.tsv"
+    ki, with_ct_ki = (
+        pd.read_csv(only(folder, pattern), sep="\t").query("name == 'liver' and n_used > 2")["Ki"].median()
+        for folder in (output, with_ct)
+    )
+    assert ki == pytest.approx(with_ct_ki, rel=0.2)
 
 
 def aligned(root: Path, phantom_run: Run) -> None:

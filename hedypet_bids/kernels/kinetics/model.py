@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -290,6 +290,24 @@ class KineticModel(ABC):
             The input function allows no fit.
         """
         return {}
+
+    def map_frames(self, frames: FrameTimes, settings: Settings) -> Collection[int]:  # noqa: ARG002
+        """The frames that its voxel maps may weight, whatever the input function is.
+
+        Parameters
+        ----------
+        frames
+            When the frames are, s from injection.
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        Collection
+            Their indices; all by default. These are kept from the pass that measures the curves, so few of
+            them cost little.
+        """
+        return range(len(frames))
 
     @property
     def maps(self) -> tuple[Parameter, ...]:

@@ -7,7 +7,7 @@ Blood Flow Metab 1983;3:1-7), with I the integral of the input function Cp.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -518,6 +518,11 @@ class Patlak(KineticModel):
                 "map_input_function or [kinetics.patlak] map_last_frames in --settings."
             )
         return {"Ki": weights.ki, "V0": weights.v0}
+
+    def map_frames(self, frames: FrameTimes, settings: Settings) -> Collection[int]:
+        """Those of the window."""
+        window = Window(last_frames=settings.kinetics.patlak.map_last_frames)
+        return [int(index) for index in window.indices(frames)]
 
     def shown(self, table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         """The rows of the maps' input function and window."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numba import njit
@@ -12,6 +13,7 @@ from scipy import ndimage
 from hedypet_bids.model import FloatArray
 
 _NARROWED_AT_ONCE = 1 << 20
+_PIECE_VOXELS = 1 << 20
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
@@ -56,6 +58,44 @@ def weighted_sums(
         raise ValueError("there is no frame to sum")
     while sums:
         yield _narrowed(sums.pop(0))
+
+
+def weighted_sums_of_pieces(
+    piece: Callable[[int, int, int], FloatArray], weights: FloatArray, *, n_voxels: int, threads: int = 1
+) -> NDArray[np.float32]:
+    """What :func:`weighted_sums` gives, from frames of which any piece can be had at any time.
+
+    Parameters
+    ----------
+    piece
+        Values of a frame from one voxel to another; called in several threads.
+    weights
+        Shape (n_maps, n_frames).
+    n_voxels
+        Voxels of a frame.
+
+    Returns
+    -------
+    ndarray
+        Shape (n_maps, n_voxels); the same bits as the other.
+    """
+    factors = np.asarray(weights, dtype=np.float64)
+    used = np.flatnonzero(factors.any(axis=0))
+    maps = np.empty((len(factors), n_voxels), dtype=np.float32)
+
+    def fill(start: int) -> None:
+        stop = min(start + _PIECE_VOXELS, n_voxels)
+        totals = np.zeros((len(factors), stop - start))
+        for index in used.tolist():
+            values = piece(index, start, stop)
+            for total, factor in zip(totals, factors[:, index], strict=True):
+                if factor:
+                    _add(values, factor, total)
+        maps[:, start:stop] = totals
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, range(0, n_voxels, _PIECE_VOXELS)))
+    return maps
 
 
 def _narrowed(values: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -201,3 +201,20 @@ def test_erosion_equals_eroding_each_label_alone(
         mask = labels == label
         expected = ndimage.binary_erosion(mask, iterations=iterations) if iterations else mask
         np.testing.assert_array_equal(found == label, expected)
+
+
+def test_large_frames_are_summed_in_threads_to_the_same_bits() -> None:
+    rng = np.random.default_rng(5)
+    shape = (300, 200, 150)  # more than one part
+    labels = np.repeat(rng.integers(0, 5, (30, 20, 15)), 10, axis=0).repeat(10, axis=1).repeat(10, axis=2)
+    frame = rng.normal(100, 5, shape).astype(np.float32)
+    frame[labels == 3] = np.where(rng.random((labels == 3).sum()) < 0.1, np.nan, 7.0)
+    joint = JointLabels.combine([RegionSet(("total", 0), labels.astype(np.uint8), np.arange(1, 5))])
+    one, several = (region_statistics([frame], joint, threads=n)["total", 0] for n in (1, 4))
+    for name in ("mean", "std", "n_valid"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(several, name))
+    for position, index in enumerate(range(1, 5)):
+        inside = frame[labels == index].astype(np.float64)
+        assert one.n_valid[position, 0] == np.isfinite(inside).sum()
+        np.testing.assert_allclose(one.mean[position, 0], np.nanmean(inside), rtol=1e-12)
+        np.testing.assert_allclose(one.std[position, 0], np.nanstd(inside), rtol=1e-10, atol=1e-12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hedypet_bids.kernels.kinetics.weighted_sums import smooth_image, weighted_sums
+from hedypet_bids.kernels.kinetics.weighted_sums import smooth_image, weighted_sums, weighted_sums_of_pieces
 
 
 def maps(series: np.ndarray, weights: np.ndarray, piece: int = 50) -> np.ndarray:
@@ -106,3 +106,18 @@ def test_nan_does_not_spread_and_constants_stay() -> None:
     np.testing.assert_array_equal(smooth_image(image, fwhm_mm=0.0, voxel_sizes_mm=np.ones(3)), image)
     with pytest.raises(ValueError, match="negative"):
         smooth_image(image, fwhm_mm=-1.0, voxel_sizes_mm=np.ones(3))
+
+
+def test_sums_of_pieces_are_those_of_the_series_in_every_bit() -> None:
+    rng = np.random.default_rng(4)
+    n_voxels = (1 << 20) + 12345  # more than a piece
+    frames = rng.normal(size=(4, n_voxels)).astype(np.float32)
+    frames[2, 17] = np.nan
+    weights = np.array([[0.0, 0.3, -1.7, 2.1], [0.0, 0.0, 1 / 3, -0.1]])
+    expected = list(weighted_sums(((i, 0, frames[i]) for i in range(4)), weights, n_voxels=n_voxels))
+    for threads in (1, 3):
+        found = weighted_sums_of_pieces(
+            lambda index, start, stop: frames[index, start:stop], weights, n_voxels=n_voxels, threads=threads
+        )
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, np.array(expected))

@@ -44,6 +44,8 @@ def test_the_methods_text_tells_only_what_took_place() -> None:
     assert len(nothing.paragraphs) == 2
     made = methods_of(Settings(), Performed(segmented={"total": MADE, "synthseg": READY}))
     assert "totalsegmentator" in made.keys and "synthseg" not in made.keys
+    of_mr = methods_of(Settings(), Performed(segmented={"total": MADE}, labelled="MR image"))
+    assert "networks for MR" in str(of_mr) and "networks for MR" not in str(made)
     given = methods_of(Settings(), Performed(registered={"head": "given", "body": "rigid"}))
     assert "The T1-weighted MR image was brought to the CT by the transform that came" in given.paragraphs[1]
     assert all(text and "None" not in text for text in methods_of_dataset(Settings()).numbered())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hedypet_bids.errors import (
     HedypetError,
     MissingProgramError,
     ReadWriteError,
+    StoppedBySignal,
     TryAgainError,
 )
 from hedypet_bids.tools.external import run_program
@@ -26,6 +28,15 @@ def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None
     assert error.value.exit_code == 1 and time.monotonic() - began < 20
     time.sleep(3.5)
     assert not marker.exists()
+
+
+def test_a_program_that_nobody_wants_any_more_is_ended(tmp_path: Path) -> None:
+    cancelled = threading.Event()
+    threading.Timer(0.5, cancelled.set).start()
+    began = time.monotonic()
+    with pytest.raises(StoppedBySignal):
+        run_program(["sleep", "60"], title="it", log=tmp_path / "log", timeout_s=60, cancelled=cancelled)
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(
