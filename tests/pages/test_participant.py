@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import Browser, chromium
+from coarse_phantom import COARSE, FRAMES
 from matplotlib.colors import to_hex
 from running import Run, hedypet, only
 
@@ -41,12 +42,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def no_ct(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def no_ct(coarse: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A participant whose only image is the static PET."""
     folder = tmp_path_factory.mktemp("no-ct")
     bids, output = folder / "bids", folder / "out"
     ignored = shutil.ignore_patterns("sub-001", "ct", "derivatives", "*_ct.*")
-    shutil.copytree(phantom, bids, ignore=ignored)
+    shutil.copytree(coarse, bids, ignore=ignored)
     done = hedypet(
         bids, output, "participant", "--participant-label", "002", "--skip-bids-validation", "--nprocs", "1"
     )
@@ -298,7 +299,14 @@ def test_missing_parts_leave_a_sentence_with_the_reason(browser: Browser, phanto
 @pytest.mark.slow
 def test_several_scans_have_a_page_each_and_one_that_leads_to_them(browser: Browser, tmp_path: Path) -> None:
     bids = write_phantom(
-        tmp_path / "bids", participants=1, seed=1, size="tiny", sessions=2, extra_statics=True
+        tmp_path / "bids",
+        participants=1,
+        seed=1,
+        size=COARSE,
+        frames=FRAMES,
+        sessions=2,
+        extra_statics=True,
+        without={"001": ("mr", "topogram")},
     )
     done = hedypet(bids, tmp_path / "out", "participant", "--skip-bids-validation")
     assert done.returncode == 0, done.stderr
@@ -428,7 +436,7 @@ def test_the_methods_of_the_page_are_those_of_the_participant(phantom_run: Run) 
 
 @pytest.mark.slow
 def test_a_crash_is_told_with_its_log_and_kept_when_only_the_report_is_made_again(
-    browser: Browser, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hedypet_bids.cli.main import main
     from hedypet_bids.steps.means import MeasureStatic
@@ -436,7 +444,7 @@ def test_a_crash_is_told_with_its_log_and_kept_when_only_the_report_is_made_agai
     def crash(*_: object) -> None:
         raise RuntimeError("the <disk> & the bus")
 
-    arguments = [str(phantom), str(tmp_path / "out"), "participant", "--participant-label", "002"]
+    arguments = [str(coarse), str(tmp_path / "out"), "participant", "--participant-label", "002"]
     arguments += ["--skip-bids-validation", "--nprocs", "1"]
     with monkeypatch.context() as patch:
         patch.setattr(MeasureStatic, "run", crash)

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ import griffe
 import pandas as pd
 import pytest
 import yaml
-from running import ROOT, Run
+from running import ENVIRONMENT, ROOT, Run
 
 import hedypet_bids
 from hedypet_bids.group.dictionary import TABLES
@@ -545,12 +545,60 @@ def _commands(block: _Block) -> str:
     return "\n".join(line[2:] for line in block.text.splitlines() if line.startswith("$ "))
 
 
+# hedypet-phantom, whose images are coarse, in few frames and without MR, whatever it is asked for.
+_COARSE_PHANTOM = f"""#!{sys.executable}
+import sys
+
+from coarse_phantom import COARSE, FRAMES
+
+from hedypet_bids.cli import phantom
+
+
+def coarse(out, *, participants, size, frames, **given):
+    without = {{f"{{number:03}}": ("mr", "topogram") for number in range(1, participants + 1)}}
+    return write(out, participants=participants, size=COARSE, frames=FRAMES, without=without, **given)
+
+
+write, phantom.write_phantom = phantom.write_phantom, coarse
+sys.exit(phantom.main())
+"""
+
+
+@pytest.fixture
+def _one_cpu() -> Iterator[None]:
+    """One CPU for what a test starts: a run then has no worker processes, which all import everything."""
+    cpus = sorted(os.sched_getaffinity(0))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    os.sched_setaffinity(0, {cpus[number % len(cpus)]})
+    yield
+    os.sched_setaffinity(0, cpus)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_one_cpu")
 @pytest.mark.parametrize("page", [page for page in PAGES if _runs(page)], ids=_name)
-def test_blocks_run(page: Path, phantom_run: Run, tmp_path: Path) -> None:
-    _folder_of_a_page(tmp_path, phantom_run)
-    programs = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "MPLBACKEND": "agg"}
+def test_blocks_run(page: Path, coarse_run: Run, tmp_path: Path) -> None:
+    program = tmp_path / "coarse" / "hedypet-phantom"
+    program.parent.mkdir()
+    program.write_text(_COARSE_PHANTOM)
+    program.chmod(0o755)
+    # Ready segmentations of the MR that there is not.
+    bids = Path(shutil.copytree(coarse_run.bids, tmp_path / "coarse" / "bids", copy_function=os.link))
+    (bids / "derivatives" / "synthseg").mkdir(exist_ok=True)
+    _run_blocks(page, replace(coarse_run, bids=bids), tmp_path, program.parent)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("page", [page for page in PAGES if _runs(page)], ids=_name)
+def test_blocks_run_on_complete_scans(page: Path, phantom_run: Run, tmp_path: Path) -> None:
+    _run_blocks(page, phantom_run, tmp_path)
+
+
+def _run_blocks(page: Path, run: Run, tmp_path: Path, *programs: Path) -> None:
+    """Run the blocks of a page one after another, in a folder of their own; every one must end well."""
+    _folder_of_a_page(tmp_path, run)
+    path = os.pathsep.join(map(str, (*programs, Path(sys.executable).parent, os.environ["PATH"])))
+    environment = {**ENVIRONMENT, "PATH": path, "MPLBACKEND": "agg"}
     before = ""
     for block in _runs(page):
         if block.language == "python":

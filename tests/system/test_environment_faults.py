@@ -38,6 +38,8 @@ from running import ROOT, only, outputs, steps_that_ran
 from hedypet_bids.io.manifest import Manifest
 from hedypet_bids.phantom import write_phantom
 
+STEPS = ("segment", "resample", "normalise", "tacs", "means", "quality", "report")
+
 # A coarse head grid: 3 instead of 80 MB of results, which is not what these tests are about.
 SETTINGS = "[resample]\nhead_voxel_mm = 4.0\n"
 
@@ -65,9 +67,9 @@ def undisturbed(bids: Path, settings: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def arguments(bids: Path, output: Path, settings: Path, *more: str | Path) -> tuple[str | Path, ...]:
-    """One participant after the other, so that faults come in a known order."""
+    """One participant after the other, so that faults come in a known order; all kinds of files."""
     common = ("participant", "--skip-bids-validation", "--settings", settings, "--nprocs", "1")
-    return (bids, output, *common, *more)
+    return (bids, output, *common, "--steps", *STEPS, *more)
 
 
 def assert_clear(done: CompletedProcess[str], code: int, *words: str) -> None:
@@ -234,7 +236,7 @@ def test_a_work_folder_on_another_file_system_full_or_not(
     expected = tmp_path / "expected"
     assert run(command(unsegmented, expected, *words, *steps)).returncode == 0
     output = tmp_path / "out"
-    with disc(tmp_path / "work", "size=100k") as work:
+    with disc(tmp_path / "work", "size=8k") as work:
         given = (unsegmented, output, *words, *steps, "--work-dir", work)
         done = run(command(*given))
         assert_clear(done, 74, str(work), "No space left on device", "segment synthsegparc")

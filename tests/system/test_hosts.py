@@ -57,6 +57,12 @@ def hosts() -> Iterator[list[Host]]:
             subprocess.run(["ip", "netns", "del", host.name], check=False)
 
 
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work folders of the hosts; who comes second finds what the first has compiled."""
+    return tmp_path_factory.mktemp("work")
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A Dask scheduler that listens on every line of this machine."""
@@ -71,11 +77,11 @@ def worker_on(host: Host, cluster: Cluster, work: Path) -> subprocess.Popen[byte
 @pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True], ids=["both live", "one dies half-way"])
 def test_two_hosts_finish_a_run(
-    fails: bool, phantom: Path, phantom_run: Run, hosts: list[Host], cluster: Cluster, tmp_path: Path
+    fails: bool, coarse_run: Run, hosts: list[Host], cluster: Cluster, work: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    running = {host.name: worker_on(host, cluster, tmp_path) for host in hosts}
-    words = (phantom, output, "participant", "--skip-bids-validation")
+    running = {host.name: worker_on(host, cluster, work) for host in hosts}
+    words = (coarse_run.bids, output, "participant", "--skip-bids-validation")
     try:
         run = subprocess.Popen(
             [sys.executable, ROOT / "run.py", *words, "--dask-scheduler", cluster.address, *cluster.tls],
@@ -94,8 +100,8 @@ def test_two_hosts_finish_a_run(
         end(list(running.values()))
     assert "2 of 2 participants finished" in lines[-1]
     for label in ("001", "002"):
-        expected = outputs(phantom_run.output / f"sub-{label}")
+        expected = outputs(coarse_run.output / f"sub-{label}")
         assert outputs(output / f"sub-{label}").keys() == expected.keys()
     if not fails:
         # Each host has taken one: a worker that did nothing has compiled nothing.
-        assert all((tmp_path / host.name / "numba").is_dir() for host in hosts)
+        assert all((work / host.name / "numba").is_dir() for host in hosts)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from coarse_phantom import COARSE
 from running import ROOT, only
 
 from hedypet_bids.phantom import write_phantom
 from hedypet_bids.phantom.grids import SIZES, Voxels
 
-N_PARTICIPANTS = 50
+N_PARTICIPANTS = 30
 STATIC_ONLY = ("mr", "topogram", "dynamic")
 
 # Samples of a worker: the first participants compile, fill caches and give the heap its size.
@@ -80,7 +81,7 @@ def grown(samples: list[Sample], quantity: str) -> float:
 def test_nothing_piles_up_over_many_participants(tmp_path: Path) -> None:
     labels = [f"{number:03d}" for number in range(1, N_PARTICIPANTS + 1)]
     without = dict.fromkeys(labels, STATIC_ONLY)
-    bids = write_phantom(tmp_path / "bids", participants=N_PARTICIPANTS, seed=1, size="tiny", without=without)
+    bids = write_phantom(tmp_path / "bids", participants=N_PARTICIPANTS, seed=1, size=COARSE, without=without)
     temporary, work, output = (tmp_path / name for name in ("temporary", "work", "out"))
     temporary.mkdir()
     words = hedypet_words(bids, output, tmp_path, "--nprocs", "2", "--work-dir", work)

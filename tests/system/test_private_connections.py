@@ -121,9 +121,9 @@ def _another_user() -> None:
 
 
 @pytest.mark.slow
-def test_another_user_gets_nothing_from_a_run_with_workers(phantom: Path, tmp_path: Path) -> None:
+def test_another_user_gets_nothing_from_a_run_with_workers(coarse: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
-    words = (phantom, tmp_path / "out", "participant", "--skip-bids-validation", "--nprocs", "2")
+    words = (coarse, tmp_path / "out", "participant", "--skip-bids-validation", "--nprocs", "2")
     with subprocess.Popen(
         [sys.executable, ROOT / "run.py", *words], stderr=subprocess.PIPE, text=True
     ) as run:

@@ -13,7 +13,6 @@ from running import ENVIRONMENT, ROOT, only, python_blocks
 from hedypet_bids import Study
 from hedypet_bids.errors import UsageError
 from hedypet_bids.kernels.kinetics import kinetic_models, known_models
-from hedypet_bids.phantom import write_phantom
 from hedypet_bids.settings import Settings
 
 PAGE = ROOT / "docs" / "add-a-model.md"
@@ -21,12 +20,10 @@ BLOOD = "aortavoi1ml3pxdescendingupper"
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(one_coarse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the page's code makes of a phantom; in a process of its own, as it makes a model known."""
     folder = tmp_path_factory.mktemp("model")
-    write_phantom(
-        folder / "BIDS_DIR", participants=1, seed=3, size="tiny", without={"001": ("mr", "topogram")}
-    )
+    (folder / "BIDS_DIR").symlink_to(one_coarse)
     done = subprocess.run(
         [sys.executable, "-c", "".join(python_blocks(PAGE))],
         cwd=folder,
