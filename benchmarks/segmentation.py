@@ -77,7 +77,6 @@ class Measured:
     """A run: its time, and what all of its processes used."""
 
     seconds: float = 0.0
-    processor_s: float = 0.0
     host_mb: float = 0.0
     gpu_mb: float = 0.0
     gpu_busy: list[float] = field(default_factory=list)
@@ -88,13 +87,11 @@ def _measured(run: Callable[[], dict[str, Any]]) -> Measured:
     found, ended = Measured(), threading.Event()
     watching = threading.Thread(target=_watch, args=(found, ended))
     watching.start()
-    began, used = time.perf_counter(), os.times()
+    began = time.perf_counter()
     try:
         found.result = run()
     finally:
         found.seconds = time.perf_counter() - began
-        ended_with = os.times()
-        found.processor_s = sum(ended_with[:4]) - sum(used[:4])
         ended.set()
         watching.join()
     return found
@@ -212,21 +209,18 @@ def _print(given: argparse.Namespace, ct: Path, ours: list[Measured], theirs: li
     processor = platform.processor() or platform.machine()
     shape = " x ".join(map(str, nib.load(ct).shape))
     print(f"{first.device} ({processor}), {given.threads} threads; {', '.join(runs)}; CT of {shape} voxels")
-    print("| | median s | processor s | host peak MB | GPU peak MB | GPU busy % |\n|---|---|---|---|---|---|")
+    print("| | median s | host peak MB | GPU peak MB | GPU busy % |\n|---|---|---|---|---|")
     for name, measured in {"TotalSegmentator": theirs, "hedypet": ours}.items():
         if measured:
             busy = [share for each in measured for share in each.gpu_busy]
             gpu = f"{max(m.gpu_mb for m in measured):.0f} | {mean(busy):.0f}" if busy else "- | -"
             seconds = median(m.seconds for m in measured)
-            processor_s = median(m.processor_s for m in measured)
             host_mb = max(m.host_mb for m in measured)
-            print(f"| {name} | {seconds:.1f} | {processor_s:.1f} | {host_mb:.0f} | {gpu} |")
+            print(f"| {name} | {seconds:.1f} | {host_mb:.0f} | {gpu} |")
     if theirs:
         ratios = [a.seconds / b.seconds for a, b in zip(ours, theirs, strict=True)]
-        work = [a.processor_s / b.processor_s for a, b in zip(ours, theirs, strict=True)]
         print(
-            f"\nhedypet in {median(ratios):.2f} of TotalSegmentator's time (goal, total on 2 processors: "
-            f"{GOAL}), and {median(work):.2f} of the processors', which other programs change less"
+            f"\nhedypet in {median(ratios):.2f} of TotalSegmentator's time (total on two processors: {GOAL})"
         )
     phases = list(dict.fromkeys(phase for run in runs.values() for phase in run.phase_seconds or {}))
     print(f"\n| seconds of | {' | '.join(phases)} |\n|---|{'---|' * len(phases)}")
