@@ -582,9 +582,11 @@ def test_blocks_run(page: Path, coarse_run: Run, tmp_path: Path) -> None:
     program.parent.mkdir()
     program.write_text(_COARSE_PHANTOM)
     program.chmod(0o755)
-    # Ready segmentations of the MR that there is not.
     bids = Path(shutil.copytree(coarse_run.bids, tmp_path / "coarse" / "bids", copy_function=os.link))
-    (bids / "derivatives" / "synthseg").mkdir(exist_ok=True)
+    # What the README names must be there; without MR it is not read.
+    ready = bids / "derivatives" / "synthseg" / "sub-001" / "sub-001_acq-MPRAGE_seg-synthseg_dseg.nii.gz"
+    ready.parent.mkdir(parents=True)
+    ready.touch()
     _run_blocks(page, replace(coarse_run, bids=bids), tmp_path, program.parent)
 
 

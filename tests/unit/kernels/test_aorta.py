@@ -68,7 +68,7 @@ def segmented(made: Made) -> AortaSegments:
 @pytest.mark.parametrize(
     "voxel_mm",
     [
-        pytest.param(1.5, marks=pytest.mark.slow),
+        pytest.param(1.5, marks=pytest.mark.exhaustive),
         1.65,
         2.0,
         3.0,
@@ -107,7 +107,12 @@ def test_segments_on_a_turned_grid(degrees: tuple[float, float, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "turned", [None, rotation(20, -10, 15), rotation(45, 0, 0)], ids=["along", "oblique", "45"]
+    "turned",
+    [
+        pytest.param(None, id="along"),
+        pytest.param(rotation(20, -10, 15), id="oblique"),
+        pytest.param(rotation(45, 0, 0), marks=pytest.mark.exhaustive, id="45"),
+    ],
 )
 def test_all_storage_orders_give_the_same_voxels(turned: np.ndarray | None) -> None:
     base = noisy(make(STRAIGHT, voxel_mm=(4, 3, 5)), 0.15)

@@ -229,10 +229,17 @@ def test_the_realistic_transforms_are_recovered(realistic, case):
     assert found.flags == ()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
+Z, XY = ((0, 0, 20), (40, 0, 0)), ((-14, 14, 0), (0, -28, 28))
+
+
 @pytest.mark.parametrize(
-    ("rotation_deg", "shift_mm"), [((0, 0, 20), (40, 0, 0)), ((-14, 14, 0), (0, -28, 28))], ids=["z", "xy"]
+    ("case", "rotation_deg", "shift_mm"),
+    [
+        pytest.param("body", *Z, marks=pytest.mark.slow, id="body, z"),
+        pytest.param("head", *XY, marks=pytest.mark.slow, id="head, xy"),
+        pytest.param("body", *XY, marks=pytest.mark.exhaustive, id="body, xy"),
+        pytest.param("head", *Z, marks=pytest.mark.exhaustive, id="head, z"),
+    ],
 )
 def test_large_start_errors_are_recovered(realistic, case, rotation_deg, shift_mm):
     make, most_mm = CASES[case]
