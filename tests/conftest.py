@@ -37,7 +37,8 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def phantom_run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Both levels run on the tiny phantom."""
-    return run_both_levels(phantom, tmp_path_factory.mktemp("phantom-run") / "out")
+    # One process: workers spend longer on their imports than on a participant.
+    return run_both_levels(phantom, tmp_path_factory.mktemp("phantom-run") / "out", "--nprocs", "1")
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +50,7 @@ def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def coarse_run(coarse: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Both levels run on the coarse phantom."""
-    return run_both_levels(coarse, tmp_path_factory.mktemp("coarse-run") / "out")
+    return run_both_levels(coarse, tmp_path_factory.mktemp("coarse-run") / "out", "--nprocs", "1")
 
 
 @pytest.fixture(scope="session")
