@@ -27,7 +27,7 @@ RUN mkdir -p /opt/totalsegmentator/Dataset481_tissue_1559subj
 FROM packages AS weights-1
 RUN mkdir -p /opt/totalsegmentator/Dataset481_tissue_1559subj
 RUN TOTALSEG_HOME_DIR=/tmp/totalsegmentator TOTALSEG_WEIGHTS_PATH=/opt/totalsegmentator \
-    /opt/hedypet/bin/python -c "from totalsegmentator.libs import download_pretrained_weights as fetch; [fetch(number) for number in (291, 292, 293, 294, 295, 297, 298, 299, 300)]"
+    /opt/hedypet/bin/python -c "from totalsegmentator.libs import download_pretrained_weights as fetch; [fetch(number) for number in (291, 292, 293, 294, 295, 297, 298, 299, 300, 597, 598, 850, 851, 852)]"
 RUN chmod -R a+rX /opt/totalsegmentator
 FROM weights-${WITH_WEIGHTS} AS weights
 
