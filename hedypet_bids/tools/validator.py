@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hedypet_bids.errors import InvalidDatasetError, MissingProgramError
+from hedypet_bids.errors import InvalidDatasetError, MissingProgramError, link_to_nothing
 from hedypet_bids.io.atomic import temporary_folder, write_text
 from hedypet_bids.io.work_dir import LEFT_OVER
 
@@ -59,7 +59,7 @@ def validate_dataset(
         ) from fault
     if done.returncode == 0:
         return done.stdout
-    errors = _errors(done.stdout)
+    errors = _errors(done.stdout, root)
     if not errors:
         last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
         raise MissingProgramError(f"{VALIDATOR} ended with status {done.returncode} and no answer: {last}")
@@ -101,18 +101,21 @@ def find_validator() -> str:
     return found
 
 
-def _errors(output: str) -> list[str]:
+def _errors(output: str, root: Path) -> list[str]:
+    """What the validator finds, shortest first; of content that was not fetched what that is."""
     try:
         issues: list[dict[str, Any]] = json.loads(output)["issues"]["issues"]
     except (json.JSONDecodeError, KeyError, TypeError):
         return []
-    found = [
-        ": ".join(
+    found = set()
+    for issue in issues:
+        if issue.get("severity") != "error":
+            continue
+        path = root / str(issue.get("location", "")).lstrip("/")
+        said = (
             str(issue[key]).strip()
             for key in ("location", "code", "subCode", "issueMessage")
             if issue.get(key)
         )
-        for issue in issues
-        if issue.get("severity") == "error"
-    ]
-    return sorted(found, key=len)
+        found.add(link_to_nothing(path) if path.is_symlink() and not path.exists() else ": ".join(said))
+    return sorted(found, key=lambda text: (len(text), text))

@@ -412,3 +412,15 @@ def test_negative_and_missing_voxels_of_the_static_image_are_flagged(bids: Path,
     assert checks["static_negative_fraction"]["value"] == pytest.approx(expected)
     assert checks["static_negative_fraction"]["state"] == "outside"
     assert checks["static_not_finite_voxels"]["value"] == 3
+
+
+@pytest.mark.slow
+def test_content_that_was_not_fetched_is_named_where_the_dataset_is_validated(
+    bids: Path, tmp_path: Path
+) -> None:
+    image = bids / f"{PET}acstatPSF_pet.nii.gz"
+    image.unlink()
+    image.symlink_to("../../../.git/annex/objects/ab/cd/SHA256E-s9--0.nii.gz/SHA256E-s9--0.nii.gz")
+    done = hedypet(bids, tmp_path / "out", "participant", "--dry-run")
+    assert done.returncode == 16, done.stderr
+    assert image.name in done.stderr and "datalad get" in done.stderr
