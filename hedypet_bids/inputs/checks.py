@@ -48,6 +48,7 @@ def _of_pet(scan: Scan, kind: str, pet: Source | None) -> Iterator[Finding]:
         yield kind, "none", ""
         return
     if pet.path not in scan.pet:
+        yield kind, "problem", f"{pet.path.name} cannot be used; why stands under images"
         return
     metadata = scan.metadata(pet)
     frames = metadata.frames
