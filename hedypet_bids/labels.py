@@ -115,6 +115,12 @@ def color(index: int) -> str:
 
 
 @cache
+def regions_of_body() -> dict[int, str]:
+    """The regions of the total task by label, with those that only its network for MR tells apart."""
+    tables = (label_table("total"), label_table(MR_TABLES["total"]))
+    return {index: name for table in tables for index, name in zip(table.indices, table.names, strict=True)}
+
+
 def task(name: str) -> Task:
     """The task with this name in file names; KeyError for an unknown one."""
     for candidate in ALL_TASKS:

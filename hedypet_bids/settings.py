@@ -34,7 +34,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails, PydanticKnownError
 
 from hedypet_bids.errors import MissingInputError, UsageError, did_you_mean
-from hedypet_bids.labels import MR_TABLES, label_table
+from hedypet_bids.labels import regions_of_body
 
 HeaderForm = Literal["agree", "sform"]
 Rule = Literal["simpson", "frames"]
@@ -66,9 +66,7 @@ def _rising(window: tuple[float, float]) -> tuple[float, float]:
 
 
 def _region(name: str) -> str:
-    known = list(
-        dict.fromkeys(name for table in ("total", MR_TABLES["total"]) for name in label_table(table).names)
-    )
+    known = list(regions_of_body().values())
     if name not in known:
         raise ValueError(
             f"expected regions of the total task; found {_shown(name)}{did_you_mean(name, known)}"

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from coarse_phantom import write_coarse
+from coarse_phantom import COARSE, FRAMES, write_coarse
 from running import SHARED, Run, run_both_levels
+
+from hedypet_bids.phantom import write_phantom
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +25,6 @@ def _same_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny phantom dataset: participant 001 complete, 002 without dynamic PET, MR and topogram."""
-    from hedypet_bids.phantom import write_phantom
-
     return write_phantom(
         tmp_path_factory.mktemp("phantom") / "bids",
         participants=2,
@@ -57,6 +57,21 @@ def coarse_run(coarse: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def one_coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A coarse phantom dataset of one participant with CT and PET."""
     return write_coarse(tmp_path_factory.mktemp("one-coarse") / "bids", ())
+
+
+@pytest.fixture(scope="session")
+def coarse_with_mr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A coarse phantom dataset of one participant with CT, PET and MR."""
+    bids = tmp_path_factory.mktemp("coarse-with-mr") / "bids"
+    return write_phantom(bids, participants=1, seed=1, size=COARSE, frames=FRAMES)
+
+
+@pytest.fixture(scope="session")
+def coarse_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings for a coarse head space: 3 instead of 80 MB of results, and seconds less for each image."""
+    path = tmp_path_factory.mktemp("settings") / "settings.toml"
+    path.write_text("[resample]\nhead_voxel_mm = 4.0\n")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from hedypet_bids.errors import HedypetError
 from hedypet_bids.figures.palette import HU_WINDOW, SUV_WINDOW
 from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.nifti_read import read_labels, read_volume
-from hedypet_bids.labels import MR_TABLES, color, label_table
+from hedypet_bids.labels import color, regions_of_body
 from hedypet_bids.model import Grid
 
 # What a browser holds and sends quickly: about 2 MB gzipped.
@@ -112,12 +112,7 @@ def viewer_html(slices: Slices, title: str) -> str:
     there = {part: getattr(slices, part) for part in ("pet", "ct", "labels")}
     volumes = {part: _packed(volume) for part, volume in there.items() if volume is not None}
     shape = next(volume.shape for volume in there.values() if volume is not None)
-    # Regions of the same name have the same number in both.
-    named = {
-        index: name
-        for table in map(label_table, ("total", MR_TABLES["total"]))
-        for index, name in zip(table.indices, table.names, strict=True)
-    }
+    named = regions_of_body()
     content = {
         "title": title,
         "shape": shape,

@@ -7,13 +7,14 @@ file of a raw image, under that image's name, the entries that it has.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError, shown
-from hedypet_bids.inputs.derivatives import with_derivatives, with_label_tables
+from hedypet_bids.inputs.derivatives import with_derivatives
 from hedypet_bids.inputs.text_files import read_json
 from hedypet_bids.model import Scan
 from hedypet_bids.names import Source
@@ -57,7 +58,7 @@ class Corrections:
         found = with_derivatives(
             scan, dict.fromkeys(("totalsegmentator", "synthseg", "aorta", "xfm"), self.root)
         )
-        return with_label_tables(
+        return dataclasses.replace(
             scan,
             ready_segmentations={**scan.ready_segmentations, **found.ready_segmentations},
             aorta_correction=found.aorta_correction or scan.aorta_correction,

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, HedypetError, MissingInputError
@@ -52,7 +51,7 @@ def with_derivatives(scan: Scan, derivatives: Mapping[str, Path]) -> Scan:
         body_part: _transform(scan, derivatives.get("xfm"), moving, kind)
         for body_part, moving, kind in (("head", scan.head_mr, "T1w"), ("body", scan.body_mr, "DIXON"))
     }
-    return with_label_tables(
+    return dataclasses.replace(
         scan,
         ready_segmentations=_ready_segmentations(scan, derivatives),
         aorta_correction=_only(derivatives.get("aorta"), scan, AORTA_MASKS),
@@ -60,13 +59,12 @@ def with_derivatives(scan: Scan, derivatives: Mapping[str, Path]) -> Scan:
     )
 
 
-def with_label_tables(scan: Scan, **changes: Any) -> Scan:
-    """A scan with some fields replaced, and the label tables that its segmentations of the body then have.
+def with_label_tables(scan: Scan) -> Scan:
+    """A scan with the label tables that its segmentations of the body have.
 
     The names of a ready one tell whether it is that of a network for MR; what is made without a CT is made by
     such a network.
     """
-    scan = dataclasses.replace(scan, **changes)
     tables = {}
     for name, table in MR_TABLES.items():
         ready = scan.ready_segmentations.get(name)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hedypet_bids.errors import BadDataError, HedypetError, Problems
 from hedypet_bids.inputs.checks import input_checks
 from hedypet_bids.inputs.dataset import Dataset
-from hedypet_bids.inputs.derivatives import with_derivatives
+from hedypet_bids.inputs.derivatives import with_derivatives, with_label_tables
 from hedypet_bids.inputs.participant_metadata import read_participant
 from hedypet_bids.inputs.pet_metadata import SAME_INJECTION_S, apart_s, at_clock, read_pet_metadata
 from hedypet_bids.inputs.plausibility import (
@@ -104,6 +104,7 @@ def _scan(dataset: Dataset, scan: Scan) -> tuple[Scan, Problems]:
         scan = with_derivatives(scan, dataset.derivatives)
     with problems.noted():
         scan = dataset.corrections.applied_to(scan)
+    scan = with_label_tables(scan)
     images = [image.path for image in (*scan.cts, *scan.head_mrs, *scan.body_mrs)]
     corrections = [scan.aorta_correction] if scan.aorta_correction else []
     for path in (*images, *scan.ready_segmentations.values(), *corrections):

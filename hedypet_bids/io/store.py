@@ -343,9 +343,9 @@ def what_changed(path: Path, sidecar: Mapping[str, Any]) -> str:
 
     Another size or other bytes are a change; another time alone, as of a copy, is none.
     """
-    written = sidecar.get(STAMP_KEY, {}).get("Written", {})
     if STAMP_KEY not in sidecar:
         return f"{names.sidecar_of(path).name} cannot be read as what hedypet wrote"
+    written = sidecar[STAMP_KEY].get("Written", {})
     if not written:
         return f"{path.name} was made by a version of hedypet that kept no checksums"
     for name, state in written.items():

@@ -7,7 +7,7 @@ once for all tasks, and the next network is loaded while one runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,6 @@ from numpy.typing import NDArray
 from totalsegmentator.cropping import get_bbox_from_mask
 from totalsegmentator.map_to_binary import (
     class_map,
-    class_map_5_parts,
-    class_map_parts_mr,
-    map_taskid_to_partname_ct,
-    map_taskid_to_partname_mr,
 )
 from totalsegmentator.postprocessing import (
     keep_largest_blob_multilabel,
@@ -61,11 +57,7 @@ _THIRDS_ABOVE_PLANES = 200
 _THIRDS_MARGIN = 20
 
 
-# The regions that each network of a task with several tells apart.
-_REGIONS: Mapping[str, Mapping[int, Mapping[int, str]]] = {
-    "total": {n: class_map_5_parts[part] for n, part in map_taskid_to_partname_ct.items()},
-    "total_mr": {n: class_map_parts_mr[part] for n, part in map_taskid_to_partname_mr.items()},
-}
+_MODELS = {model.number: model for model in MODELS}
 
 
 @dataclass(frozen=True)
@@ -104,7 +96,7 @@ class BodyTask:
         numbers = config["task_id"] if several else [config["task_id"]]
         wanted = frozenset(roi_subset or ())
         if several and wanted:
-            numbers = [n for n in numbers if wanted & set(_REGIONS[name][n].values())]
+            numbers = [n for n in numbers if wanted & set(_MODELS[n].regions.values())]
         step = _TILE_STEP.get(name, _OTHER_TILE_STEP)
         parts = tuple(_part(weights, n, config["trainer"], config["resample"], step) for n in numbers)
         rough = None
@@ -126,9 +118,8 @@ class BodyTask:
 
 
 def _part(weights: Path, number: int, trainer: str, spacing_mm: float, tile_step: float) -> Part:
-    folder = next(model.folder for model in MODELS if model.number == number)
     kind = convert_trainer_plans_config_to_identifier(trainer, "nnUNetPlans", CONFIGURATION)
-    return Part(number, weights / folder / kind, spacing_mm, tile_step)
+    return Part(number, weights / _MODELS[number].folder / kind, spacing_mm, tile_step)
 
 
 @dataclass(frozen=True)
@@ -316,7 +307,7 @@ def _numbers_of_part(number: int, name: str) -> NDArray[np.uint8]:
     """The label of a task for each label of one of its parts."""
     wanted = {region: index for index, region in class_map[name].items()}
     numbers = np.zeros(256, np.uint8)
-    for index, region in _REGIONS[name][number].items():
+    for index, region in _MODELS[number].regions.items():
         numbers[index] = wanted[region]
     return numbers
 

@@ -56,8 +56,8 @@ class Model:
     release: str = "v2.0.0-weights"
 
     @property
-    def regions(self) -> frozenset[str]:
-        """The regions that it tells apart."""
+    def regions(self) -> Mapping[int, str]:
+        """The regions that it tells apart, by its own labels."""
         # Imported here: TotalSegmentator's tables need none of its libraries, but time.
         from totalsegmentator import map_to_binary as tables
 
@@ -66,8 +66,8 @@ class Model:
             (tables.class_map_parts_mr, tables.map_taskid_to_partname_mr),
         ):
             if self.number in of_number:
-                return frozenset(parts[of_number[self.number]].values())
-        return frozenset(tables.class_map[self.of_task].values())
+                return dict(parts[of_number[self.number]])
+        return dict(tables.class_map[self.of_task])
 
 
 # Of TotalSegmentator 2.18; a test compares them with its own tables. It publishes neither sizes nor hashes:
@@ -282,7 +282,8 @@ def _fault_of_kind(folder: Path, model: Model) -> str:
         return ""
 
     def distance(other: Model) -> tuple[float, float]:
-        different = len(regions ^ other.regions) / max(1, len(regions | other.regions))
+        others = set(other.regions.values())
+        different = len(regions ^ others) / max(1, len(regions | others))
         return different, abs(other.spacing_mm - spacing_mm)
 
     nearest = min(MODELS, key=distance)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -86,7 +86,7 @@ def main() -> None:
     }
     if others:
         reason = f"{', '.join(sorted(others))} is installed"
-        _answer_each(request, lambda task: _by_totalsegmentator(request, task, device, reason))
+        _answer_each(request, request.tasks, lambda task: _by_totalsegmentator(request, task, device, reason))
     else:
         _in_one_process(request, device)
 
@@ -118,7 +118,7 @@ def _in_one_process(request: BodyRequest, device: Any) -> None:
         return {}
 
     # All weights are looked at before the first network runs.
-    _answer_each(request, prepare)
+    _answer_each(request, request.tasks, prepare)
     if device.type == "cuda" and request.gpu_mem_mb is not None:
         total_mb = torch.cuda.get_device_properties(device).total_memory / 1e6
         torch.cuda.set_per_process_memory_fraction(min(1.0, request.gpu_mem_mb / total_mb), device)
@@ -150,7 +150,7 @@ def _in_one_process(request: BodyRequest, device: Any) -> None:
             "gpu_peak_mb": torch.cuda.max_memory_reserved(device) / 1e6 if device.type == "cuda" else None,
         }
 
-    _answer_each(request, segment, only=tasks)
+    _answer_each(request, tasks, segment)
 
 
 def _grid(ct: Path) -> Grid:
@@ -158,15 +158,9 @@ def _grid(ct: Path) -> Grid:
     return Grid(image.shape, image.affine)
 
 
-def _answer_each(
-    request: BodyRequest,
-    do: Callable[[str], Mapping[str, Any]],
-    only: Mapping[str, Any] | None = None,
-) -> None:
+def _answer_each(request: BodyRequest, tasks: Iterable[str], do: Callable[[str], Mapping[str, Any]]) -> None:
     """Write what comes of each task, when there is something to say; a fault in one costs no other."""
-    for task in request.tasks:
-        if only is not None and task not in only:
-            continue
+    for task in tasks:
         try:
             answer = do(task)
         except (OSError, MemoryError, ReadWriteError):

@@ -20,7 +20,6 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from coarse_phantom import COARSE, FRAMES
 from environment import (
     SOMEBODY,
     as_somebody,
@@ -36,12 +35,8 @@ from environment import (
 from running import ROOT, only, outputs, steps_that_ran
 
 from hedypet_bids.io.manifest import Manifest
-from hedypet_bids.phantom import write_phantom
 
 STEPS = ("segment", "resample", "normalise", "tacs", "means", "quality", "report")
-
-# A coarse head grid: 3 instead of 80 MB of results, which is not what these tests are about.
-SETTINGS = "[resample]\nhead_voxel_mm = 4.0\n"
 
 
 @pytest.fixture(scope="module")
@@ -51,24 +46,17 @@ def bids(coarse: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("settings") / "settings.toml"
-    path.write_text(SETTINGS)
-    return path
-
-
-@pytest.fixture(scope="module")
-def undisturbed(bids: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(bids: Path, coarse_head: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of both participants where nothing went wrong."""
     output = tmp_path_factory.mktemp("undisturbed") / "out"
-    done = run(command(*arguments(bids, output, settings)))
+    done = run(command(*arguments(bids, output, coarse_head)))
     assert done.returncode == 0, done.stderr
     return output
 
 
-def arguments(bids: Path, output: Path, settings: Path, *more: str | Path) -> tuple[str | Path, ...]:
+def arguments(bids: Path, output: Path, coarse_head: Path, *more: str | Path) -> tuple[str | Path, ...]:
     """One participant after the other, so that faults come in a known order; all kinds of files."""
-    common = ("participant", "--skip-bids-validation", "--settings", settings, "--nprocs", "1")
+    common = ("participant", "--skip-bids-validation", "--settings", coarse_head, "--nprocs", "1")
     return (bids, output, *common, "--steps", *STEPS, *more)
 
 
@@ -113,10 +101,10 @@ def assert_mended(done: CompletedProcess[str], output: Path, expected: Path) -> 
     "room", ["size=8k", pytest.param("size=400k", marks=pytest.mark.exhaustive), "nr_inodes=60"]
 )
 def test_a_full_disc_is_named_and_leaves_whole_files(
-    room: str, bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
+    room: str, bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     with disc(tmp_path / "disc", room) as small:
-        given = arguments(bids, small / "out", settings)
+        given = arguments(bids, small / "out", coarse_head)
         done = run(command(*given))
         assert_clear(done, 74, str(small / "out"), "No space left on device", "run the same command again")
         assert_whole(small / "out")
@@ -125,9 +113,11 @@ def test_a_full_disc_is_named_and_leaves_whole_files(
 
 
 @pytest.mark.slow
-def test_a_disc_that_fills_up_half_way(bids: Path, settings: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_disc_that_fills_up_half_way(
+    bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     with disc(tmp_path / "disc", "size=60m") as small:
-        given = arguments(bids, small / "out", settings)
+        given = arguments(bids, small / "out", coarse_head)
         fill = f"cat /dev/zero > {shlex.quote(str(small / 'other'))} 2>/dev/null || true"
         done = disturbed("resample bodystat", fill, *given)
         assert_clear(done, 74, "No space left on device", "resample bodystat", "finished steps are kept")
@@ -139,9 +129,9 @@ def test_a_disc_that_fills_up_half_way(bids: Path, settings: Path, undisturbed: 
 
 
 @pytest.mark.slow
-def test_a_read_only_disc(bids: Path, settings: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_read_only_disc(bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path) -> None:
     with disc(tmp_path / "disc", "size=500m") as other:
-        given = arguments(bids, other / "out", settings)
+        given = arguments(bids, other / "out", coarse_head)
         remount(other, "ro")
         done = run(command(*given))
         assert_clear(done, 73, str(other / "out"), "Read-only file system")
@@ -163,10 +153,10 @@ def test_a_read_only_disc(bids: Path, settings: Path, undisturbed: Path, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["resample bodystat", pytest.param("quality", marks=pytest.mark.exhaustive)])
 def test_an_output_that_is_removed_in_a_run(
-    step: str, bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
+    step: str, bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    given = arguments(bids, output, settings)
+    given = arguments(bids, output, coarse_head)
     removal = f"mv {shlex.quote(str(output))} {shlex.quote(str(tmp_path / 'gone'))}"
     done = disturbed(step, removal, *given)
     # The other participant is not touched by it.
@@ -178,12 +168,12 @@ def test_an_output_that_is_removed_in_a_run(
 
 @pytest.mark.slow
 def test_a_page_that_cannot_be_written_costs_no_numbers(
-    bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
+    bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     in_its_place = output / "sub-001.html"
     (in_its_place / "folder").mkdir(parents=True)
-    given = arguments(bids, output, settings)
+    given = arguments(bids, output, coarse_head)
     done = run(command(*given))
     assert_clear(done, 1, "sub-001 FAILED: report: ", str(in_its_place), "1 failed (sub-001)")
     assert_whole(output)
@@ -201,29 +191,23 @@ def test_a_page_that_cannot_be_written_costs_no_numbers(
 
 
 @pytest.fixture
-def complete(tmp_path: Path) -> Path:
-    """A participant with MR."""
-    return write_phantom(tmp_path / "complete", participants=1, seed=1, size=COARSE, frames=FRAMES)
-
-
-@pytest.fixture
-def synthseg(tmp_path: Path, complete: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def synthseg(tmp_path: Path, coarse_with_mr: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A FreeSurfer with a stand-in for mri_synthseg, which needs the work folder."""
     program = tmp_path / "freesurfer" / "bin" / "mri_synthseg"
     program.parent.mkdir(parents=True)
     program.write_text(f"#!{sys.executable}\n{(ROOT / 'tests' / 'fake_mri_synthseg.py').read_text()}")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    answer = only(complete / "derivatives" / "synthseg" / "sub-001", "*seg-synthsegparc_dseg.nii.gz")
+    answer = only(coarse_with_mr / "derivatives" / "synthseg" / "sub-001", "*seg-synthsegparc_dseg.nii.gz")
     monkeypatch.setenv("FAKE_SYNTHSEG_ANSWER", str(answer))
     monkeypatch.delenv("FREESURFER_HOME", raising=False)
     return program
 
 
 @pytest.fixture
-def unsegmented(complete: Path, tmp_path: Path) -> Path:
+def unsegmented(coarse_with_mr: Path, tmp_path: Path) -> Path:
     """The participant without a ready MR segmentation."""
     raw = tmp_path / "raw"
-    shutil.copytree(complete, raw, ignore=shutil.ignore_patterns("synthseg"))
+    shutil.copytree(coarse_with_mr, raw, ignore=shutil.ignore_patterns("synthseg"))
     return raw
 
 
@@ -255,46 +239,46 @@ def test_a_work_folder_on_another_file_system_full_or_not(
 
 @pytest.mark.slow
 def test_a_work_folder_without_room_for_compiled_code(
-    bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
+    bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     with disc(tmp_path / "work", "size=16k") as work:
         output = tmp_path / "out"
-        done = run(command(*arguments(bids, output, settings, "--work-dir", work)))
+        done = run(command(*arguments(bids, output, coarse_head, "--work-dir", work)))
         assert_clear(done, 74, str(work), "No space left on device", "--work-dir")
         assert_whole(output)
         remount(work, "size=100m")
-        done = run(command(*arguments(bids, output, settings, "--work-dir", work)))
+        done = run(command(*arguments(bids, output, coarse_head, "--work-dir", work)))
         assert_mended(done, output, undisturbed)
 
 
 @pytest.mark.slow
 def test_a_work_folder_that_cannot_be_written(
-    bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
+    bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     with disc(tmp_path / "work", "ro") as work:
-        done = run(command(*arguments(bids, output, settings, "--work-dir", work / "w")))
+        done = run(command(*arguments(bids, output, coarse_head, "--work-dir", work / "w")))
         assert_clear(done, 73, str(work / "w"), "Read-only file system", "--work-dir")
         # Made by an earlier run, it looks usable.
         remount(work, "rw")
         for name in ("numba", "matplotlib"):
             (work / "w" / name).mkdir(parents=True)
         remount(work, "ro")
-        done = run(command(*arguments(bids, output, settings, "--work-dir", work / "w")))
+        done = run(command(*arguments(bids, output, coarse_head, "--work-dir", work / "w")))
         assert done.returncode in (0, 73), done.stderr
         assert_clear(done, done.returncode, *((str(work / "w"), "--work-dir") if done.returncode else ()))
-    assert_mended(run(command(*arguments(bids, output, settings))), output, undisturbed)
+    assert_mended(run(command(*arguments(bids, output, coarse_head))), output, undisturbed)
 
 
 # Users
 
 
 @pytest.fixture
-def shared(bids: Path, settings: Path) -> Iterator[Path]:
+def shared(bids: Path, coarse_head: Path) -> Iterator[Path]:
     """A folder that other users can enter, with the dataset and the settings in it."""
     with open_folder() as folder:
         shutil.copytree(bids, folder / "bids", copy_function=shutil.copy2)
-        shutil.copy(settings, folder / "settings.toml")
+        shutil.copy(coarse_head, folder / "settings.toml")
         (folder / "home").mkdir(mode=0o755)
         yield folder
 
@@ -399,10 +383,10 @@ def test_an_input_that_may_not_be_read(secret: str, shared: Path, undisturbed: P
 @pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o077, pytest.param(0o002, marks=pytest.mark.exhaustive)])
 def test_files_follow_the_umask(
-    umask: int, bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
+    umask: int, bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    done = run(command(*arguments(bids, output, settings)), umask=umask)
+    done = run(command(*arguments(bids, output, coarse_head)), umask=umask)
     assert_mended(done, output, undisturbed)
     for path in output.rglob("*"):
         wanted = (0o777 if path.is_dir() else 0o666) & ~umask
@@ -413,11 +397,11 @@ def test_files_follow_the_umask(
 
 
 @pytest.mark.slow
-def test_a_home_that_is_read_only(bids: Path, settings: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_home_that_is_read_only(bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with disc(tmp_path / "home", "ro") as home:
         # Two workers: Dask looks for its configuration in the home folder.
-        words = command(*arguments(bids, output, settings, "--nprocs", "2"))
+        words = command(*arguments(bids, output, coarse_head, "--nprocs", "2"))
         done = run(words, HOME=str(home), without=("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TOTALSEG_HOME_DIR"))
         assert_mended(done, output, undisturbed)
 
@@ -425,19 +409,19 @@ def test_a_home_that_is_read_only(bids: Path, settings: Path, undisturbed: Path,
 @pytest.mark.slow
 @pytest.mark.parametrize(("nprocs", "loopback"), [("1", False), ("2", True)])
 def test_no_network(
-    nprocs: str, loopback: bool, bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
+    nprocs: str, loopback: bool, bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    words = command(*arguments(bids, output, settings, "--nprocs", nprocs))
+    words = command(*arguments(bids, output, coarse_head, "--nprocs", nprocs))
     assert_mended(run(without_network(words, loopback=loopback)), output, undisturbed)
 
 
 @pytest.mark.slow
 def test_workers_without_a_loopback_device(
-    bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
+    bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    words = command(*arguments(bids, output, settings, "--nprocs", "2"))
+    words = command(*arguments(bids, output, coarse_head, "--nprocs", "2"))
     began = time.monotonic()
     done = run(without_network(words, loopback=False))
     assert_clear(done, 75, "loopback", "--nprocs 1")
@@ -448,10 +432,10 @@ def test_workers_without_a_loopback_device(
 @pytest.mark.slow
 @pytest.mark.parametrize("jump", ["-1000d", pytest.param("+1000d", marks=pytest.mark.exhaustive)])
 def test_a_clock_that_jumps_in_a_run(
-    jump: str, bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
+    jump: str, bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     output, now = tmp_path / "out", tmp_path / "now"
-    given = arguments(bids, output, settings)
+    given = arguments(bids, output, coarse_head)
     variables = clock("+0", now)
     change = f"echo {jump} > {shlex.quote(str(now))}"
     words = [sys.executable, "-c", environment.DISTURBED, "resample bodystat", change, *map(str, given)]
@@ -469,14 +453,14 @@ def test_a_clock_that_jumps_in_a_run(
 
 @pytest.mark.slow
 def test_times_of_files_are_compared_not_ordered(
-    bids: Path, settings: Path, undisturbed: Path, tmp_path: Path
+    bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     raw, output = tmp_path / "raw", tmp_path / "out"
     shutil.copytree(bids, raw)
     future = time.time() + 1e8
     for path in raw.rglob("*.nii.gz"):
         os.utime(path, (future, future))
-    given = arguments(raw, output, settings)
+    given = arguments(raw, output, coarse_head)
     assert_clear(run(command(*given)), 0)
     assert_same_results(output, undisturbed)
     assert steps_that_ran(run(command(*given)).stderr) == []

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 VOXEL_MM = 8.0
 FDG, PSMA = "18FFDG", "18FPSMA1007"
 SCANS = [ScanName(session, tracer) for session in ("quadra", "quadra2") for tracer in (FDG, PSMA)]
-OPTIONS = ("--skip-bids-validation", "--nprocs", "1", "--settings")
+OPTIONS = ("--skip-bids-validation", "--nprocs", "1")
 TO_MEANS = ("segment", "register", "static", "resample", "normalise", "means", "quality")
 
 
@@ -40,10 +40,10 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def everything(four: Path, settings: str) -> Path:
+def everything(four: Path, coarse_head: Path) -> Path:
     """What one run over all of it makes."""
     output = four.with_name("out")
-    done = hedypet(four, output, "participant", *OPTIONS, settings)
+    done = hedypet(four, output, "participant", *OPTIONS, "--settings", str(coarse_head))
     assert done.returncode == 0, done.stderr
     (output / "said.txt").write_text(done.stderr)
     return output
@@ -57,17 +57,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A coarse head space, whose images take seconds each."""
-    path = tmp_path_factory.mktemp("settings") / "settings.toml"
-    path.write_text("[resample]\nhead_voxel_mm = 4.0\n")
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def quick(settings: str) -> tuple[str, ...]:
+def quick(coarse_head: Path) -> tuple[str, ...]:
     """Options of runs that are not about registration and curves."""
-    return (*OPTIONS, settings, "--register", "identity", "--steps", *TO_MEANS)
+    return (*OPTIONS, "--settings", str(coarse_head), "--register", "identity", "--steps", *TO_MEANS)
 
 
 def truth_of(bids: Path, scan: ScanName) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from coarse_phantom import COARSE, FRAMES
 from running import ROOT, hedypet, only
 
 from hedypet_bids.errors import (
@@ -22,7 +21,6 @@ from hedypet_bids.errors import (
     ReadWriteError,
     TryAgainError,
 )
-from hedypet_bids.phantom import write_phantom
 from hedypet_bids.run.options import STEP_NAMES
 from hedypet_bids.tools import synthseg
 
@@ -41,41 +39,34 @@ def fake(tmp_path: Path) -> Path:
     return program
 
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A coarse phantom dataset of one participant with MR."""
-    bids = tmp_path_factory.mktemp("head") / "bids"
-    return write_phantom(bids, participants=1, seed=1, size=COARSE, frames=FRAMES)
-
-
 @pytest.fixture
-def answer(head: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def answer(coarse_with_mr: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The segmentation with parcels that the stand-in gives: the phantom's own."""
-    path = only(head / "derivatives" / "synthseg" / "sub-001", "*seg-synthsegparc_dseg.nii.gz")
+    path = only(coarse_with_mr / "derivatives" / "synthseg" / "sub-001", "*seg-synthsegparc_dseg.nii.gz")
     monkeypatch.setenv("FAKE_SYNTHSEG_ANSWER", str(path))
     monkeypatch.delenv("FREESURFER_HOME", raising=False)
     return path
 
 
 @pytest.fixture
-def t1w(head: Path) -> Path:
-    return only(head / "sub-001", "*acq-MPRAGE_T1w.nii.gz")
+def t1w(coarse_with_mr: Path) -> Path:
+    return only(coarse_with_mr / "sub-001", "*acq-MPRAGE_T1w.nii.gz")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("answer")
 def test_both_maps_come_from_one_run(
-    head: Path, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    coarse_with_mr: Path, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = tmp_path / "raw"
-    shutil.copytree(head, raw, ignore=shutil.ignore_patterns("synthseg"))
+    shutil.copytree(coarse_with_mr, raw, ignore=shutil.ignore_patterns("synthseg"))
     output = tmp_path / "out"
     monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", "bad score")
     done = hedypet(raw, output, "participant", "--mri-synthseg", fake, "--device", "cpu", *OWN_STEPS)
     assert done.returncode == 0, done.stderr
     for task in ("synthseg", "synthsegparc"):
         found = nib.load(only(output, f"*MPRAGE_seg-{task}_dseg.nii.gz"))
-        ready = only(head / "derivatives" / "synthseg" / "sub-001", f"*_seg-{task}_dseg.nii.gz")
+        ready = only(coarse_with_mr / "derivatives" / "synthseg" / "sub-001", f"*_seg-{task}_dseg.nii.gz")
         truth = nib.load(ready)
         np.testing.assert_array_equal(np.asanyarray(found.dataobj), np.asanyarray(truth.dataobj))
     sidecar = json.loads(only(output, "*MPRAGE_seg-synthsegparc_dseg.json").read_text())
@@ -157,10 +148,10 @@ def test_synthseg_runs_on_the_processor_where_it_can_use_no_gpu(
 @pytest.mark.slow
 @pytest.mark.usefixtures("answer")
 def test_a_map_of_another_shape_fails_its_step_only(
-    head: Path, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    coarse_with_mr: Path, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = tmp_path / "raw"
-    shutil.copytree(head, raw, ignore=shutil.ignore_patterns("synthseg"))
+    shutil.copytree(coarse_with_mr, raw, ignore=shutil.ignore_patterns("synthseg"))
     monkeypatch.setenv("FAKE_SYNTHSEG_FAULT", "other shape")
     output = tmp_path / "out"
     done = hedypet(raw, output, "participant", "--mri-synthseg", fake, "--device", "cpu", *OWN_STEPS)
