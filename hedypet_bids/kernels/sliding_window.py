@@ -99,8 +99,10 @@ def labels_by_tiles(
             for x in tiles.starts[2]
         ]
         seen = (row[(slice(None), *place)].contiguous()[None, None] for place in places)
-        for place, found in zip(places, _in_order(score, seen, at_once), strict=True):
-            _add(scores[(slice(None), here, *place)], found.to(device), tiles.weights)
+        scored = _in_order(score, seen, at_once)
+        for place in places:
+            # Not kept by a name or by zip, so that it is gone before the next tile is begun.
+            _add(scores[(slice(None), here, *place)], next(scored).to(device), tiles.weights)
             weights[(here, *place)] += tiles.weights
     told("argmax")
     n_left = volume.shape[0] - first
