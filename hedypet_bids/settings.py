@@ -38,6 +38,7 @@ from hedypet_bids.labels import regions_of_body
 
 HeaderForm = Literal["agree", "sform"]
 Rule = Literal["simpson", "frames"]
+RuleChoice = Literal["auto", Rule]
 RegisterMethod = Literal["rigid", "identity"]
 AortaMethod = Literal["centreline", "nifti_dynamic"]
 
@@ -282,8 +283,9 @@ class PatlakSettings:
 
     Attributes
     ----------
-    rule : {"simpson", "frames"}
-        Integration of the input function: ``simpson``, as in the published tables, or ``frames``.
+    rule : {"auto", "simpson", "frames"}
+        Integration of the input function: ``simpson``, as in the published tables, ``frames``, exact for any
+        frames, or ``auto``: ``simpson`` for the frames of the hedyPET protocol, ``frames`` for all others.
     last_frames : tuple[int, ...]
         Windows that are the last frames of the series: their numbers of frames.
     start_min : tuple[float, ...]
@@ -292,7 +294,7 @@ class PatlakSettings:
         Number of last frames that the voxel maps are fitted to.
     """
 
-    rule: Rule = "simpson"
+    rule: RuleChoice = "auto"
     last_frames: Annotated[tuple[_Frames, ...], _List, AfterValidator(_once)] = (2, 3, 4, 5, 6, 7, 8)
     start_min: Annotated[tuple[_Minute, ...], _List, AfterValidator(_once)] = ()
     map_last_frames: _Frames = 4

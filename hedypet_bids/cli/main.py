@@ -335,9 +335,10 @@ def _add_study(group: argparse._ArgumentGroup) -> None:
     _add(
         group,
         "--integration-rule",
-        choices=("simpson", "frames"),
-        help="integration of the input function: as in the published hedyPET tables (default), or exactly "
-        "over the frames",
+        choices=("auto", "simpson", "frames"),
+        help="integration of the input function: as in the published hedyPET tables (simpson), exactly over "
+        "the frames (frames), or simpson for the frames of the hedyPET protocol and frames for all others "
+        "(auto, the default)",
     )
     _add(
         group,

@@ -19,7 +19,7 @@ from hedypet_bids.figures.pictures import Picture
 from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.tables import read_blood, read_table
 from hedypet_bids.kernels.kinetics import KineticModel, Parameter, Patlak, known_models
-from hedypet_bids.kernels.kinetics.patlak import Window
+from hedypet_bids.kernels.kinetics.patlak import Window, rule_for
 from hedypet_bids.kernels.region_statistics import RegionKey
 from hedypet_bids.model import FrameTimes, InputFunction
 from hedypet_bids.report.organs import (
@@ -32,9 +32,11 @@ from hedypet_bids.report.organs import (
     organ_named,
     suv_constant,
 )
-from hedypet_bids.settings import Settings
+from hedypet_bids.settings import Rule, Settings
 
 _UNKNOWN = float("nan")
+# Ki by two integration rules that differ by less agree.
+_RULES_AGREE = 0.005
 
 
 @dataclass(frozen=True)
@@ -70,22 +72,40 @@ class DynamicSections:
     def note(self) -> str:
         """What the table of organs holds."""
         note = "SUV and SUL are means of the static PET over the normalisation constants."
-        if self._patlak_was_fitted:
-            kinetics = self.settings.kinetics
+        kinetics = self.settings.kinetics
+        blood = self._blood(kinetics.map_input_function)
+        if self._patlak_was_fitted and blood is not None:
+            rule = rule_for(blood.frames, self.settings)
             note += (
                 f" Ki ± standard error: Patlak, last {kinetics.patlak.map_last_frames} frames, input "
-                f"function {kinetics.map_input_function}, integration rule {kinetics.patlak.rule}. Organs of "
-                "several regions are fitted on their mean curve."
+                f"function {kinetics.map_input_function}, integration rule {rule}. Organs of "
+                f"several regions are fitted on their mean curve.{self._difference_of_rules(rule)}"
             )
         return note
+
+    def _difference_of_rules(self, rule: Rule) -> str:
+        """What the other integration rule would change, where that is more than rounding and noise."""
+        other: Rule = "frames" if rule == "simpson" else "simpson"
+        changes = {}
+        for organ in REPORTED_ORGANS:
+            plot, by_other = self.plot(organ), self.plot(organ, other)
+            if plot and by_other and plot.ki > 0 and np.isfinite(by_other.ki):
+                changes[organ.title] = by_other.ki / plot.ki - 1
+        title = max(changes, key=lambda title: abs(changes[title]), default="")
+        if not title or abs(changes[title]) <= _RULES_AGREE:
+            return ""
+        return f" The rules disagree: by rule {other} Ki changes by up to {changes[title]:+.1%} ({title})."
 
     def ki(self, title: str) -> tuple[float, float]:
         """Patlak's Ki of an organ and its standard error; NaN where it is not known."""
         plot = self.plot(organ_named(title))
         return (plot.ki, plot.ki_se) if plot else (_UNKNOWN, _UNKNOWN)
 
-    def plot(self, organ: Organ) -> PatlakPlot | None:
-        """The Patlak plot of an organ; None without its curve or without an input function."""
+    def plot(self, organ: Organ, rule: Rule | None = None) -> PatlakPlot | None:
+        """The Patlak plot of an organ; None without its curve or without an input function.
+
+        By another integration rule than that of the tables where one is given.
+        """
         blood = self._blood(self.settings.kinetics.map_input_function)
         found = self._curve(organ)
         if not self._patlak_was_fitted or found is None or blood is None or not blood.n_voxels:
@@ -93,7 +113,8 @@ class DynamicSections:
         frames, curve = found
         patlak = self.settings.kinetics.patlak
         window = Window(last_frames=patlak.map_last_frames)
-        return patlak_plot(curve, blood.mean, frames, window=window, rule=patlak.rule)
+        rule = rule or rule_for(frames, self.settings)
+        return patlak_plot(curve, blood.mean, frames, window=window, rule=rule)
 
     def models(self) -> list[ModelFits]:
         """Every model that was fitted, or was to be."""

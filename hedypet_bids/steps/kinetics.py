@@ -73,7 +73,7 @@ class FitModel(Step):
                 sources=[path, *paths],
                 Description=f"{self.model.title}: fits, a row per region, input function and window",
                 ErosionIterations=key[1],
-                **self.model.sidecar(settings),
+                **self.model.sidecar(frames, settings),
                 **{name: column for name, column in columns_of(self.model).items() if name in table},
             )
 

@@ -97,7 +97,7 @@ class MapModel(Step):
                 sources=plan.reads,
                 SkullStripped=False,
                 Units=parameter.units,
-                **self.model.map_sidecar(settings),
+                **self.model.map_sidecar(blood.frames, settings),
                 SmoothingFwhmMm=fwhm_mm,
                 InputFunction=settings.kinetics.map_input_function,
             )

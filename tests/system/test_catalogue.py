@@ -191,7 +191,16 @@ FRAME_TIMES = [
             DYNAMIC, FrameTimesStart=lambda t: [at + (1200.0 if n >= 40 else 0.0) for n, at in enumerate(t)]
         ),
         0,
+        ("gap of 1200 s after frame 39", "interpolated over it"),
+    ),
+    Case(
+        "a series with a gap, to be integrated by Simpson's rule",
+        sidecar(
+            DYNAMIC, FrameTimesStart=lambda t: [at + (1200.0 if n >= 40 else 0.0) for n, at in enumerate(t)]
+        ),
+        0,
         ("gap of 1200 s after frame 39", "Simpson's rule cannot"),
+        options=("--integration-rule", "simpson"),
     ),
     Case(
         "a long first frame",
@@ -202,6 +211,7 @@ FRAME_TIMES = [
         ),
         0,
         ("the first frame lasts 302 s", "misses the bolus"),
+        options=("--integration-rule", "simpson"),
     ),
 ]
 

@@ -194,7 +194,7 @@ def test_every_parameter_of_the_settings_is_explained() -> None:
         "`[2, 3, 4, 5, 6, 7, 8]`",
         "a list, none twice, each a whole number from 2 to 1000",
     ]
-    assert rows["rule"][:2] == ['`"simpson"`', '"simpson" or "frames"']
+    assert rows["rule"][:2] == ['`"auto"`', '"auto" or "simpson" or "frames"']
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from hedypet_bids.settings import (
     PatlakSettings,
     RegisterMethod,
     ResampleSettings,
-    Rule,
+    RuleChoice,
     Settings,
     allowed,
     digest,
@@ -215,7 +215,7 @@ def test_any_document_gives_settings_or_lines_of_faults(document: dict[str, Any]
 
 @hypothesis_settings(max_examples=100, deadline=5000)
 @given(
-    rule=st.sampled_from(typing.get_args(Rule)),
+    rule=st.sampled_from(typing.get_args(RuleChoice)),
     erosions=st.lists(st.integers(0, 20), min_size=1, max_size=21, unique=True),
     starts=st.lists(st.floats(0, 1440), unique=True, max_size=20),
     tracer=st.text(min_size=1).filter(lambda text: text.strip() == text and "\n" not in text),
@@ -319,7 +319,7 @@ def test_flags_go_before_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("flag", "choices"),
-    [("--integration-rule", Rule), ("--aorta-method", AortaMethod), ("--register", RegisterMethod)],
+    [("--integration-rule", RuleChoice), ("--aorta-method", AortaMethod), ("--register", RegisterMethod)],
 )
 def test_flags_offer_what_the_settings_allow(flag: str, choices: object) -> None:
     # The parser lists them itself, so that --help need not import pydantic.

@@ -216,11 +216,13 @@ class KineticModel(ABC):
         """
         return ""
 
-    def sidecar(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+    def sidecar(self, frames: FrameTimes, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
         """What the sidecars of its tables say on top of the columns.
 
         Parameters
         ----------
+        frames
+            When the frames are, s from injection.
         settings
             Those of the run.
 
@@ -246,11 +248,13 @@ class KineticModel(ABC):
         """
         return {}
 
-    def map_sidecar(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+    def map_sidecar(self, frames: FrameTimes, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
         """What the sidecars of its voxel maps say on top of units, input function and smoothing.
 
         Parameters
         ----------
+        frames
+            When the frames are, s from injection.
         settings
             Those of the run.
 

@@ -23,6 +23,10 @@ from hedypet_bids.model import FloatArray, FrameTimes
 from hedypet_bids.names import enumerated
 from hedypet_bids.settings import Rule, Settings, plain
 
+# Frames of the hedyPET protocol, whose published tables were made by Simpson's rule.
+_HEDYPET_DURATION_S = np.repeat([2.0, 5.0, 10.0, 60.0, 120.0, 300.0], [20, 10, 15, 6, 10, 8])
+# Scanners round the times of frames, or pause between them, by less than this.
+_SAME_S = 0.5
 # With frames of 60 s at the start Ki is 1.7 % too high, with 300 s 5.9 %.
 _LONGEST_FIRST_S = 60.0
 # Longer gaps than this many of the longest frame are more than a pause.
@@ -399,10 +403,12 @@ KI = Parameter("Ki", "mL/min/mL", "Net influx constant, slope of the fit")
 V0 = Parameter("V0", "mL/mL", "Intercept of the fit")
 
 
-_RULES: Mapping[Rule, str] = {
-    "simpson": "the input function was integrated by Simpson's rule over the middles of the frames",
-    "frames": "the input function was integrated with the whole area of each finished frame and linearly "
-    "within the running one",
+_SIMPSON = "by Simpson's rule over the middles of the frames"
+_FRAMES = "with the whole area of each finished frame and linearly within the running one"
+_RULES: Mapping[str, str] = {
+    "simpson": _SIMPSON,
+    "frames": _FRAMES,
+    "auto": f"{_SIMPSON} where the frames are those of the hedyPET protocol, else {_FRAMES}",
 }
 
 
@@ -439,13 +445,13 @@ class Patlak(KineticModel):
         windows = [plain(window) for window in windows_of(settings)]
         return {"rule": settings.kinetics.patlak.rule, "windows": windows}
 
-    def sidecar(self, settings: Settings) -> Mapping[str, Any]:
+    def sidecar(self, frames: FrameTimes, settings: Settings) -> Mapping[str, Any]:
         """The rule."""
-        return {"IntegrationRule": settings.kinetics.patlak.rule}
+        return {"IntegrationRule": rule_for(frames, settings)}
 
     def why_not_with(self, frames: FrameTimes, settings: Settings) -> str:
         """Simpson's rule takes the curve between the middles of frames for smooth."""
-        if settings.kinetics.patlak.rule != "simpson":
+        if rule_for(frames, settings) != "simpson":
             return ""
         first_s, gap_s = float(frames.duration_s[0]), float(frames.gap_s.max(initial=0.0))
         use = 'set [kinetics.patlak] rule = "frames"'
@@ -469,7 +475,7 @@ class Patlak(KineticModel):
         settings: Settings,
     ) -> Fits:
         """Ki and V0 by ordinary least squares in every window."""
-        rule, windows = settings.kinetics.patlak.rule, windows_of(settings)
+        rule, windows = rule_for(frames, settings), windows_of(settings)
         found = fit_patlak(curves, inputs, frames, windows=windows, rule=rule)
         last_frames = pd.array([window.last_frames for window in windows], dtype="Int64")
         start_min = [np.nan if window.start_min is None else window.start_min for window in windows]
@@ -499,10 +505,10 @@ class Patlak(KineticModel):
         patlak = settings.kinetics.patlak
         return {"rule": patlak.rule, "last_frames": patlak.map_last_frames}
 
-    def map_sidecar(self, settings: Settings) -> Mapping[str, Any]:
+    def map_sidecar(self, frames: FrameTimes, settings: Settings) -> Mapping[str, Any]:
         """Rule and window."""
-        patlak = settings.kinetics.patlak
-        return {"IntegrationRule": patlak.rule, "LastFrames": patlak.map_last_frames}
+        last_frames = settings.kinetics.patlak.map_last_frames
+        return {"IntegrationRule": rule_for(frames, settings), "LastFrames": last_frames}
 
     def map_weights(
         self, blood: FloatArray, frames: FrameTimes, settings: Settings
@@ -510,7 +516,7 @@ class Patlak(KineticModel):
         """Weights of the frames of the window."""
         patlak = settings.kinetics.patlak
         window = Window(last_frames=patlak.map_last_frames)
-        weights = map_weights(blood, frames, window=window, rule=patlak.rule)
+        weights = map_weights(blood, frames, window=window, rule=rule_for(frames, settings))
         if not np.isfinite(weights).all():
             raise BadDataError(
                 f"the last {patlak.map_last_frames} frames do not allow a Patlak fit (fewer than two frames "
@@ -538,7 +544,8 @@ class Patlak(KineticModel):
             windows.append(f"frames from {enumerated(f'{t:g}' for t in patlak.start_min)} min on")
         return (
             "Net influx Ki and intercept V0 are slope and intercept of Patlak plots [@patlak], fitted by "
-            f"ordinary least squares over {' and over '.join(windows)}; {_RULES[patlak.rule]}."
+            f"ordinary least squares over {' and over '.join(windows)}; the input function was integrated "
+            f"{_RULES[patlak.rule]}."
         )
 
     def map_methods(self, settings: Settings) -> str:
@@ -550,6 +557,19 @@ class Patlak(KineticModel):
             f"Voxel maps use the last {kinetics.patlak.map_last_frames} frames and the input function "
             f"{kinetics.map_input_function}{smoothed}."
         )
+
+
+def rule_for(frames: FrameTimes, settings: Settings) -> Rule:
+    """The integration rule for a series with these frames, which decide where the settings leave it open."""
+    rule = settings.kinetics.patlak.rule
+    if rule != "auto":
+        return rule
+    same = (
+        len(frames) == len(_HEDYPET_DURATION_S)
+        and np.abs(frames.duration_s - _HEDYPET_DURATION_S).max() <= _SAME_S
+        and np.abs(frames.gap_s).max() <= _SAME_S
+    )
+    return "simpson" if same else "frames"
 
 
 def windows_of(settings: Settings) -> tuple[Window, ...]:
