@@ -213,11 +213,22 @@ class DynamicSections:
         return model.shown(fits.table(["organ"], list(inputs)), self.settings)
 
     def _curve(self, organ: Organ) -> tuple[FrameTimes, NDArray[np.float64]] | None:
-        return organ_curve(organ, self.outputs.of("mean"), self.outputs.of("volumes"))
+        return self._curves.get(organ.title)
 
     def _blood(self, recording: str) -> InputFunction | None:
-        path = self.outputs.get("blood", recording)
-        return read_blood(path) if path else None
+        return self._bloods.get(recording)
+
+    # Each table is read once: several sections of the page ask for the same curves.
+
+    @cached_property
+    def _curves(self) -> Mapping[str, tuple[FrameTimes, NDArray[np.float64]]]:
+        means, volumes = self.outputs.of("mean"), self.outputs.of("volumes")
+        found = {organ.title: organ_curve(organ, means, volumes) for organ in REPORTED_ORGANS}
+        return {title: curve for title, curve in found.items() if curve is not None}
+
+    @cached_property
+    def _bloods(self) -> Mapping[str, InputFunction]:
+        return {name: read_blood(path) for name, path in self.outputs.of("blood").items()}
 
     @cached_property
     def _patlak_was_fitted(self) -> bool:
