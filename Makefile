@@ -26,13 +26,13 @@ demo: $(INSTALLED) ## write a phantom dataset and run both levels on it
 	@echo "Tables:  $(DEMO)/derivatives/readouts/"
 
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile --timeout 900 --durations 20 -m "not exhaustive"
+	$(BIN)/python -m pytest -n auto --dist loadgroup --timeout 900 --durations 20 -m "not exhaustive"
 
 exhaustive: $(INSTALLED) ## run the tests that take every case, half an hour
-	$(BIN)/python -m pytest -n auto --dist loadfile --timeout 1800 --durations 20 -m exhaustive
+	$(BIN)/python -m pytest -n auto --dist loadgroup --timeout 1800 --durations 20 -m exhaustive
 
 quick: $(INSTALLED) ## run the tests that take seconds
-	$(BIN)/python -m pytest -n auto --dist loadfile --timeout 300 -m "not slow and not exhaustive"
+	$(BIN)/python -m pytest -n auto --dist loadgroup --timeout 300 -m "not slow and not exhaustive"
 
 lint: $(INSTALLED) ## ruff and the layers of the design
 	$(BIN)/ruff check .

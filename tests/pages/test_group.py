@@ -467,7 +467,7 @@ def write_tables(output: Path, n: int) -> None:
         many.to_parquet(path, index=False, row_group_size=131_072)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_thousand_participants_with_all_regions_stay_below_the_limit(
     browser: Browser, tmp_path: Path
 ) -> None:

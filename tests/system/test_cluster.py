@@ -182,7 +182,10 @@ def test_a_fault_in_a_branch_leaves_the_others_whole(one_coarse: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nprocs", ["1", "2", "8"])
+@pytest.mark.parametrize(
+    "nprocs",
+    [pytest.param("1", marks=pytest.mark.exhaustive), "2", pytest.param("8", marks=pytest.mark.exhaustive)],
+)
 def test_sigterm_ends_a_run_cleanly_and_it_goes_on(
     coarse: Path, one_coarse: Path, tmp_path: Path, nprocs: str
 ) -> None:

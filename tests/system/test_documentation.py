@@ -258,8 +258,8 @@ def _parameters(found: griffe.Object) -> set[str]:
 
 
 @pytest.mark.slow
-def test_examples_of_the_api_hold(phantom_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _folder_of_a_page(tmp_path, phantom_run)
+def test_examples_of_the_api_hold(coarse_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _folder_of_a_page(tmp_path, coarse_run)
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner()
     for name in API:

@@ -75,7 +75,9 @@ def worker_on(host: Host, cluster: Cluster, work: Path) -> subprocess.Popen[byte
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fails", [False, True], ids=["both live", "one dies half-way"])
+@pytest.mark.parametrize(
+    "fails", [pytest.param(False, marks=pytest.mark.exhaustive), True], ids=["both live", "one dies half-way"]
+)
 def test_two_hosts_finish_a_run(
     fails: bool, coarse_run: Run, hosts: list[Host], cluster: Cluster, work: Path, tmp_path: Path
 ) -> None:

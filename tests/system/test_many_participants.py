@@ -130,7 +130,7 @@ def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nprocs", ["1", "2"])
+@pytest.mark.parametrize("nprocs", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
 def test_a_participant_that_needs_too_much_memory_is_stopped_and_the_others_go_on(
     unequal: Path, tmp_path: Path, nprocs: str
 ) -> None:

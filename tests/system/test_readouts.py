@@ -204,7 +204,7 @@ def runs_of(folder: Path) -> set[str]:
     return {pq.read_schema(path).metadata[b"hedypet_run"].decode() for path in files}
 
 
-@pytest.mark.parametrize("at", [1, 25])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.exhaustive), 25])
 def test_a_killed_group_level_leaves_the_tables_as_they_were(twelve: Path, at: int) -> None:
     write_readouts(twelve, Settings(), nprocs=1)
     before, (run,) = contents(twelve / "readouts"), runs_of(twelve / "readouts")

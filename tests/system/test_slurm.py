@@ -148,7 +148,7 @@ def stand_in(folder: Path, name: str, script: str) -> Path:
 # The whole way with the real program
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_participants_come_out_as_without_slurm(
     cluster: Cluster, coarse: Path, coarse_run: Run, tmp_path: Path
 ) -> None:

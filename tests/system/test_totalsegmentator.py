@@ -394,7 +394,7 @@ def test_weights_that_cannot_be_used_fail_their_step_only(small, toy: Path, tmp_
     assert not list(tmp_path.glob("hedypet-run-*"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_other_versions_go_the_way_of_totalsegmentator(
     small, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,7 @@ def test_labels_are_those_of_totalsegmentator(compare, task, shape, voxels_mm, a
     assert compare(made_up=ct, task=name, fast=fast)["different"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_parts_of_total_are_those_of_totalsegmentator(compare: Comparison) -> None:
     found = compare(made_up=made_up((44, 36, 110)), task="total")
     assert found["different"] == 0 and found["labels"] > 20
@@ -74,13 +74,13 @@ def test_labels_of_an_mr_are_those_of_totalsegmentator(
         assert compare(made_up=ct, task=task, fast=fast, roi_subset=regions)["different"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_labels_are_those_of_totalsegmentator_with_its_worker_processes(compare: Comparison) -> None:
     assert compare(made_up=made_up(axes="PIR"), task="tissue_types", workers=True)["different"] == 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_a_subset_of_regions_is_that_of_totalsegmentator(fast: bool, compare: Comparison) -> None:
     # The lowest net's labels are random as well, so these are found somewhere.
     regions = ["liver", "aorta", "rib_left_5", "heart", "vertebrae_L1", "spleen", "colon"]
@@ -88,7 +88,7 @@ def test_a_subset_of_regions_is_that_of_totalsegmentator(fast: bool, compare: Co
     assert found["different"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_ct_in_thirds_is_that_of_totalsegmentator(compare: Comparison) -> None:
     found = compare(made_up=made_up((20, 20, 205), (3.0, 3.0, 1.5)), task="total", split=True)
     assert found["different"] == 0 and found["labels"] > 20
