@@ -89,6 +89,18 @@ class CompartmentFits:
         Why there are no fits with an input function, length n_inputs; empty where there are.
     doubt
         What is doubtful about input functions in these frames; empty where nothing is.
+
+    Examples
+    --------
+    >>> from hedypet_bids.phantom.kinetics import Kinetics, hedypet_frames, scaled_feng_input, tissue_curve
+    >>> frames, blood = hedypet_frames(), scaled_feng_input(8000.0)
+    >>> water, aorta = (
+    ...     tissue_curve(frames, blood, Kinetics(*rates))
+    ...     for rates in ((0.3, 0.4, 0.0, 0.06), (0.0, 0.0, 0.0, 1.0))
+    ... )
+    >>> fits = fit_compartments(water[None], aorta[None], frames)
+    >>> round(fits.parameters("1TCM")["VT"].item(), 2), fits.aicc.shape
+    (0.75, (1, 1, 3))
     """
 
     shares: NDArray[np.float64]
