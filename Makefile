@@ -44,7 +44,7 @@ types: $(INSTALLED) ## mypy, strict on the package
 	$(BIN)/mypy
 
 bench: $(INSTALLED) ## run every benchmark
-	for name in tacs maps patlak resample registration segmentation group report; do \
+	for name in tacs maps patlak compartments resample registration segmentation group report; do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

@@ -94,6 +94,8 @@ _Margin = Annotated[float, Strict(), Field(ge=0, le=500)]
 _Extent = Annotated[float, Strict(), Field(ge=10, le=600)]
 _VoxelEdge = Annotated[float, Strict(), Field(ge=0.25, le=10)]
 _Window = Annotated[tuple[_Minute, _Minute], AfterValidator(_rising)]
+_Delay = Annotated[float, Strict(), Field(ge=-60, le=120)]
+_Delays = Annotated[tuple[_Delay, _Delay], AfterValidator(_rising)]
 # Checking ends with the first wrong item, so that a list of millions takes no longer than one of two.
 _List = Field(max_length=1000, fail_fast=True)
 _FilledList = Field(min_length=1, max_length=1000, fail_fast=True)
@@ -307,6 +309,22 @@ class PatlakSettings:
 
 
 @dataclass(frozen=True, config=_CLOSED)
+class CompartmentSettings:
+    """Compartment models 1TCM and 2TCM: the delays that a region may have, and the weights of frames.
+
+    Attributes
+    ----------
+    delay_s : tuple[float, float]
+        How much later than the input function blood may come, from and to, s; negative: before it.
+    half_life_s : float
+        Half-life of the radionuclide in the weights of the frames, s; the default is that of F-18.
+    """
+
+    delay_s: _Delays = (-10.0, 40.0)
+    half_life_s: Annotated[float, Strict(), Field(ge=1, le=1e9)] = 6586.2
+
+
+@dataclass(frozen=True, config=_CLOSED)
 class KineticsSettings:
     """Kinetic models: which are fitted, to which scans, and what their voxel maps share.
 
@@ -324,6 +342,8 @@ class KineticsSettings:
         Input function of the maps: volume of interest and segment, as in the file names.
     patlak : PatlakSettings
         Parameters of Patlak's model, a section of their own.
+    compartments : CompartmentSettings
+        Parameters of the compartment models, a section of their own.
     """
 
     models: Annotated[tuple[_Name, ...], _List, AfterValidator(_once)] = ("Patlak",)
@@ -332,6 +352,7 @@ class KineticsSettings:
     map_fwhm_mm: Annotated[float, Strict(), Field(ge=0, le=100)] = 0.0
     map_input_function: _Name = "aortavoi1ml3pxdescendingupper"
     patlak: PatlakSettings = field(default_factory=PatlakSettings)
+    compartments: CompartmentSettings = field(default_factory=CompartmentSettings)
 
 
 @dataclass(frozen=True, config=_CLOSED)

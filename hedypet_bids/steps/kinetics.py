@@ -66,7 +66,7 @@ class FitModel(Step):
         for key, path in self._curves().items():
             frames, curves = read_curves(read_table(path))
             fits = self.model.fit(curves, np.array([b.mean for b in bloods]), frames, settings)
-            table = kinetics_table(fits, self.scan.task(key[0]).table, inputs)
+            table = kinetics_table(self.model, fits, self.scan.task(key[0]).table, inputs)
             writer.table(
                 names.kinetics(dynamic, *key, self.model.name),
                 table,
@@ -103,12 +103,17 @@ def columns_of(model: KineticModel) -> dict[str, Any]:
         "input_function": {"Description": "Recording label of the input function"},
         **parameters,
         **model.columns,
+        "reason": {"Description": "Why values are n/a, or what is doubtful about them"},
         "voi_checksum": {"Description": "Checksum of the voxels that the input function comes from"},
     }
 
 
-def kinetics_table(fits: Fits, regions: LabelTable, inputs: Mapping[str, str]) -> pd.DataFrame:
+def kinetics_table(
+    model: KineticModel, fits: Fits, regions: LabelTable, inputs: Mapping[str, str]
+) -> pd.DataFrame:
     """Fits of shape (n_regions, n_inputs, n_windows) as one row each, in that order.
+
+    Where the model means nothing in a region, its parameters are missing and ``reason`` says why.
 
     Parameters
     ----------
@@ -117,4 +122,12 @@ def kinetics_table(fits: Fits, regions: LabelTable, inputs: Mapping[str, str]) -
     """
     table = fits.table(regions.names, list(inputs))
     table.insert(0, "index", np.repeat(regions.indices, len(table) // len(regions.indices)))
+    reasons = {region: why_not for region in regions.names if (why_not := model.why_not_in(region))}
+    if reasons:
+        blank = table["name"].isin(reasons)
+        names_of = [name for p in model.parameters for name in (p.name, f"{p.name}_se") if name in table]
+        table[names_of] = table[names_of].mask(blank)
+        table["reason"] = table["name"].map(reasons).where(blank, table.get("reason"))
+    if "reason" in table:
+        table["reason"] = table["reason"].replace("", None)
     return table.assign(voi_checksum=table["input_function"].map(inputs))

@@ -165,7 +165,8 @@ class KineticModel(ABC):
         Returns
         -------
         Fits
-            A value for each of ``parameters``, with ``<name>_se`` where there is a standard error.
+            A value for each of ``parameters``, with ``<name>_se`` where there is a standard error, and
+            ``reason`` where it has something to say about them: why they are NaN, or doubtful.
         """
 
     def why_not_with(self, frames: FrameTimes, settings: Settings) -> str:
@@ -184,6 +185,22 @@ class KineticModel(ABC):
             A clause that can follow a colon.
         """
         del frames, settings
+        return ""
+
+    def why_not_in(self, region: str) -> str:  # noqa: ARG002
+        """Why its parameters mean nothing in a region; empty, as by default, when they do.
+
+        Parameters
+        ----------
+        region
+            Its name in the label table.
+
+        Returns
+        -------
+        str
+            A clause; it stands in the column ``reason`` of the tables, in which the parameters are then
+            ``n/a``.
+        """
         return ""
 
     @abstractmethod
