@@ -93,7 +93,7 @@ def _image(path: Path, value: float) -> None:
 
 
 def _tables() -> dict[str, pd.DataFrame]:
-    metadata, means, curves, blood, fits = [], [], [], [], []
+    metadata, means, curves, blood, fits, estimates = [], [], [], [], [], []
     for (label, scan), liver in LIVER.items():
         of_scan = {"Session": scan.session, "Tracer": scan.tracer, "Run": None}
         subject = {"Subject": f"sub-{label}"}
@@ -136,8 +136,17 @@ def _tables() -> dict[str, pd.DataFrame]:
                 }
                 asked = {"Input Function Identifier": INPUT, "Regression Frames": window}
                 fits.append({**region, **asked, **ki, **dynamic})
+            for parameter, value, units in (
+                ("Ki", KI[label, scan] * factor, "mL/min/mL"),
+                ("V0", 0.5, "mL/mL"),
+            ):
+                asked = {"Model": "Patlak", "Input Function Identifier": INPUT, "Parameter": parameter}
+                estimates.append({**region, **asked, "Value": value, "SE": 0.001, "Units": units, **dynamic})
     tables = {"metadata": metadata, "means": means, "tacs": curves, "input_function_tacs": blood}
-    return {name: pd.DataFrame(rows) for name, rows in {**tables, "patlak_ki": fits}.items()}
+    return {
+        name: pd.DataFrame(rows)
+        for name, rows in {**tables, "patlak_ki": fits, "kinetics": estimates}.items()
+    }
 
 
 def _write_readout(root: Path, table: str, rows: pd.DataFrame) -> None:

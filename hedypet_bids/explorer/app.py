@@ -107,6 +107,18 @@ def ki_rows(root: str, changed: float, chosen: Chosen, input_function: str) -> p
     return tables_of(root, changed).patlak(chosen.filters, input_function)
 
 
+@st.cache_data(show_spinner=False, max_entries=64)
+def parameters_of(root: str, changed: float) -> pd.DataFrame:
+    """What the kinetic models have estimated."""
+    return tables_of(root, changed).parameters()
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def estimate_rows(root: str, changed: float, chosen: Chosen, model: str, parameter: str) -> pd.DataFrame:
+    """A parameter of a kinetic model in the chosen regions."""
+    return tables_of(root, changed).estimates(chosen.filters, model, parameter)
+
+
 @st.cache_data(show_spinner="reading the images", max_entries=4)
 def slices_page(images: dict[str, Path], changed: float, suv_constant: float, title: str) -> str:  # noqa: ARG001 - as above
     """The slice viewer of a scan."""
@@ -132,8 +144,8 @@ def main(root: Path) -> None:
     st.title("hedypet explorer")
     for problem in tables.problems:
         st.warning(problem)
-    about, curves, means, patlak, participants = st.tabs(
-        ["About", "Time-activity curves", "Organ means", "Patlak", "Participants"]
+    about, curves, means, kinetics, patlak, participants = st.tabs(
+        ["About", "Time-activity curves", "Organ means", "Kinetic models", "Patlak windows", "Participants"]
     )
     people = tables.metadata()
     with about:
@@ -142,6 +154,8 @@ def main(root: Path) -> None:
         show_curves(root, changed, tables, people)
     with means:
         show_means(root, changed, tables, people)
+    with kinetics:
+        show_kinetics(root, changed, tables, people)
     with patlak:
         show_patlak(root, changed, tables, people)
     with participants:
@@ -245,6 +259,32 @@ def show_means(root: Path, changed: float, tables: Tables, people: pd.DataFrame)
             return
         show(scans_figure(rows, column, value_axis(uptake), over_sessions=over_sessions), "means")
         download(rows, "means")
+
+
+@st.fragment
+def show_kinetics(root: Path, changed: float, tables: Tables, people: pd.DataFrame) -> None:
+    """A parameter of a kinetic model, a point a scan."""
+    parameters = parameters_of(str(root), changed)
+    if parameters.empty:
+        st.info("There are no kinetic parameters: no model was fitted, or the group level was not run.")
+        return
+    left, right = st.columns([1, 3])
+    with left:
+        chosen = choose("kinetics", root, changed, tables, "kinetics")
+        model = st.selectbox("Model", list(parameters["Model"].unique()), key="kinetics model")
+        of_model = parameters[parameters["Model"] == model].set_index("Parameter")["Units"]
+        parameter = st.selectbox(
+            "Parameter", list(of_model.index.unique()), key=f"kinetics parameter {model}"
+        )
+        over_sessions = choose_across("kinetics", chosen)
+        column = "region" if over_sessions else choose_colour("kinetics", chosen)
+    rows = with_people(estimate_rows(str(root), changed, chosen, model, parameter), people)
+    with right:
+        if nothing_in(rows):
+            return
+        axis = Axis(f"{model} {parameter}", of_model.groupby(level=0).first()[parameter])
+        show(scans_figure(rows, column, axis, over_sessions=over_sessions), "kinetics")
+        download(rows, "kinetics")
 
 
 @st.fragment

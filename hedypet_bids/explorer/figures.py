@@ -28,7 +28,7 @@ class Axis:
     units: str
 
     def __str__(self) -> str:
-        return f"{self.title} [{self.units}]"
+        return f"{self.title} [{self.units}]" if self.units else self.title
 
 
 def value_axis(uptake: str) -> Axis:

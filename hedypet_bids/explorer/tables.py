@@ -45,6 +45,7 @@ _READ = {
         *(*_ROWS, "Input Function Identifier", "Regression Frames"),
         *("Patlak Ki", "Patlak Ki SE", "Patlak V0", "R2"),
     ),
+    "kinetics": (*_ROWS, "Model", "Input Function Identifier", "Parameter", "Value", "SE", "Units"),
 }
 """What is read of each table."""
 
@@ -134,6 +135,19 @@ class Tables:
         rows = self._rows("patlak_ki", chosen)
         rows = rows[rows["Input Function Identifier"] == input_function].dropna(subset="Regression Frames")
         return rows.assign(value=rows["Patlak Ki"])
+
+    def parameters(self) -> pd.DataFrame:
+        """Model, Parameter and Units of everything that kinetic models have estimated."""
+        columns = ["Model", "Parameter", "Units"]
+        if not self.has("kinetics"):
+            return pd.DataFrame(columns=columns)
+        return _filled(self.study.distinct("kinetics", columns), columns)
+
+    def estimates(self, chosen: Mapping[str, Sequence[Any]], model: str, parameter: str) -> pd.DataFrame:
+        """A row per scan and region, with a model's estimate of a parameter as ``value``."""
+        rows = self._rows("kinetics", chosen)
+        rows = rows[(rows["Model"] == model) & (rows["Parameter"] == parameter)]
+        return rows.assign(value=rows["Value"])
 
     def _uptake(self, table: str, chosen: Mapping[str, Sequence[Any]], uptake: str) -> pd.DataFrame:
         if uptake == ACTIVITY:

@@ -228,7 +228,7 @@ def test_every_tab_shows_something(output: Path) -> None:
     app = page(output)
     assert not app.exception
     assert [tab.label for tab in app.tabs] == [
-        *("About", "Time-activity curves", "Organ means", "Patlak", "Participants")
+        *("About", "Time-activity curves", "Organ means", "Kinetic models", "Patlak windows", "Participants")
     ]
     assert not app.warning and not app.info
 
@@ -250,7 +250,7 @@ def test_gaps_are_said_and_the_page_opens(break_it, said: str, output: Path, tmp
     app = page(root)
     assert not app.exception, app.exception
     assert said in "\n".join(warning.value for warning in app.warning)
-    assert len(app.tabs) == 5
+    assert len(app.tabs) == 6
 
 
 def test_a_folder_that_is_no_output_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -369,7 +369,12 @@ def test_ki_is_that_of_the_scan(scans: Path) -> None:
         regions("ts_total", ["liver"], [0]), "aortavois_ml-1_width-3_aorta_descending_upper"
     )
     of_window = rows[rows["Regression Frames"] == 4].set_index(["Subject", "Session"])["value"]
-    assert of_window.to_dict() == {(f"sub-{label}", scan.session): ki for (label, scan), ki in KI.items()}
+    expected = {(f"sub-{label}", scan.session): ki for (label, scan), ki in KI.items()}
+    assert of_window.to_dict() == expected
+    parameters = Tables(scans).parameters()
+    assert parameters[["Model", "Parameter"]].values.tolist() == [["Patlak", "Ki"], ["Patlak", "V0"]]
+    estimates = Tables(scans).estimates(regions("ts_total", ["liver"], [0]), "Patlak", "Ki")
+    assert estimates.set_index(["Subject", "Session"])["value"].to_dict() == expected
 
 
 # ---- in a real browser
