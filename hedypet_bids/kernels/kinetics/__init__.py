@@ -1,5 +1,7 @@
 """Kinetic models: importing this package makes those that ship with hedypet known."""
 
+from hedypet_bids.kernels.kinetics.graphical import MA1, Logan
+from hedypet_bids.kernels.kinetics.influx import FUR, CMRglc, RelativePatlak
 from hedypet_bids.kernels.kinetics.model import (
     Fits,
     KineticModel,
@@ -10,14 +12,25 @@ from hedypet_bids.kernels.kinetics.model import (
     why_not,
 )
 from hedypet_bids.kernels.kinetics.patlak import Patlak
+from hedypet_bids.kernels.kinetics.reference_region import MRTM, MRTM2, SRTM, SUVR
 
-register(Patlak())
+for _model in (Patlak, MA1, Logan, SRTM, MRTM, MRTM2, SUVR, FUR, RelativePatlak, CMRglc):
+    register(_model())
 
 __all__ = [
+    "FUR",
+    "MA1",
+    "MRTM",
+    "MRTM2",
+    "SRTM",
+    "SUVR",
+    "CMRglc",
     "Fits",
     "KineticModel",
+    "Logan",
     "Parameter",
     "Patlak",
+    "RelativePatlak",
     "kinetic_models",
     "known_models",
     "register",

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hedypet_bids.kernels.reference import Reference
-from hedypet_bids.model import FloatArray, FrameTimes
+from hedypet_bids.model import FloatArray, FrameTimes, Person
 from hedypet_bids.settings import Settings
 
 
@@ -115,6 +115,12 @@ class KineticModel(ABC):
     trapped
         Whether it assumes that the tracer is trapped, as by default; it then runs only for tracers that
         ``[kinetics] tracers`` names.
+    reference
+        Whether it takes the curve of ``[kinetics] reference_region`` in the place of the input functions, of
+        which it then needs none; not by default.
+    from_injection
+        Whether it needs the activity since the injection, as by default; a scan that starts later than
+        ``[kinetics] latest_start_s`` is then not fitted.
     references
         The papers that its methods text cites, by key; none by default.
     """
@@ -124,7 +130,24 @@ class KineticModel(ABC):
     parameters: ClassVar[tuple[Parameter, ...]]
     columns: ClassVar[Mapping[str, Any]] = {}
     trapped: ClassVar[bool] = True
+    reference: ClassVar[bool] = False
+    from_injection: ClassVar[bool] = True
     references: ClassVar[Mapping[str, Reference]] = {}
+
+    def of(self, person: Person) -> KineticModel:  # noqa: ARG002
+        """The model with what it needs to know of a participant.
+
+        Parameters
+        ----------
+        person
+            Who was scanned.
+
+        Returns
+        -------
+        KineticModel
+            Itself, as by default, when it needs nothing.
+        """
+        return self
 
     @abstractmethod
     def options(self, settings: Settings) -> Mapping[str, Any]:
@@ -156,7 +179,7 @@ class KineticModel(ABC):
         curves
             Bq/mL, shape (n_regions, n_frames).
         inputs
-            Bq/mL, shape (n_inputs, n_frames).
+            Bq/mL, shape (n_inputs, n_frames); of a model with :attr:`reference` the curve of that region.
         frames
             When the frames are, s from injection.
         settings
@@ -165,7 +188,8 @@ class KineticModel(ABC):
         Returns
         -------
         Fits
-            A value for each of ``parameters``, with ``<name>_se`` where there is a standard error.
+            A value for each of ``parameters``, with ``<name>_se`` where there is a standard error; where
+            values are NaN, a column ``reason`` may say why.
         """
 
     def why_not_with(self, frames: FrameTimes, settings: Settings) -> str:
@@ -327,8 +351,10 @@ class KineticModel(ABC):
         Returns
         -------
         pandas.DataFrame
-            One row a region; by default those of the input function of the maps.
+            One row a region; by default those of the input function of the maps, if it has several.
         """
+        if self.reference:
+            return table
         return table[table["input_function"] == settings.kinetics.map_input_function]
 
 
@@ -417,7 +443,7 @@ def why_not(model: KineticModel, tracer: str, frames: FrameTimes, settings: Sett
             f"{model.title} needs a tracer that is trapped, and {tracer} is none of {', '.join(known)}; name "
             "it in [kinetics] tracers of --settings if it is"
         )
-    if start_s > settings.kinetics.latest_start_s:
+    if model.from_injection and start_s > settings.kinetics.latest_start_s:
         return (
             f"the dynamic PET starts {start_s / 60:.1f} min after injection, so the integral of the input "
             "function is unknown"
