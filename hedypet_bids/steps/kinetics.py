@@ -173,4 +173,6 @@ def kinetics_table(fits: Fits, regions: LabelTable, inputs: Mapping[str, str | N
     """
     table = fits.table(regions.names, list(inputs))
     table.insert(0, "index", np.repeat(regions.indices, len(table) // len(regions.indices)))
-    return table.assign(voi_checksum=table["input_function"].map(inputs))
+    if any(inputs.values()):
+        table["voi_checksum"] = table["input_function"].map(inputs)
+    return table

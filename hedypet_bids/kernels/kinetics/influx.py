@@ -81,10 +81,10 @@ class FUR(KineticModel):
         """Window and integral."""
         low, high = settings.kinetics.late_window_min
         return (
-            "The fractional uptake rate FUR (Thie, J Nucl Med 1995;36:711) is ordinate over abscissa of Patlak's "
-            f"plot [@patlak]: the mean activity from {low:g} to {high:g} min over the mean integral of the input "
-            "function from the injection to the middle of each of these frames. It also holds tracer that is "
-            "not trapped, so it is larger than Ki and falls with time."
+            "The fractional uptake rate FUR (Thie, J Nucl Med 1995;36:711) is ordinate over abscissa of "
+            f"Patlak's plot [@patlak]: the mean activity from {low:g} to {high:g} min over the mean integral "
+            "of the input function from the injection to the middle of each of these frames. It also holds "
+            "tracer that is not trapped, so it is larger than Ki and falls with time."
         )
 
 
@@ -190,7 +190,7 @@ class CMRglc(KineticModel):
     name = "CMRglc"
     title = "Metabolic rate of glucose"
     parameters = (Parameter("CMRglc", "umol/100 g/min", "Metabolic rate of glucose"),)
-    columns = Patlak.columns
+    columns: ClassVar[Mapping[str, Any]] = {**Patlak.columns, "reason": FIT_COLUMNS["reason"]}
     references: ClassVar[Mapping[str, Reference]] = {
         **Patlak.references,
         "phelps": Reference(
@@ -252,6 +252,7 @@ class CMRglc(KineticModel):
             factor = 100.0 * glucose / (kinetics.lumped_constant * kinetics.tissue_density_g_per_ml)
         fits = self._patlak.fit(curves, inputs, frames, settings)
         others = {name: value for name, value in fits.values.items() if name in self.columns}
+        others.setdefault("reason", reasons((np.isnan(fits.values["Ki"]), "Patlak's fit has no value")))
         rates = {"CMRglc": fits.values["Ki"] * factor, "CMRglc_se": fits.values["Ki_se"] * factor}
         return Fits(fits.windows, {**rates, **others})
 

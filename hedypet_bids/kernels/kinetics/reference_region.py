@@ -198,8 +198,8 @@ class SRTM(ReferenceModel):
         return (
             "BPND, R1 and k2 are those of the simplified reference tissue model [@srtm] by basis functions "
             f"[@gunn] with {_named(settings)} as reference region, k2/(1 + BPND) from {_RATES[0]:g} "
-            f"to {_RATES[-1]:g} per min, least squares weighted by the length of the frames, and standard errors "
-            "from the derivatives by all three parameters."
+            f"to {_RATES[-1]:g} per min, least squares weighted by the length of the frames, and standard "
+            "errors from the derivatives by all three parameters."
         )
 
 
