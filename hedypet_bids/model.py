@@ -236,6 +236,8 @@ class Person:
         Years.
     demographic_group
         As the dataset writes it, for example ``F18-34``.
+    glucose_mmol_l
+        Glucose in blood plasma, mmol/L.
     notes
         Assumptions and contradictions, for the log and the report.
     """
@@ -246,6 +248,7 @@ class Person:
     height_m: float | None = None
     age: float | None = None
     demographic_group: str | None = None
+    glucose_mmol_l: float | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import field
 from functools import cache
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -66,6 +66,13 @@ def _rising(window: tuple[float, float]) -> tuple[float, float]:
     return window
 
 
+def _in_time(points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    times = [time for time, _ in points]
+    if any(later <= earlier for earlier, later in pairwise(times)):
+        raise ValueError(f"expected times that increase; found {_shown(times)}")
+    return points
+
+
 def _region(name: str) -> str:
     known = list(regions_of_body().values())
     if name not in known:
@@ -83,6 +90,7 @@ _Label = Annotated[
     str,
     Field(pattern="^[0-9A-Za-z+]+$", description="a label: letters and digits, without its rec- or acq-"),
 ]
+_Fraction = Annotated[float, Strict(), Field(gt=0, le=1)]
 _Name = Annotated[str, Field(pattern="^[0-9A-Za-z]+$", description="a name: letters and digits")]
 _Region = Annotated[str, AfterValidator(_region), Field(description="a region of the total task")]
 _SplineOrder = Annotated[Literal[1, 3], BeforeValidator(_whole)]
@@ -96,6 +104,7 @@ _VoxelEdge = Annotated[float, Strict(), Field(ge=0.25, le=10)]
 _Window = Annotated[tuple[_Minute, _Minute], AfterValidator(_rising)]
 _Delay = Annotated[float, Strict(), Field(ge=-60, le=120)]
 _Delays = Annotated[tuple[_Delay, _Delay], AfterValidator(_rising)]
+_FractionAt = tuple[_Minute, _Fraction]
 # Checking ends with the first wrong item, so that a list of millions takes no longer than one of two.
 _List = Field(max_length=1000, fail_fast=True)
 _FilledList = Field(min_length=1, max_length=1000, fail_fast=True)
@@ -340,6 +349,23 @@ class KineticsSettings:
         Width of the Gaussian that smooths the maps, mm (full width at half maximum); 0: none.
     map_input_function : str
         Input function of the maps: volume of interest and segment, as in the file names.
+    t_star_min : float
+        MA1, Logan, MRTM, MRTM2 and RelativePatlak use the frames whose middle is at or after this time, min.
+    late_window_min : tuple[float, float]
+        FUR and SUVR use the frames whose middle is in this window, min after injection.
+    plasma_to_blood : float
+        Activity in plasma over that in whole blood (no unit). 0: not known, and no distribution volume.
+    parent_fraction : tuple[tuple[float, float], ...]
+        Part of the activity in plasma that is the tracer itself: pairs of a time after injection, min, and
+        the fraction; linear between them, constant before and after. Empty: not known, as above.
+    reference_region : tuple[str, ...]
+        Regions of one segmentation that together are the reference region. Empty: there is none.
+    k2_prime_per_min : float
+        Efflux of the reference region that MRTM2 takes, 1/min. 0: what MRTM gives in the same regions.
+    lumped_constant : float
+        Of glucose and its analogue in the tissue (no unit). 0: not known, and no CMRglc.
+    tissue_density_g_per_ml : float
+        Density of the tissue for CMRglc, g/mL.
     patlak : PatlakSettings
         Parameters of Patlak's model, a section of their own.
     compartments : CompartmentSettings
@@ -351,6 +377,14 @@ class KineticsSettings:
     latest_start_s: Annotated[float, Strict(), Field(ge=0, le=86400)] = 30.0
     map_fwhm_mm: Annotated[float, Strict(), Field(ge=0, le=100)] = 0.0
     map_input_function: _Name = "aortavoi1ml3pxdescendingupper"
+    t_star_min: _Minute = 30.0
+    late_window_min: _Window = (50.0, 70.0)
+    plasma_to_blood: Annotated[float, Strict(), Field(ge=0, le=100)] = 0.0
+    parent_fraction: Annotated[tuple[_FractionAt, ...], _List, AfterValidator(_in_time)] = ()
+    reference_region: Annotated[tuple[_Text, ...], _List, AfterValidator(_once)] = ()
+    k2_prime_per_min: Annotated[float, Strict(), Field(ge=0, le=100)] = 0.0
+    lumped_constant: Annotated[float, Strict(), Field(ge=0, le=10)] = 0.0
+    tissue_density_g_per_ml: Annotated[float, Strict(), Field(gt=0, le=10)] = 1.04
     patlak: PatlakSettings = field(default_factory=PatlakSettings)
     compartments: CompartmentSettings = field(default_factory=CompartmentSettings)
 
@@ -516,7 +550,9 @@ def _in_words(schema: Mapping[str, Any]) -> str:
     if schema["type"] == "string":
         return str(schema["description"])
     if "prefixItems" in schema:
-        return f"a list of {len(schema['prefixItems'])}, each {_in_words(schema['prefixItems'][0])}"
+        items = list(dict.fromkeys(map(_in_words, schema["prefixItems"])))
+        each = f"each {items[0]}" if len(items) == 1 else " and ".join(items)
+        return f"a list of {len(schema['prefixItems'])}, {each}"
     if schema["type"] == "array":
         least = "at least one, " if schema.get("minItems") else ""
         return f"a list, {least}none twice, each {_in_words(schema['items'])}"

@@ -173,6 +173,7 @@ _SETTING_FLAGS = {
     "aorta_method": ("aorta", "method"),
     "register": ("register", "method"),
     "model": ("kinetics", "models"),
+    "reference_region": ("kinetics", "reference_region"),
     "integration_rule": ("kinetics", "patlak", "rule"),
     "window_start": ("kinetics", "patlak", "start_min"),
     "map_fwhm": ("kinetics", "map_fwhm_mm"),
@@ -331,6 +332,14 @@ def _add_study(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         metavar="NAME",
         help="kinetic models to fit (default: Patlak)",
+    )
+    _add(
+        group,
+        "--reference-region",
+        nargs="+",
+        metavar="REGION",
+        help="regions of one segmentation that together are the reference region of SRTM, MRTM, MRTM2 and "
+        "SUVR",
     )
     _add(
         group,

@@ -65,7 +65,9 @@ COLUMNS: Mapping[str, Column] = {
     "Voxel Count": Column(_INT, "Voxels in the region"),
     "Valid Voxel Count": Column(_INT, "Finite voxels in the region"),
     "Volume [mL]": Column(_REAL, "Volume of the region", "mL"),
-    "Input Function Identifier": Column(_TEXT, "Volume of interest and segment of the aorta"),
+    "Input Function Identifier": Column(
+        _TEXT, "Volume of interest and segment of the aorta; in the table kinetics also a reference region"
+    ),
     "Regression Frames": Column(_INT, "Number of last frames in the Patlak fit"),
     "Patlak Ki": Column(_REAL, "Net influx constant", "mL/min/mL"),
     "Patlak Ki SE": Column(_REAL, "Standard error of Patlak Ki", "mL/min/mL"),
@@ -218,6 +220,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "Value",
         "SE",
         "Units",
+        "Reason",
         "Voxel Count",
         "Volume [mL]",
         *_SCAN,

@@ -242,6 +242,7 @@ def _fits(model: KineticModel, shown: pd.DataFrame) -> dict[str, Any]:
         for parameter in model.parameters
     ]
     blood = shown["input_function"].tolist() if "input_function" in shown else [""] * n_regions
+    reasons = shown["reason"].tolist() if "reason" in shown else [None] * n_regions
     identifiers = [INPUT_FUNCTION_IDENTIFIERS.get(name, name) or None for name in blood]
     return {
         "Model": model.name,
@@ -250,6 +251,7 @@ def _fits(model: KineticModel, shown: pd.DataFrame) -> dict[str, Any]:
         "Value": np.ravel(values, order="F"),
         "SE": np.ravel(errors, order="F"),
         "Units": [parameter.units for parameter in model.parameters] * n_regions,
+        "Reason": [why if isinstance(why, str) else None for why in reasons for _ in model.parameters],
     }
 
 

@@ -1,4 +1,4 @@
-"""Weight, height, sex and age of a participant, under the names and units that occur in datasets."""
+"""Weight, height, sex, age and blood glucose of a participant, in the names and units that datasets use."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ _HEIGHT_NAMES = (
 _SEX_NAMES = ("sex", "patientsex", "gender")
 _AGE_NAMES = ("age", "patientage")
 _GROUP_NAMES = ("demographicgroup",)
+_GLUCOSE_NAMES = ("bloodglucose",)
 
 _KG = {"kg": 1.0, "kilogram": 1.0, "kilograms": 1.0, "g": 1e-3, "lb": 0.45359237, "lbs": 0.45359237}
 _M = {"m": 1.0, "meter": 1.0, "metre": 1.0, "meters": 1.0, "metres": 1.0, "cm": 0.01, "mm": 1e-3}
+_MMOL_L = {"mmol/l": 1.0, "mg/dl": 0.0555}
+# What people have who can be scanned; a value outside is in other units.
+_GLUCOSE_RANGE_MMOL_L = (1.0, 40.0)
 # The units are part of these names, or fixed by DICOM (0010,1030) and (0010,1020).
 _UNITS_OF_NAME = {
     "weightkg": "kg",
@@ -114,6 +118,7 @@ def read_participant(
         height_m=height_m,
         age=_answer("age", _cells(places, _AGE_NAMES, _age), notes),
         demographic_group=_answer("demographic group", _cells(places, _GROUP_NAMES, _text), notes),
+        glucose_mmol_l=_answer("blood glucose", _cells(places[:2], _GLUCOSE_NAMES, _glucose), notes),
         notes=tuple(notes),
     )
 
@@ -201,6 +206,17 @@ def _height(text: str, name: str, entry: Any) -> tuple[float | None, str]:
         value, note = _quantity(text, _M, "cm")
         return value, note or "no units are given; taken as cm"
     return _quantity(text, _M, "m")
+
+
+def _glucose(text: str, _name: str, entry: Any) -> tuple[float | None, str]:
+    units = str(entry.get("Units") or "").strip().lower()
+    if not units:
+        return None, "its units are not given; expected Units mmol/L or mg/dL in the JSON file of the table"
+    value, note = _quantity(text, _MMOL_L, units)
+    if value is not None and not _within(value, _GLUCOSE_RANGE_MMOL_L):
+        low, high = _GLUCOSE_RANGE_MMOL_L
+        return None, f"{value:.3g} mmol/L; expected {low:g} to {high:g} mmol/L. Are the units right?"
+    return value, note
 
 
 def _units(name: str, entry: Any) -> str:

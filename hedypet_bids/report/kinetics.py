@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from hedypet_bids.figures.curves import draw_curves, draw_input_functions
 from hedypet_bids.figures.patlak import PatlakPlot, draw_patlak, patlak_plot
 from hedypet_bids.figures.pictures import Picture
 from hedypet_bids.io.manifest import ScanOutputs
-from hedypet_bids.io.tables import read_blood, read_table
+from hedypet_bids.io.tables import FRAME_END, FRAME_START, read_blood, read_table
 from hedypet_bids.kernels.kinetics import KineticModel, Parameter, Patlak, known_models
 from hedypet_bids.kernels.kinetics.patlak import Window, rule_for
 from hedypet_bids.kernels.region_statistics import RegionKey
-from hedypet_bids.model import FrameTimes, InputFunction
+from hedypet_bids.model import FrameTimes, InputFunction, Person
 from hedypet_bids.report.organs import (
     CURVE_ORGANS,
     PATLAK_ORGANS,
@@ -30,6 +30,7 @@ from hedypet_bids.report.organs import (
     organ_curve,
     organ_curves,
     organ_named,
+    reference_curve,
     suv_constant,
 )
 from hedypet_bids.settings import Rule, Settings
@@ -43,12 +44,13 @@ _RULES_AGREE = 0.005
 class OrganFit:
     """What a model says of an organ: an estimate and its standard error for each parameter.
 
-    A standard error is None where the model gives none.
+    A standard error is None where the model gives none; the reason is that of an estimate that is not there.
     """
 
     title: str
     erosion: int
     estimates: Sequence[tuple[float, float | None]]
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class ModelFits:
     parameters: Sequence[Parameter]
     organs: Sequence[OrganFit]
     input_functions: Sequence[str] = ()
+    input_kind: str = "input function"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class DynamicSections:
 
     outputs: ScanOutputs
     settings: Settings
+    person: Person = field(default_factory=lambda: Person(""))
 
     def note(self) -> str:
         """What the table of organs holds."""
@@ -185,7 +189,8 @@ class DynamicSections:
         shown = {key: model.shown(read_table(path), self.settings) for key, path in paths.items()}
         bloods = list(dict.fromkeys(name for rows in shown.values() for name in rows["input_function"]))
         organs = list(self._organ_fits(model, shown))
-        return ModelFits(model.name, model.title, model.parameters, organs, bloods)
+        kind = "reference region" if model.reference else "input function"
+        return ModelFits(model.name, model.title, model.parameters, organs, bloods, kind)
 
     def _organ_fits(self, model: KineticModel, shown: Mapping[RegionKey, pd.DataFrame]) -> Iterator[OrganFit]:
         """The main organs, from the table or, where an organ has several regions, fitted on their mean."""
@@ -197,20 +202,38 @@ class DynamicSections:
             if len(organ.regions) == 1:
                 rows = shown[key][shown[key]["name"] == organ.regions[0]]
             else:
-                rows = self._refitted(model, *found, list(dict.fromkeys(shown[key]["input_function"])))
+                rows = self._refitted(model, *found, key, list(dict.fromkeys(shown[key]["input_function"])))
             if len(rows):
                 estimates = [_estimate(rows.iloc[0], parameter) for parameter in model.parameters]
-                yield OrganFit(organ.title, key[1], estimates)
+                reason = rows.iloc[0].get("reason")
+                yield OrganFit(organ.title, key[1], estimates, reason if isinstance(reason, str) else "")
 
     def _refitted(
-        self, model: KineticModel, frames: FrameTimes, curve: NDArray[np.float64], bloods: Sequence[str]
+        self,
+        model: KineticModel,
+        frames: FrameTimes,
+        curve: NDArray[np.float64],
+        key: RegionKey,
+        sources: Sequence[str],
     ) -> pd.DataFrame:
         """The shown rows of the fit of a single curve."""
-        inputs = {name: blood.mean for name in bloods if (blood := self._blood(name)) is not None}
+        if model.reference:
+            regions = self.settings.kinetics.reference_region
+            parts = [self.outputs.of(part) for part in ("mean", "volumes")]
+            found = reference_curve(regions, parts[0], parts[1], key[1])
+            inputs = {sources[0]: found[1]} if found and sources else {}
+        else:
+            inputs = {name: blood.mean for name in sources if (blood := self._blood(name)) is not None}
         if not inputs:
             return pd.DataFrame()
-        fits = model.fit(curve[np.newaxis], np.array(list(inputs.values())), frames, self.settings)
-        return model.shown(fits.table(["organ"], list(inputs)), self.settings)
+        # The regions of the table come along: a model may take from all of them what they have in common.
+        table = read_table(self.outputs.of("mean")[key]).drop(columns=[FRAME_START, FRAME_END])
+        curves = (
+            np.vstack([curve, table.to_numpy(dtype=np.float64).T]) if model.reference else curve[np.newaxis]
+        )
+        fits = model.of(self.person).fit(curves, np.array(list(inputs.values())), frames, self.settings)
+        rows = fits.table(["organ", *map(str, range(1, len(curves)))], list(inputs))
+        return model.shown(rows[rows["name"] == "organ"], self.settings)
 
     def _curve(self, organ: Organ) -> tuple[FrameTimes, NDArray[np.float64]] | None:
         return self._curves.get(organ.title)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,6 +150,18 @@ def organ_curve(
         dtype=np.float64
     )
     return frame_times(table), values @ (n[n > 0] / n.sum())
+
+
+def reference_curve(
+    regions: Sequence[str], curves: Mapping[RegionKey, Path], volumes: Mapping[RegionKey, Path], erosion: int
+) -> tuple[FrameTimes, NDArray[np.float64]] | None:
+    """The mean curve of regions of one task, that of the first that has them all, as :func:`organ_curve`."""
+    for name in dict.fromkeys(key[0] for key in curves):
+        organ = Organ("reference region", name, tuple(regions), erosion)
+        key = organ.key(curves)
+        if key and set(regions) <= set(read_table(curves[key]).columns):
+            return organ_curve(organ, curves, volumes)
+    return None
 
 
 def organ_curves(

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hedypet_bids import names
+from hedypet_bids.errors import did_you_mean
 from hedypet_bids.io.manifest import Kind
 from hedypet_bids.io.store import Writer, read_sidecar
 from hedypet_bids.io.tables import read_blood, read_table
@@ -18,10 +20,15 @@ from hedypet_bids.kernels.kinetics import Fits, KineticModel, why_not
 from hedypet_bids.kernels.region_statistics import RegionKey
 from hedypet_bids.labels import VOI_TASKS, LabelTable
 from hedypet_bids.model import Scan
+from hedypet_bids.report.organs import reference_curve
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.input_functions import ExtractInputFunctions
-from hedypet_bids.steps.step import Plan, Skip, Step
+from hedypet_bids.steps.step import CannotRun, Plan, Skip, Step
 from hedypet_bids.steps.tacs import MeasureCurves, read_curves
+
+_NO_REFERENCE = "there is no reference region; name one with --reference-region"
+# Regions that are named where the wanted one is not there.
+_MOST_ALIKE = 8
 
 
 @dataclass(eq=False)
@@ -40,8 +47,10 @@ class FitModel(Step):
 
     def plan(self) -> Plan | Skip:
         """Fit the curves of regions, not those of the volumes of interest."""
-        dynamic, bloods = self.scan.dynamic, self.blood.tables
-        reason = why_no_kinetics(self.model, self.scan, self.blood, self.context.settings)
+        dynamic, settings = self.scan.dynamic, self.context.settings
+        reason = why_no_kinetics(self.model, self.scan, self.blood, settings)
+        if not reason and self.model.reference:
+            reason = self._why_no_reference()
         if reason or dynamic is None:
             return Skip(reason)
         makes: dict[Kind, Path] = {
@@ -50,32 +59,79 @@ class FitModel(Step):
             )
             for key in self._curves()
         }
-        options = self.model.options(self.context.settings)
-        return Plan([*self._curves().values(), *bloods.values()], makes, options)
+        options = self.model.of(self.scan.person).options(settings)
+        return Plan([*self._curves().values(), *self._inputs()], makes, options)
 
     def run(self, _plan: Plan, writer: Writer) -> None:
-        """Fit every curve of every task in one call per task."""
+        """Fit all curves in one call; of a model with a reference region, those of each table."""
         dynamic, settings = self.scan.dynamic, self.context.settings
         assert dynamic is not None
-        paths = self.blood.tables.values()
-        bloods = [read_blood(path) for path in paths]
-        inputs = {
+        model = self.model.of(self.scan.person)
+        read = self._reference if model.reference else self._blood
+        # Regions of several tables share what a model makes of an input function.
+        every = list(self._curves())
+        for keys in filter(None, [[key] for key in every] if model.reference else [every]):
+            inputs, checksums = read(keys[0][1])
+            tables = [read_curves(read_table(self._curves()[key])) for key in keys]
+            frames = tables[0][0]
+            curves = np.concatenate([curves for _, curves in tables])
+            fits = model.fit(curves, inputs, frames, settings)
+            last = 0
+            for key, (_, of_table) in zip(keys, tables, strict=True):
+                first, last = last, last + len(of_table)
+                found = fits.of_regions(slice(first, last), len(curves))
+                table = kinetics_table(model, found, self.scan.task(key[0]).table, checksums)
+                writer.table(
+                    names.kinetics(dynamic, *key, model.name),
+                    table,
+                    sources=[self._curves()[key], *self._inputs()],
+                    Description=f"{model.title}: fits, a row per region, input function and window",
+                    ErosionIterations=key[1],
+                    **model.sidecar(frames, settings),
+                    **{name: column for name, column in columns_of(model).items() if name in table},
+                )
+
+    def _inputs(self) -> list[Path]:
+        """The files that the input functions, or the reference curve, come from."""
+        if not self.model.reference:
+            return list(self.blood.tables.values())
+        outputs = self.curves.outputs
+        return [path for part in ("mean", "volumes") for path in outputs.of(part).values()]
+
+    def _blood(self, _erosion: int) -> tuple[NDArray[np.float64], dict[str, str | None]]:
+        """The input functions, and the checksum of its voxels by the name of each."""
+        read = {path: read_blood(path) for path in self.blood.tables.values()}
+        checksums = {
             blood.name: str(read_sidecar(path).get("VolumeOfInterestChecksum"))
-            for blood, path in zip(bloods, paths, strict=True)
+            for path, blood in read.items()
         }
-        for key, path in self._curves().items():
-            frames, curves = read_curves(read_table(path))
-            fits = self.model.fit(curves, np.array([b.mean for b in bloods]), frames, settings)
-            table = kinetics_table(self.model, fits, self.scan.task(key[0]).table, inputs)
-            writer.table(
-                names.kinetics(dynamic, *key, self.model.name),
-                table,
-                sources=[path, *paths],
-                Description=f"{self.model.title}: fits, a row per region, input function and window",
-                ErosionIterations=key[1],
-                **self.model.sidecar(frames, settings),
-                **{name: column for name, column in columns_of(self.model).items() if name in table},
+        return np.array([blood.mean for blood in read.values()]), {**checksums}
+
+    def _reference(self, erosion: int) -> tuple[NDArray[np.float64], dict[str, str | None]]:
+        """The curve of the reference region, and its name."""
+        regions = self.context.settings.kinetics.reference_region
+        volumes = self.curves.outputs.of("volumes")
+        found = reference_curve(regions, self._curves(), volumes, erosion)
+        if found is None:
+            raise CannotRun(f"the reference region {names.listed(regions)} has no voxel in the field of view")
+        return found[1][None], {" + ".join(regions): None}
+
+    def _why_no_reference(self) -> str:
+        """Why there is no curve of the reference region; empty where there is one."""
+        wanted = self.context.settings.kinetics.reference_region
+        tasks = {key[0]: self.scan.task(key[0]).table.names for key in self._curves()}
+        if any(set(wanted) <= set(regions) for regions in tasks.values()):
+            return ""
+        known = dict.fromkeys(name for regions in tasks.values() for name in regions)
+        lacking = [name for name in wanted if name not in known]
+        if not lacking:
+            return (
+                f"the reference regions {names.listed(wanted)} are of different segmentations; expected one"
             )
+        name = lacking[0]
+        alike = [region for region in known if name.lower() in region.lower()][:_MOST_ALIKE]
+        hint = f"; there is {names.listed(alike)}" if alike else did_you_mean(name, known)
+        return f"no segmentation of this scan has the reference region {name!r}{hint}"
 
     def _curves(self) -> dict[RegionKey, Path]:
         vois = {voi.name for voi in VOI_TASKS}
@@ -88,8 +144,12 @@ def why_no_kinetics(model: KineticModel, scan: Scan, blood: ExtractInputFunction
         return "no dynamic PET was found"
     metadata = scan.metadata(scan.dynamic)
     tracer = metadata.tracer or scan.name.tracer
-    reason = why_not(model, tracer, metadata.frames, settings)
-    return reason or ("" if blood.tables else "there is no input function")
+    reason = why_not(model.of(scan.person), tracer, metadata.frames, settings)
+    if model.reference:
+        lacks = "" if settings.kinetics.reference_region else _NO_REFERENCE
+    else:
+        lacks = "" if blood.tables else "there is no input function"
+    return reason or lacks
 
 
 def columns_of(model: KineticModel) -> dict[str, Any]:
@@ -99,8 +159,9 @@ def columns_of(model: KineticModel) -> dict[str, Any]:
         units = {"Units": parameter.units} if parameter.units else {}
         parameters[parameter.name] = {"Description": parameter.description, **units}
         parameters[f"{parameter.name}_se"] = {"Description": f"Standard error of {parameter.name}", **units}
+    source = "Reference region" if model.reference else "Recording label of the input function"
     return {
-        "input_function": {"Description": "Recording label of the input function"},
+        "input_function": {"Description": source},
         **parameters,
         **model.columns,
         "reason": {"Description": "Why values are n/a, or what is doubtful about them"},
@@ -109,7 +170,7 @@ def columns_of(model: KineticModel) -> dict[str, Any]:
 
 
 def kinetics_table(
-    model: KineticModel, fits: Fits, regions: LabelTable, inputs: Mapping[str, str]
+    model: KineticModel, fits: Fits, regions: LabelTable, inputs: Mapping[str, str | None]
 ) -> pd.DataFrame:
     """Fits of shape (n_regions, n_inputs, n_windows) as one row each, in that order.
 
@@ -118,7 +179,7 @@ def kinetics_table(
     Parameters
     ----------
     inputs
-        Checksum of its volume of interest by the name of each input function.
+        Checksum of its volume of interest by the name of each input function; None for a reference region.
     """
     table = fits.table(regions.names, list(inputs))
     table.insert(0, "index", np.repeat(regions.indices, len(table) // len(regions.indices)))
@@ -130,4 +191,6 @@ def kinetics_table(
         table["reason"] = table["name"].map(reasons).where(blank, table.get("reason"))
     if "reason" in table:
         table["reason"] = table["reason"].replace("", None)
-    return table.assign(voi_checksum=table["input_function"].map(inputs))
+    if any(inputs.values()):
+        table["voi_checksum"] = table["input_function"].map(inputs)
+    return table

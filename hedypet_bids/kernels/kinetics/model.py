@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hedypet_bids.kernels.reference import Reference
-from hedypet_bids.model import FloatArray, FrameTimes
+from hedypet_bids.model import FloatArray, FrameTimes, Person
 from hedypet_bids.settings import Settings
 
 
@@ -72,6 +72,25 @@ class Fits:
         """Number of windows."""
         return len(next(iter(self.windows.values()), [None]))
 
+    def of_regions(self, which: slice, n_regions: int) -> Fits:
+        """The fits of some of the regions.
+
+        Parameters
+        ----------
+        which
+            Those to take.
+        n_regions
+            How many there are.
+
+        Returns
+        -------
+        Fits
+            With the same windows.
+        """
+        whole = {name: np.asarray(values) for name, values in self.values.items()}
+        by_region = {name: v.ndim == 3 and len(v) == n_regions for name, v in whole.items()}
+        return Fits(self.windows, {name: v[which] if by_region[name] else v for name, v in whole.items()})
+
     def table(self, regions: Sequence[str], inputs: Sequence[str]) -> pd.DataFrame:
         """One row per region, input function and window, in that order.
 
@@ -115,6 +134,12 @@ class KineticModel(ABC):
     trapped
         Whether it assumes that the tracer is trapped, as by default; it then runs only for tracers that
         ``[kinetics] tracers`` names.
+    reference
+        Whether it takes the curve of ``[kinetics] reference_region`` in the place of the input functions, of
+        which it then needs none; not by default.
+    from_injection
+        Whether it needs the activity since the injection, as by default; a scan that starts later than
+        ``[kinetics] latest_start_s`` is then not fitted.
     references
         The papers that its methods text cites, by key; none by default.
     """
@@ -124,7 +149,24 @@ class KineticModel(ABC):
     parameters: ClassVar[tuple[Parameter, ...]]
     columns: ClassVar[Mapping[str, Any]] = {}
     trapped: ClassVar[bool] = True
+    reference: ClassVar[bool] = False
+    from_injection: ClassVar[bool] = True
     references: ClassVar[Mapping[str, Reference]] = {}
+
+    def of(self, person: Person) -> KineticModel:  # noqa: ARG002
+        """The model with what it needs to know of a participant.
+
+        Parameters
+        ----------
+        person
+            Who was scanned.
+
+        Returns
+        -------
+        KineticModel
+            Itself, as by default, when it needs nothing.
+        """
+        return self
 
     @abstractmethod
     def options(self, settings: Settings) -> Mapping[str, Any]:
@@ -156,7 +198,7 @@ class KineticModel(ABC):
         curves
             Bq/mL, shape (n_regions, n_frames).
         inputs
-            Bq/mL, shape (n_inputs, n_frames).
+            Bq/mL, shape (n_inputs, n_frames); of a model with :attr:`reference` the curve of that region.
         frames
             When the frames are, s from injection.
         settings
@@ -348,8 +390,10 @@ class KineticModel(ABC):
         Returns
         -------
         pandas.DataFrame
-            One row a region; by default those of the input function of the maps.
+            One row a region; by default those of the input function of the maps, if it has several.
         """
+        if self.reference:
+            return table
         return table[table["input_function"] == settings.kinetics.map_input_function]
 
 
@@ -438,7 +482,7 @@ def why_not(model: KineticModel, tracer: str, frames: FrameTimes, settings: Sett
             f"{model.title} needs a tracer that is trapped, and {tracer} is none of {', '.join(known)}; name "
             "it in [kinetics] tracers of --settings if it is"
         )
-    if start_s > settings.kinetics.latest_start_s:
+    if model.from_injection and start_s > settings.kinetics.latest_start_s:
         return (
             f"the dynamic PET starts {start_s / 60:.1f} min after injection, so the integral of the input "
             "function is unknown"

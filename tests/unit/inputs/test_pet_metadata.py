@@ -400,6 +400,7 @@ def test_the_sidecar_stands_in_and_group_and_age_are_kept():
         "height_m": 1.7,
         "age": 31.0,
         "demographic_group": "F18-34",
+        "glucose_mmol_l": None,
         "notes": (),
     }
 
