@@ -7,6 +7,7 @@
 :class:`Settings`            every parameter of the study
 :func:`resample_image`       an image on another grid
 :func:`region_statistics`    mean and standard deviation of many regions in one pass over the frames
+:func:`fit`                  any kinetic model on curves of one's own
 :func:`fit_patlak`           Patlak fits of many regions at once
 ===========================  ==========================================================================
 """
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from hedypet_bids.version import __version__
 
 if TYPE_CHECKING:
+    from hedypet_bids.kernels.kinetics.own_curves import fit
     from hedypet_bids.kernels.kinetics.patlak import fit_patlak
     from hedypet_bids.kernels.region_statistics import region_statistics
     from hedypet_bids.kernels.resampling.resample import resample_image
@@ -30,6 +32,7 @@ __all__ = [
     "Settings",
     "Study",
     "__version__",
+    "fit",
     "fit_patlak",
     "region_statistics",
     "resample_image",
@@ -40,6 +43,7 @@ __all__ = [
 _HOMES = {
     "Settings": "settings",
     "Study": "study",
+    "fit": "kernels.kinetics.own_curves",
     "fit_patlak": "kernels.kinetics.patlak",
     "region_statistics": "kernels.region_statistics",
     "resample_image": "kernels.resampling.resample",

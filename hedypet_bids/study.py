@@ -22,7 +22,7 @@ from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError, UsageError
 from hedypet_bids.io.manifest import Kind, Manifest, Output, ScanEntry, ScanOutputs, labels_with_outputs
 from hedypet_bids.io.parquet import parquet_dataset
-from hedypet_bids.io.tables import read_table
+from hedypet_bids.io.tables import FRAME_END, FRAME_START, read_blood, read_table
 from hedypet_bids.names import NORMALISATIONS, SCAN_COLUMNS, ScanName, Space
 
 _SELECTORS = {"session": "ses-", "tracer": "trc-", "run": "run-"}
@@ -225,6 +225,32 @@ class Study:
         """
         asked = f"curves of {task} with {erosion} erosions"
         return read_table(self._file(subject, ("mean", task, erosion), asked, session, tracer, run))
+
+    def input_functions(
+        self, subject: str, *, session: str | None = None, tracer: str | None = None, run: str | None = None
+    ) -> pd.DataFrame:
+        """The input functions of a scan; raises as :meth:`segmentation`.
+
+        Parameters
+        ----------
+        subject
+            ``sub-001`` or ``001``.
+        session, tracer, run
+            The scan, as in :attr:`scans`; None where there is no choice.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``frame_start`` and ``frame_end``, s after injection, and a column an input function, Bq/mL, by
+            the recording label of its file.
+        """
+        tables = self.outputs(subject, session=session, tracer=tracer, run=run).of("blood")
+        if not tables:
+            raise MissingInputError(f"{_prefixed(subject)} has no input function in {self.root}.")
+        read = {name: read_blood(path) for name, path in tables.items()}
+        frames = next(iter(read.values())).frames
+        times = {FRAME_START: frames.start_s, FRAME_END: frames.end_s}
+        return pd.DataFrame({**times, **{name: blood.mean for name, blood in read.items()}})
 
     def kinetics(
         self,

@@ -174,23 +174,13 @@ def kinetics_table(
 ) -> pd.DataFrame:
     """Fits of shape (n_regions, n_inputs, n_windows) as one row each, in that order.
 
-    Where the model means nothing in a region, its parameters are missing and ``reason`` says why.
-
     Parameters
     ----------
     inputs
         Checksum of its volume of interest by the name of each input function; None for a reference region.
     """
-    table = fits.table(regions.names, list(inputs))
+    table = model.table(fits, regions.names, list(inputs))
     table.insert(0, "index", np.repeat(regions.indices, len(table) // len(regions.indices)))
-    reasons = {region: why_not for region in regions.names if (why_not := model.why_not_in(region))}
-    if reasons:
-        blank = table["name"].isin(reasons)
-        names_of = [name for p in model.parameters for name in (p.name, f"{p.name}_se") if name in table]
-        table[names_of] = table[names_of].mask(blank)
-        table["reason"] = table["name"].map(reasons).where(blank, table.get("reason"))
-    if "reason" in table:
-        table["reason"] = table["reason"].replace("", None)
     if any(inputs.values()):
         table["voi_checksum"] = table["input_function"].map(inputs)
     return table

@@ -245,6 +245,35 @@ class KineticModel(ABC):
         """
         return ""
 
+    def table(self, fits: Fits, regions: Sequence[str], inputs: Sequence[str]) -> pd.DataFrame:
+        """One row per region, input function and window.
+
+        Parameters
+        ----------
+        fits
+            What :meth:`fit` gave.
+        regions
+            Their names, length n_regions.
+        inputs
+            Names of the input functions, length n_inputs.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As :meth:`Fits.table`; in regions in which the model means nothing its parameters are missing, and
+            ``reason`` says why. An empty reason is None.
+        """
+        table = fits.table(regions, inputs)
+        reasons = {region: why_not for region in regions if (why_not := self.why_not_in(region))}
+        if reasons:
+            blank = table["name"].isin(reasons)
+            estimates = [name for p in self.parameters for name in (p.name, f"{p.name}_se") if name in table]
+            table[estimates] = table[estimates].mask(blank)
+            table["reason"] = table["name"].map(reasons).where(blank, table.get("reason"))
+        if "reason" in table:
+            table["reason"] = table["reason"].replace("", None)
+        return table
+
     @abstractmethod
     def methods(self, settings: Settings) -> str:
         """How regions are fitted, for the methods text.
