@@ -127,10 +127,10 @@ def settings_of(options: Options) -> Settings:
     UsageError
         A name or value is not allowed; a line for each.
     """
-    from hedypet_bids.kernels.kinetics import known_models
+    from hedypet_bids.kernels.kinetics import model_names
     from hedypet_bids.settings import Settings
 
-    models = known_models()
+    models = model_names()
     file = options.settings_file
     settings = Settings.from_toml(file, models=models) if file else Settings()
     return settings.with_values(options.values, models=models)

@@ -164,6 +164,10 @@ class RegionTable:
         found = {r for (r, column), v in self._values.items() if np.isfinite(v).any() and _shows(column, v)}
         return sorted(found)
 
+    def has(self, column: str) -> bool:
+        """Whether any scan has a value of any region."""
+        return any(np.isfinite(v).any() for (_, of), v in self._values.items() if of == column)
+
     def of(self, region: PageRegion, column: str) -> Float32Array:
         """The values of all scans."""
         return self._values.get((region, column), self._nothing())

@@ -95,6 +95,11 @@ def write_group_page(
     small = {name: read_small_table(output, name) for name in ("outliers", "statistics", "repeatability")}
     values, unread_values = read_region_values(output, scans)
     quality = read_quality(output, scans)
+    kinetic = {
+        quantity: units
+        for quantity, units in _kinetic_units().items()
+        if values.has(quantity) or quantity in _asked_for(settings)
+    }
     unread = [problem for _, found in small.values() for problem in found]
     write_page(
         output / names.GROUP_REPORT,
@@ -116,31 +121,36 @@ def write_group_page(
         repeatability=_repeatability(small["repeatability"][0]),
         **_quality_section(scans, quality),
         **_outliers_section(scans, small["outliers"][0]),
-        **_regions_section(scans, values, quality, most_value_bytes),
+        **_regions_section(scans, values, kinetic, quality, most_value_bytes),
         input_functions=read_input_functions(output),
-        quantities=_shown_quantities(),
+        quantities=[*_SHOWN_UPTAKES, *kinetic],
         statistics=_statistics(small["statistics"][0]),
     )
 
 
 def _regions_section(
-    scans: Sequence[PageScan], values: RegionTable, quality: Quality, most_bytes: int
+    scans: Sequence[PageScan],
+    values: RegionTable,
+    kinetic: Mapping[str, str],
+    quality: Quality,
+    most_bytes: int,
 ) -> dict[str, Any]:
-    """The distributions by region, drawn by the page itself."""
-    regions, n_left_out = _shown_regions(values, most_bytes)
+    """The distributions by region, drawn by the page itself; ``kinetic``: quantities and their units."""
+    columns = {"uptake": UPTAKE, "volume": VOLUME, **{quantity: quantity for quantity in kinetic}}
+    regions, n_left_out = _shown_regions(values, BYTES_A_VALUE * len(columns), most_bytes)
     return {
         "n_regions": len(regions),
         "n_left_out": n_left_out,
         "without": [
             quantity
-            for quantity in main_parameters()
+            for quantity in kinetic
             if not any(np.isfinite(values.of(region, quantity)).any() for region in regions)
         ],
         "data": {
             "participants": _scan_data(scans),
-            "quantities": _quantities(),
+            "quantities": _quantities(kinetic),
             "tasks": {t: (COLUMNS["Task"].levels or {}).get(t, t) for t in {r.task for r in regions}},
-            "regions": [_region_data(region, values) for region in regions],
+            "regions": [_region_data(region, values, columns) for region in regions],
             "quality": _quality_data(quality),
             "outliers": {"z": OUTLIER_Z, "least": MIN_FOR_OUTLIERS, "madToSd": MAD_TO_SD},
         },
@@ -173,7 +183,7 @@ def _parquet_link(output: Path, table: str) -> str:
     return "" if (output / path).is_dir() else path
 
 
-def _shown_regions(values: RegionTable, most_bytes: int) -> tuple[list[PageRegion], int]:
+def _shown_regions(values: RegionTable, bytes_a_scan: float, most_bytes: int) -> tuple[list[PageRegion], int]:
     """The regions that fit into the page, the most looked at first, and how many do not."""
 
     def rank(region: PageRegion) -> tuple[Any, ...]:
@@ -181,7 +191,7 @@ def _shown_regions(values: RegionTable, most_bytes: int) -> tuple[list[PageRegio
         return region.erosion, not _is_main(region), task, region.name
 
     regions = sorted(values.regions, key=rank)
-    each = BYTES_A_VALUE * len(_columns()) * max(1, len(values.scans))
+    each = bytes_a_scan * max(1, len(values.scans))
     shown = regions[: max(1, int(most_bytes / each))]
     return shown, len(regions) - len(shown)
 
@@ -190,20 +200,27 @@ def _is_main(region: PageRegion) -> bool:
     return region.task == "ts_total" and region.name in MAIN_REGIONS
 
 
-def _region_data(region: PageRegion, values: RegionTable) -> dict[str, Any]:
-    columns = {key: values.of(region, column) for key, column in _columns().items()}
+def _region_data(region: PageRegion, values: RegionTable, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Values of a region by the key in the page's data, which tells what ``columns`` there are."""
+    by_key = {key: values.of(region, column) for key, column in columns.items()}
     return {
         "task": region.task,
         "name": region.name,
         "erosion": region.erosion,
         "main": MAIN_REGIONS.index(region.name) if _is_main(region) else None,
-        **{key: packed(found) if np.isfinite(found).any() else "" for key, found in columns.items()},
+        **{key: packed(found) if np.isfinite(found).any() else "" for key, found in by_key.items()},
     }
 
 
-def _columns() -> dict[str, str]:
-    """What a region has values of, by the key in the page's data."""
-    return {"uptake": UPTAKE, "volume": VOLUME, **{quantity: quantity for quantity in main_parameters()}}
+def _kinetic_units() -> dict[str, str]:
+    """Units of the main parameter of each model, by what the column Quantity calls it."""
+    return {quantity: parameter.units for quantity, (_, parameter) in main_parameters().items()}
+
+
+def _asked_for(settings: Settings) -> set[str]:
+    """The main parameters of the models that the settings ask for."""
+    models = settings.kinetics.models
+    return {quantity for quantity, (model, _) in main_parameters().items() if model.name in models}
 
 
 def _shown_quantities() -> list[str]:
@@ -211,7 +228,7 @@ def _shown_quantities() -> list[str]:
     return [*_SHOWN_UPTAKES, *main_parameters()]
 
 
-def _quantities() -> list[dict[str, str]]:
+def _quantities(kinetic: Mapping[str, str]) -> list[dict[str, str]]:
     """What can be chosen: the column of the values, and the constant that they are divided by."""
     uptakes = [
         {"name": name, "units": "g/mL", "column": "uptake", "constant": column}
@@ -220,8 +237,8 @@ def _quantities() -> list[dict[str, str]]:
     return [
         *uptakes,
         *(
-            {"name": quantity, "units": parameter.units, "column": quantity, "constant": ""}
-            for quantity, (_, parameter) in main_parameters().items()
+            {"name": quantity, "units": units, "column": quantity, "constant": ""}
+            for quantity, units in kinetic.items()
         ),
         {"name": "Volume", "units": COLUMNS[VOLUME].units, "column": "volume", "constant": ""},
     ]
@@ -324,7 +341,7 @@ def _outliers(scans: Sequence[PageScan], table: pd.DataFrame) -> list[dict[str, 
     """The farthest outliers, the farthest first."""
     order = table["Robust z"].abs().sort_values(ascending=False, kind="stable").index[:_MOST_ROWS]
     titles = {scan.key(SCAN_COLUMNS): scan.title for scan in scans}
-    units = {quantity["name"]: quantity["units"] for quantity in _quantities()}
+    units = {quantity["name"]: quantity["units"] for quantity in _quantities(_kinetic_units())}
     return [
         {
             "subject": titles.get("\t".join(_text(row[key]) for key in SCAN_COLUMNS), row["Subject"]),

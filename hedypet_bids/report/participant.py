@@ -57,7 +57,7 @@ def write_scan_page(page: ScanPage) -> None:
     content: dict[str, Any] = {
         "organs": sections.get("the tables of organs", lambda: _organs(page, kinetics)),
         "constants": sections.get("the normalisation constants", lambda: _constants(page)),
-        "organs_note": kinetics.note(),
+        "organs_note": sections.get("the note on kinetics", kinetics.note),
         "models": sections.get("the kinetic models", kinetics.models),
         "patlak": sections.get("the Patlak plots", kinetics.patlak_pictures),
         "input_functions": sections.get("the input functions", kinetics.input_function_pictures),

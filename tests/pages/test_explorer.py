@@ -321,7 +321,7 @@ def test_scans_can_be_chosen_where_there_are_several(scans: Path) -> None:
     assert choices["Reconstruction"] == ["acPSF"]
     assert {"Tracer", "Run"}.isdisjoint(choices)
     assert "2 participants, 3 scans" in app.markdown[0].value
-    assert [box.value for box in app.selectbox if box.label == "Colour by"] == ["session"] * 3
+    assert [box.value for box in app.selectbox if box.label == "Colour by"] == ["session"] * 4
     app.radio(key="means across").set_value("session").run()
     assert not app.exception
     for choice in app.multiselect:

@@ -11,6 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -428,9 +429,21 @@ class KineticModel(ABC):
 
 @dataclass
 class _Registry:
-    """The models by name, in the order in which they were registered."""
+    """The models by name, in the order in which they were registered; or where to find them.
 
-    models: dict[str, KineticModel] = field(default_factory=dict)
+    Those that ship are imported when they are asked for: numba, which some of them use, looks for its folder
+    of compiled code when it is imported, and the work folder has to be known by then.
+    """
+
+    models: dict[str, KineticModel | tuple[str, str]] = field(default_factory=dict)
+
+    def of(self, name: str) -> KineticModel:
+        """A model, imported if need be."""
+        found = self.models[name]
+        if not isinstance(found, KineticModel):
+            module, class_name = found
+            found = self.models[name] = getattr(import_module(module), class_name)()
+        return found
 
 
 _registry = _Registry()
@@ -459,6 +472,35 @@ def register(model: KineticModel) -> KineticModel:
     return model
 
 
+def ship(name: str, module: str, class_name: str) -> None:
+    """Make a model of the package known under its name, without importing it.
+
+    Parameters
+    ----------
+    name
+        Of the model.
+    module, class_name
+        Where its class is.
+    """
+    _registry.models[name] = module, class_name
+
+
+def model_names() -> tuple[str, ...]:
+    """Names of all models that can be asked for; none of them is imported.
+
+    Returns
+    -------
+    tuple
+        In the order in which they were registered.
+
+    Examples
+    --------
+    >>> "Patlak" in model_names()
+    True
+    """
+    return tuple(_registry.models)
+
+
 def known_models() -> Mapping[str, KineticModel]:
     """Every model that can be asked for.
 
@@ -472,7 +514,7 @@ def known_models() -> Mapping[str, KineticModel]:
     >>> known_models()["Patlak"].title
     "Patlak's model"
     """
-    return dict(_registry.models)
+    return {name: _registry.of(name) for name in _registry.models}
 
 
 def kinetic_models(settings: Settings) -> tuple[KineticModel, ...]:
@@ -483,9 +525,8 @@ def kinetic_models(settings: Settings) -> tuple[KineticModel, ...]:
     UsageError
         Some of them do not exist; a line for each.
     """
-    known = _registry.models
-    settings.with_values({}, models=known)
-    return tuple(known[name] for name in settings.kinetics.models)
+    settings.with_values({}, models=model_names())
+    return tuple(_registry.of(name) for name in settings.kinetics.models)
 
 
 def _plain(tracer: str) -> str:

@@ -14,7 +14,10 @@ from hedypet_bids.settings import Settings
 @pytest.mark.parametrize(
     ("changed", "word"),
     [
-        ({"kinetics": {"patlak": {"rule": "frames"}}}, "whole area of each finished frame"),
+        (
+            {"kinetics": {"patlak": {"rule": "frames"}}},
+            "integrated with the whole area of each finished frame",
+        ),
         ({"kinetics": {"patlak": {"last_frames": (3, 9)}}}, "the last 3 and 9 frames"),
         ({"kinetics": {"patlak": {"start_min": (30.0,)}}}, "frames from 30 min on"),
         ({"kinetics": {"map_fwhm_mm": 5.0}}, "a Gaussian of 5 mm FWHM"),
