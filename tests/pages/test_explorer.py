@@ -329,7 +329,7 @@ def test_scans_can_be_chosen_where_there_are_several(scans: Path) -> None:
             choice.set_value(["test"])
     app.run()
     assert not app.exception
-    assert [box.value for box in app.selectbox if box.label == "Colour by"] == ["region"] * 3
+    assert [box.value for box in app.selectbox if box.label == "Colour by"] == ["region"] * 4
     next(choice for choice in app.multiselect if choice.label == "Session").set_value([]).run()
     assert not app.exception and "at least one" in app.info[0].value
 

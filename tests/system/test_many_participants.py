@@ -80,7 +80,7 @@ def grown(samples: list[Sample], quantity: str) -> float:
 @pytest.mark.parametrize(
     ("n_participants", "size", "most_mb"),
     [
-        pytest.param(16, COARSE, 30, marks=pytest.mark.slow, id="coarse"),
+        pytest.param(16, COARSE, 45, marks=pytest.mark.slow, id="coarse"),
         pytest.param(50, SIZES["tiny"], 60, marks=pytest.mark.exhaustive, id="tiny"),
     ],
 )
