@@ -319,7 +319,7 @@ class PatlakSettings:
 
 @dataclass(frozen=True, config=_CLOSED)
 class CompartmentSettings:
-    """Compartment models 1TCM and 2TCM: the delays that a region may have, and the weights of frames.
+    """Models OneTissue and TwoTissueIrr: the delays that a region may have, and the weights of frames.
 
     Attributes
     ----------
