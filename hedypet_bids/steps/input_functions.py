@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hedypet_bids import names
-from hedypet_bids.io.store import Writer, read_sidecar
-from hedypet_bids.io.tables import read_table
+from hedypet_bids.io.sidecars import read_sidecar
+from hedypet_bids.io.store import Writer
+from hedypet_bids.io.tables import read_curves, read_table
 from hedypet_bids.kernels.aorta import (
     HEDYPET_RANGES,
     late_max_over_min,
@@ -25,7 +26,7 @@ from hedypet_bids.labels import VOI_TASKS, Task
 from hedypet_bids.model import FrameTimes, InputFunction, Scan
 from hedypet_bids.steps.aorta import PlaceAortaVois
 from hedypet_bids.steps.step import Plan, Skip, Step
-from hedypet_bids.steps.tacs import MeasureCurves, read_curves
+from hedypet_bids.steps.tacs import MeasureCurves
 
 
 @dataclass(eq=False)
@@ -68,12 +69,14 @@ class ExtractInputFunctions(Step):
                 ("blood", recording): self.context.store.path(names.blood(dynamic, recording))
                 for recording in recordings
             },
+            settings=self.scan.metadata(dynamic).time_origin,
         )
 
     def run(self, _plan: Plan, writer: Writer) -> None:
         """Write the curve of each segment of each volume of interest."""
         dynamic = self.scan.dynamic
         assert dynamic is not None
+        metadata = self.scan.metadata(dynamic)
         for task in self._tasks():
             measured = self._measured(task)
             voi = read_sidecar(self.aorta.vois[task.name])
@@ -81,9 +84,10 @@ class ExtractInputFunctions(Step):
             for segment, found in zip(task.table.names, measured, strict=True):
                 writer.table(
                     names.blood(dynamic, found.name),
-                    blood_table(found),
+                    blood_table(found, metadata.injection_start_s),
                     sources=[dynamic.path, self.aorta.vois[task.name]],
                     **_BLOOD_COLUMNS,
+                    **metadata.time_origin,
                     VolumeOfInterest=task.name,
                     Segment=segment,
                     Identifier=names.input_function_identifier(task.readout_name, segment),
@@ -96,8 +100,8 @@ class ExtractInputFunctions(Step):
     def _measured(self, task: Task) -> list[InputFunction]:
         """The curves of one kind of volume of interest, a segment each."""
         tables = {kind: self.curves.outputs.files[kind, task.name, 0] for kind in ("mean", "std", "volumes")}
-        frames, mean = read_curves(read_table(tables["mean"]))
-        _, std = read_curves(read_table(tables["std"]))
+        frames, mean = read_curves(tables["mean"])
+        _, std = read_curves(tables["std"])
         counts = read_table(tables["volumes"])["n_voxels"]
         return [
             InputFunction(names.recording(task.name, segment), frames, mean[i], std[i], int(counts[i]))
@@ -114,28 +118,29 @@ _BLOOD_COLUMNS: Mapping[str, Any] = {
     "MetaboliteAvail": False,
     "WholeBloodAvail": True,
     "DispersionCorrected": False,
-    "time": {"Description": "Middle of the frame after injection", "Units": "s"},
+    "time": {"Description": "Middle of the frame from TimeZero", "Units": "s"},
     "whole_blood_radioactivity": {
         "Description": "Mean activity concentration in the volume of interest, decay-corrected to injection",
         "Units": "Bq/mL",
     },
     "std": {"Description": "Population standard deviation over the voxels", "Units": "Bq/mL"},
     "n_voxels": {"Description": "Voxels in the volume of interest"},
-    "frame_start": {"Description": "Start of the frame after injection", "Units": "s"},
-    "frame_end": {"Description": "End of the frame after injection", "Units": "s"},
+    "frame_start": {"Description": "Start of the frame from TimeZero", "Units": "s"},
+    "frame_end": {"Description": "End of the frame from TimeZero", "Units": "s"},
 }
 
 
-def blood_table(found: InputFunction) -> pd.DataFrame:
-    """An input function as a BIDS blood table."""
+def blood_table(found: InputFunction, injection_start_s: float) -> pd.DataFrame:
+    """An input function as a BIDS blood table, whose times count from TimeZero."""
+    frames = found.frames.later(injection_start_s)
     return pd.DataFrame(
         {
-            "time": found.frames.mid_s,
+            "time": frames.mid_s,
             "whole_blood_radioactivity": found.mean,
             "std": found.std,
             "n_voxels": found.n_voxels,
-            "frame_start": found.frames.start_s,
-            "frame_end": found.frames.end_s,
+            "frame_start": frames.start_s,
+            "frame_end": frames.end_s,
         }
     )
 

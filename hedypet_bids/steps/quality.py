@@ -13,8 +13,9 @@ import pandas as pd
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.io.store import Writer, flags_of, read_sidecar
-from hedypet_bids.io.tables import MISSING, frame_times, read_table
+from hedypet_bids.io.sidecars import read_sidecar
+from hedypet_bids.io.store import Writer, flags_of
+from hedypet_bids.io.tables import MISSING, frame_times, read_table, read_timed
 from hedypet_bids.kernels.quality import (
     SETTLED_S,
     BodyReference,
@@ -190,7 +191,7 @@ class CheckQuality(Step):
             return
         window = self.static.metadata(static).frames
         means = read_table(self._means[ORGANS_KEY]).set_index("name")["mean"]
-        curves = read_table(self._curves[ORGANS_KEY])
+        curves = read_timed(self._curves[ORGANS_KEY])
         ratios = static_over_dynamic(
             means[list(COMPARED_ORGANS)].to_numpy(dtype=np.float64),
             curves[list(COMPARED_ORGANS)].to_numpy(dtype=np.float64).T,

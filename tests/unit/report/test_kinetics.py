@@ -45,6 +45,7 @@ def outputs(tmp_path: Path) -> ScanOutputs:
     for number, (kind, table) in enumerate(tables.items()):
         files[kind] = tmp_path / f"sub-01_recording-{BLOOD}_{number}.tsv"
         write_table(files[kind], table)
+        files[kind].with_suffix(".json").write_text('{"InjectionStart": 0}')
     return ScanOutputs(files)
 
 
