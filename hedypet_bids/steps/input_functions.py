@@ -1,4 +1,4 @@
-"""Image-derived input functions: the curves of the aorta's volumes of interest as blood tables."""
+"""Image-derived input functions: the curves of the aorta's volumes of interest, as tables."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hedypet_bids import names
+from hedypet_bids.io.manifest import Kind
 from hedypet_bids.io.sidecars import read_sidecar
 from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import read_curves, read_table
@@ -22,8 +23,10 @@ from hedypet_bids.kernels.aorta import (
     unordered,
     unusual,
 )
+from hedypet_bids.kernels.kinetics.input_curve import InputCurve
 from hedypet_bids.labels import VOI_TASKS, Task
 from hedypet_bids.model import FrameTimes, InputFunction, Scan
+from hedypet_bids.settings import KineticsSettings
 from hedypet_bids.steps.aorta import PlaceAortaVois
 from hedypet_bids.steps.step import Plan, Skip, Step
 from hedypet_bids.steps.tacs import MeasureCurves
@@ -31,7 +34,10 @@ from hedypet_bids.steps.tacs import MeasureCurves
 
 @dataclass(eq=False)
 class ExtractInputFunctions(Step):
-    """One blood table per volume of interest and segment; n/a where the segment has no voxel."""
+    """Two tables per volume of interest and segment: the blood of each frame, and the continuous curve.
+
+    They are n/a where the segment has no voxel.
+    """
 
     scan: Scan
     aorta: PlaceAortaVois
@@ -63,38 +69,58 @@ class ExtractInputFunctions(Step):
             if (path := curves.get(kind, task.name, 0))
         ]
         recordings = [names.recording(task.name, part) for task in self._tasks() for part in task.table.names]
+        makes: dict[Kind, Path] = {}
+        for recording in recordings:
+            makes["blood", recording] = self.context.store.path(names.blood(dynamic, recording))
+            makes["continuous_input", recording] = self.context.store.path(
+                names.continuous_input(dynamic, recording)
+            )
+        kinetics = self.context.settings.kinetics
         return Plan(
             reads=[*tables, *self.aorta.vois.values()],
-            makes={
-                ("blood", recording): self.context.store.path(names.blood(dynamic, recording))
-                for recording in recordings
+            makes=makes,
+            settings={
+                **self.scan.metadata(dynamic).time_origin,
+                "plasma_to_blood": kinetics.plasma_to_blood,
+                "parent_fraction": kinetics.parent_fraction,
             },
-            settings=self.scan.metadata(dynamic).time_origin,
         )
 
     def run(self, _plan: Plan, writer: Writer) -> None:
         """Write the curve of each segment of each volume of interest."""
         dynamic = self.scan.dynamic
         assert dynamic is not None
-        metadata = self.scan.metadata(dynamic)
+        metadata, kinetics = self.scan.metadata(dynamic), self.context.settings.kinetics
         for task in self._tasks():
             measured = self._measured(task)
             voi = read_sidecar(self.aorta.vois[task.name])
             quality = curve_quality([f.mean for f in measured], measured[0].frames)
             for segment, found in zip(task.table.names, measured, strict=True):
-                writer.table(
+                reason = _why_without_values(found, segment)
+                about = {
+                    **metadata.time_origin,
+                    "VolumeOfInterest": task.name,
+                    "Segment": segment,
+                    "Identifier": names.input_function_identifier(task.readout_name, segment),
+                    "Reason": reason,
+                }
+                measured_table = writer.table(
                     names.blood(dynamic, found.name),
                     blood_table(found, metadata.injection_start_s),
                     sources=[dynamic.path, self.aorta.vois[task.name]],
                     **_BLOOD_COLUMNS,
-                    **metadata.time_origin,
-                    VolumeOfInterest=task.name,
-                    Segment=segment,
-                    Identifier=names.input_function_identifier(task.readout_name, segment),
+                    **about,
                     VolumeOfInterestChecksum=voi.get("Checksum"),
                     Method=voi.get("Method"),
-                    Reason="" if found.n_voxels else f"the {segment} has no voxel in the field of view",
                     Quality=quality,
+                )
+                writer.table(
+                    names.continuous_input(dynamic, found.name),
+                    continuous_table(found, metadata.injection_start_s, kinetics),
+                    sources=[measured_table],
+                    **_CONTINUOUS_COLUMNS,
+                    **about,
+                    **_plasma_of(kinetics),
                 )
 
     def _measured(self, task: Task) -> list[InputFunction]:
@@ -128,6 +154,77 @@ _BLOOD_COLUMNS: Mapping[str, Any] = {
     "frame_start": {"Description": "Start of the frame from TimeZero", "Units": "s"},
     "frame_end": {"Description": "End of the frame from TimeZero", "Units": "s"},
 }
+
+
+# kinfitr, with which bloodstream and petfit read such tables, takes no other spelling of the unit
+# (unit_convert); petfit (blooddata2inputfunction_tsv) writes the same columns and units.
+_PER_ML = "Bq"
+_CONTINUOUS_COLUMNS: Mapping[str, Any] = {
+    "Description": "Input function between the frames: between rows it is a straight line, and its means "
+    "over the frames are those of the blood table",
+    "time": {"Description": "Time from TimeZero", "Units": "s"},
+    "whole_blood_radioactivity": {
+        "Description": "Activity in 1 mL of whole blood, decay-corrected to injection",
+        "Units": _PER_ML,
+    },
+    "plasma_radioactivity": {
+        "Description": "Activity in 1 mL of plasma: whole blood times PlasmaToBlood",
+        "Units": _PER_ML,
+    },
+    "metabolite_parent_fraction": {
+        "Description": "Part of the activity in plasma that is the tracer itself",
+        "Units": "unitless",
+    },
+    "AIF": {
+        "Description": "Activity of the tracer itself in 1 mL of plasma: plasma times parent fraction",
+        "Units": _PER_ML,
+    },
+}
+# What stands for plasma where the settings say nothing.
+_SAME_AS_BLOOD, _ALL_PARENT = 1.0, ((0.0, 1.0),)
+
+
+def continuous_table(
+    found: InputFunction, injection_start_s: float, kinetics: KineticsSettings
+) -> pd.DataFrame:
+    """An input function at the corners of its continuous curve, with times from TimeZero.
+
+    Where a frame has no value it has a row a frame, without values.
+    """
+    if np.isfinite(found.mean).all():
+        minutes, blood = InputCurve(found.mean, found.frames).pieces[:2]
+    else:
+        minutes, blood = found.frames.mid_s / 60.0, np.full(len(found.frames), np.nan)
+    plasma = (kinetics.plasma_to_blood or _SAME_AS_BLOOD) * blood
+    at, fractions = zip(*(kinetics.parent_fraction or _ALL_PARENT), strict=True)
+    parent = np.interp(minutes, at, fractions)
+    return pd.DataFrame(
+        {
+            "time": minutes * 60.0 + injection_start_s,
+            "whole_blood_radioactivity": blood,
+            "plasma_radioactivity": plasma,
+            "metabolite_parent_fraction": parent,
+            "AIF": plasma * parent,
+        }
+    )
+
+
+def _why_without_values(found: InputFunction, segment: str) -> str:
+    """Why an input function has no value in a frame; empty where it has one in each."""
+    if not found.n_voxels:
+        return f"the {segment} has no voxel in the field of view"
+    lacking = np.flatnonzero(~np.isfinite(found.mean))
+    return f"the {segment} has no finite voxel in frame {lacking[0]}" if lacking.size else ""
+
+
+def _plasma_of(kinetics: KineticsSettings) -> dict[str, Any]:
+    """How plasma follows from whole blood, and what of that is assumed."""
+    known = {"PlasmaToBlood": kinetics.plasma_to_blood, "ParentFraction": kinetics.parent_fraction}
+    assumed = {"PlasmaToBlood": _SAME_AS_BLOOD, "ParentFraction": _ALL_PARENT}
+    return {
+        **{name: value or assumed[name] for name, value in known.items()},
+        "Assumed": [name for name, value in known.items() if not value],
+    }
 
 
 def blood_table(found: InputFunction, injection_start_s: float) -> pd.DataFrame:

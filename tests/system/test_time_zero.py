@@ -18,6 +18,14 @@ pytestmark = pytest.mark.slow
 
 INJECTION_S = 137.0
 TIMES = ("ScanStart", "InjectionStart", "ImageDecayCorrectionTime")
+# As bloodstream writes them (its template.qmd) and petfit (blooddata2inputfunction_tsv).
+COLUMNS = [
+    "time",
+    "whole_blood_radioactivity",
+    "plasma_radioactivity",
+    "metabolite_parent_fraction",
+    "AIF",
+]
 TIMED = ("time", "frame_start", "frame_end")
 
 
@@ -52,6 +60,28 @@ def test_tables_of_curves_and_blood_count_from_time_zero(later: Run, coarse_run:
         told = json.loads(path.with_suffix(".json").read_text())
         assert (told["TimeZero"], told["InjectionStart"]) == (raw["TimeZero"], INJECTION_S)
         assert told["ImageDecayCorrectionTime"] == INJECTION_S
+
+
+def test_continuous_input_functions_have_the_means_of_the_blood_tables(later: Run, coarse_run: Run) -> None:
+    """Joined by straight lines, as kinfitr does it, and in the unit that it takes."""
+    paths = sorted(later.output.rglob("*_inputfunction.tsv"))
+    assert len(paths) == len(list(later.output.rglob("*_blood.tsv"))) == 13
+    for path in paths:
+        found = pd.read_csv(path, sep="\t")
+        assert list(found.columns) == COLUMNS
+        blood = pd.read_csv(path.with_name(path.name.replace("inputfunction", "blood")), sep="\t")
+        time, activity = found["time"].to_numpy(), found["AIF"].to_numpy()
+        for frame in blood.itertuples():
+            # Every corner of the curve and both ends: a trapezium a piece is exact.
+            ends = [frame.frame_start, frame.frame_end]
+            at = np.unique([*ends, *time[(time > ends[0]) & (time < ends[1])]])
+            mean = np.trapezoid(np.interp(at, time, activity), at) / (ends[1] - ends[0])
+            assert mean == pytest.approx(frame.whole_blood_radioactivity, rel=1e-6, abs=1e-6 * activity.max())
+        told = json.loads(path.with_suffix(".json").read_text())
+        assert told["InjectionStart"] == INJECTION_S and told["AIF"]["Units"] == "Bq"
+        assert told["Assumed"] == ["PlasmaToBlood", "ParentFraction"]
+        usual = pd.read_csv(coarse_run.output / path.relative_to(later.output), sep="\t")
+        np.testing.assert_allclose(found["time"], usual["time"] + INJECTION_S, rtol=1e-12)
 
 
 def test_what_is_computed_counts_from_the_injection(later: Run, coarse_run: Run) -> None:
