@@ -16,7 +16,7 @@ from hedypet_bids.model import FrameTimes
 from hedypet_bids.report.kinetics import DynamicSections
 from hedypet_bids.settings import Settings
 
-BLOOD = "aortavoi1ml3pxdescendingupper"
+BLOOD = "aortavoicombineddescending"
 MUSCLES = ("gluteus_maximus_left", "gluteus_maximus_right")
 CURVES = {"liver": 4.0, MUSCLES[0]: 1.0, MUSCLES[1]: 2.0}
 VOXELS = {"liver": 10, MUSCLES[0]: 30, MUSCLES[1]: 10}
