@@ -97,6 +97,11 @@ class FrameTimes:
         return self.start_s + self.duration_s
 
     @property
+    def missed_s(self) -> float:
+        """Time after injection before the first frame, of which nothing was seen, s."""
+        return max(0.0, float(self.start_s[0]))
+
+    @property
     def gap_s(self) -> NDArray[np.float64]:
         """Time between each frame and the next, s, shape (n_frames - 1,); rounding may make it negative."""
         gap: NDArray[np.float64] = self.start_s[1:] - self.end_s[:-1]

@@ -147,6 +147,7 @@ def test_quality_checks_are_what_the_images_say(phantom_run: Run) -> None:
     assert checks["static_over_dynamic"]["value"] == pytest.approx(1, abs=0.03)
     assert checks["body_shift_mm"]["state"] == "normal"
     assert checks["not_finite_voxels"]["value"] == 0
+    assert checks["blood_missed_s"]["value"] == checks["blood_gap_in_frames"]["value"] == 0
     # Without a dynamic image there is less to check, and nothing is made up.
     content = json.loads(only(phantom_run.output / "sub-002", "*_rec-acstatPSF_qc.json").read_text())
     seen = [check["name"] for check in content["Checks"]]
