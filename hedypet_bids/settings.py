@@ -348,7 +348,9 @@ class KineticsSettings:
     map_fwhm_mm : float
         Width of the Gaussian that smooths the maps, mm (full width at half maximum); 0: none.
     map_input_function : str
-        Input function of the maps: volume of interest and segment, as in the file names.
+        Input function of the maps, and the one whose fits pages and group level show: volume of interest
+        and segment, as in the file names. ``aortavoicombineddescending``: every voxel of the three kinds of
+        volume in the descending aorta; ``aortavoi1ml3pxdescendingupper`` is one of hedyPET's twelve.
     t_star_min : float
         MA1, Logan, MRTM, MRTM2 and RelativePatlak use the frames whose middle is at or after this time, min.
     late_window_min : tuple[float, float]
@@ -376,7 +378,7 @@ class KineticsSettings:
     tracers: Annotated[tuple[_Text, ...], _List, AfterValidator(_once)] = ("FDG", "deoxyglucose")
     latest_start_s: Annotated[float, Strict(), Field(ge=0, le=86400)] = 30.0
     map_fwhm_mm: Annotated[float, Strict(), Field(ge=0, le=100)] = 0.0
-    map_input_function: _Name = "aortavoi1ml3pxdescendingupper"
+    map_input_function: _Name = "aortavoicombineddescending"
     t_star_min: _Minute = 30.0
     late_window_min: _Window = (50.0, 70.0)
     plasma_to_blood: Annotated[float, Strict(), Field(ge=0, le=100)] = 0.0

@@ -830,7 +830,7 @@ class _Compartments(KineticModel):
             **{f"aicc_{name.lower()}": found.aicc[..., m] for m, name in enumerate(MODELS)},
             "chosen": found.chosen,
             "r2": found.r2[..., self.n_tissues],
-            "missed_start": np.full(reason.shape, max(0.0, float(frames.start_s[0]))),
+            "missed_start": np.full(reason.shape, frames.missed_s),
             "reason": reason,
         }
         return Fits({}, {name: value[..., None] for name, value in values.items()})
