@@ -30,6 +30,7 @@ from hedypet_bids.kernels.kinetics.input_curve import (
     responses,
 )
 from hedypet_bids.kernels.kinetics.model import Fits, KineticModel, Parameter
+from hedypet_bids.kernels.kinetics.shares import RATES_PER_MIN, non_negative, root_weights
 from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes
 from hedypet_bids.settings import Settings, plain
@@ -39,8 +40,6 @@ MODELS = ("0TCM", "1TCM", "2TCM")
 # Places in the covariance: the shares of B, E and I, log a, and the delay.
 _B, _E, _I, _RATE, _D = range(5)
 _N_PARAMETERS = np.array([2, 4, 5])
-# Faster exchange looks like blood in frames of seconds, slower like trapping in an hour.
-_RATES_PER_MIN = np.geomspace(0.02, 8.0, 32)
 _DELAY_STEP_S = 0.5
 _CURVES_AT_ONCE = 256
 _FEWEST_FRAMES = 8
@@ -63,7 +62,7 @@ _LITTLE_BLOOD, _UNSEEN = 0.03, 0.01
 _MOST_STEPS = 40
 _CLOSE, _EXACT = 1e-7, 1e-24
 _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e6
-# Beyond rounding: columns whose angle is smaller than its root are one.
+# Beyond rounding.
 _SINGULAR = 1e-12
 
 
@@ -288,8 +287,7 @@ def fit_compartments(
     shape = (len(regions), len(inputs), len(MODELS))
     shares, places = np.full((*shape, 3), np.nan), np.full((*shape, 2), np.nan)
     rss, normal = np.full(shape, np.nan), np.zeros((*shape, 5, 5))
-    weights = frames.duration_s * np.exp2(-frames.mid_s / half_life_s)
-    root = np.sqrt(weights / weights.mean())
+    root = root_weights(frames, half_life_s)
     known = np.flatnonzero(np.isfinite(regions).all(axis=1))
     for i in (i for i, reason in enumerate(why_not) if not reason):
         solver = _Solver(InputCurve(inputs[i], frames), root, (delay_s[0] / 60, delay_s[1] / 60))
@@ -374,7 +372,7 @@ def _free(
     """Which of the shares, the rate and the delay are not at a bound."""
     near = 1e-6
     with np.errstate(invalid="ignore"):
-        slow, fast = rates <= _RATES_PER_MIN[0] * (1 + near), rates >= _RATES_PER_MIN[-1] * (1 - near)
+        slow, fast = rates <= RATES_PER_MIN[0] * (1 + near), rates >= RATES_PER_MIN[-1] * (1 - near)
         inside = (delays > delay_s[0] + near) & (delays < delay_s[1] - near)
     rate_free = (shares[..., 1] > 0) & ~slow & ~fast
     return np.concatenate([shares > 0, np.stack([rate_free, inside & shares.any(axis=-1)], axis=-1)], axis=-1)
@@ -412,9 +410,9 @@ class _Solver:
         self._edges = edges_min(curve.frames)
         n_delays = max(2, round((delay_min[1] - delay_min[0]) * 60 / _DELAY_STEP_S) + 1)
         delays = np.linspace(*delay_min, n_delays)
-        bases = response_grid(self._pieces, *self._edges, _RATES_PER_MIN, delays) * root
+        bases = response_grid(self._pieces, *self._edges, RATES_PER_MIN, delays) * root
         bases = bases.reshape(-1, 3, bases.shape[-1])
-        self._nodes = np.stack(np.meshgrid(_RATES_PER_MIN, delays, indexing="ij"), axis=-1).reshape(-1, 2)
+        self._nodes = np.stack(np.meshgrid(RATES_PER_MIN, delays, indexing="ij"), axis=-1).reshape(-1, 2)
         orthonormal, self._triangles = np.linalg.qr(np.swapaxes(bases, 1, 2))
         self._orthonormal = np.swapaxes(orthonormal, 1, 2).reshape(-1, orthonormal.shape[1])
 
@@ -422,77 +420,9 @@ class _Solver:
         """Shares, rate and delay (min), residual sum of squares and normal matrix of each curve and model."""
         products = (weighted @ self._orthonormal.T).reshape(len(weighted), -1, 3)
         best = _best_nodes(products, self._triangles)
-        bounds = np.array([_RATES_PER_MIN[[0, -1]], self._delay_min])
+        bounds = np.array([RATES_PER_MIN[[0, -1]], self._delay_min])
         found = _refined(weighted, self._nodes[best], self._pieces, *self._edges, self._root, bounds)
         return tuple(found)
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def non_negative(
-    gram: NDArray[np.float64], dots: NDArray[np.float64], allowed: int, shares: NDArray[np.float64]
-) -> float:
-    """Non-negative least squares of up to three columns, by trying every subset of them.
-
-    Parameters
-    ----------
-    gram
-        Products of the columns with each other, shape (3, 3).
-    dots
-        Products with the curve, shape (3,).
-    allowed
-        The columns that may be used, as the bits of a number from 1 to 7.
-    shares
-        Where the solution goes, shape (3,).
-
-    Returns
-    -------
-    float
-        The sum of squares that it explains.
-    """
-    best = 0.0
-    shares[:] = 0.0
-    lower, found = np.empty((3, 3)), np.empty(3)
-    members = np.empty(3, dtype=np.int64)
-    for subset in range(allowed, 0, -1):
-        if subset & ~allowed:
-            continue
-        size = 0
-        for column in range(3):
-            if subset >> column & 1:
-                members[size] = column
-                size += 1
-        feasible, explained = True, 0.0
-        for i in range(size):  # Cholesky, with forward substitution on the way
-            found[i] = dots[members[i]]
-            rest = gram[members[i], members[i]]
-            for j in range(i):
-                lower[i, j] = gram[members[i], members[j]]
-                for k in range(j):
-                    lower[i, j] -= lower[i, k] * lower[j, k]
-                lower[i, j] /= lower[j, j]
-                found[i] -= lower[i, j] * found[j]
-                rest -= lower[i, j] ** 2
-            if rest <= _SINGULAR * gram[members[i], members[i]]:
-                feasible = False
-                break
-            lower[i, i] = np.sqrt(rest)
-            found[i] /= lower[i, i]
-            explained += found[i] ** 2
-        if not feasible or explained <= best:
-            continue
-        for i in range(size - 1, -1, -1):
-            for k in range(i + 1, size):
-                found[i] -= lower[k, i] * found[k]
-            found[i] /= lower[i, i]
-            feasible = feasible and found[i] >= 0
-        if feasible:
-            best = explained
-            shares[:] = 0.0
-            for i in range(size):
-                shares[members[i]] = found[i]
-            if subset == allowed:
-                break
-    return best
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
