@@ -18,6 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.kernels.kinetics.body_voxels import NEIGHBOURHOOD_MM, BodyVoxels, body_maps
 from hedypet_bids.kernels.kinetics.input_curve import (
     BLOOD,
     BY_DELAY,
@@ -31,6 +32,7 @@ from hedypet_bids.kernels.kinetics.input_curve import (
 )
 from hedypet_bids.kernels.kinetics.model import Fits, KineticModel, Parameter
 from hedypet_bids.kernels.kinetics.shares import RATES_PER_MIN, non_negative, root_weights
+from hedypet_bids.kernels.kinetics.voxel_compartments import REACH_S, curve_space
 from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes
 from hedypet_bids.settings import Settings, plain
@@ -712,7 +714,8 @@ class _Compartments(KineticModel):
 
     def options(self, settings: Settings) -> Mapping[str, Any]:
         """Range of delays and half-life."""
-        return plain(settings.kinetics.compartments)
+        values = plain(settings.kinetics.compartments)
+        return {name: values[name] for name in ("delay_s", "half_life_s")}
 
     def why_not_with(self, frames: FrameTimes, settings: Settings) -> str:  # noqa: ARG002
         """Few, late or long frames show neither exchange nor delay."""
@@ -780,6 +783,7 @@ class _Compartments(KineticModel):
 class TwoTissue(_Compartments):
     """Irreversible two-tissue model with delay and blood: exchange with blood, and trapping."""
 
+    of_body = True
     name = "2TCM"
     title = "Irreversible two-tissue model"
     parameters = (
@@ -803,6 +807,73 @@ class TwoTissue(_Compartments):
         return (
             "Ki, K1, k2 and k3 are those of the irreversible two-tissue model with a fraction of blood "
             f"[@sokoloff; @phelps; @huang] (k4 = 0). {self._shared_methods(settings)}"
+        )
+
+    @property
+    def maps(self) -> tuple[Parameter, ...]:
+        """Ki, K1, vB and delay; k2 and k3 of a voxel are noise."""
+        return tuple(parameter for parameter in self.parameters if parameter.name not in ("k2", "k3"))
+
+    def why_no_maps(self, settings: Settings) -> str:
+        """They take time, so that the settings may leave them out."""
+        return "" if settings.kinetics.compartments.maps else "[kinetics.compartments] maps is false"
+
+    def map_fwhm_mm(self, settings: Settings) -> float:
+        """Its own: a native voxel has too few counts for K1."""
+        return settings.kinetics.compartments.map_fwhm_mm
+
+    def map_options(self, settings: Settings) -> Mapping[str, Any]:
+        """As for regions."""
+        return self.options(settings)
+
+    def body_maps(
+        self,
+        blood: FloatArray,
+        frames: FrameTimes,
+        settings: Settings,
+        body: BodyVoxels,
+        threads: int = 1,
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """From some 35 weighted sums of the frames of each voxel."""
+        if why_not := why_not_input(blood, frames):
+            raise BadDataError(f"{why_not}; no map can be made")
+        chosen = settings.kinetics.compartments
+        space = curve_space(
+            InputCurve(np.asarray(blood, dtype=np.float64), frames),
+            delay_s=chosen.delay_s,
+            half_life_s=chosen.half_life_s,
+        )
+        return body_maps(body, space, fwhm_mm=chosen.map_fwhm_mm, threads=threads)
+
+    def map_sidecar(self, frames: FrameTimes, settings: Settings) -> Mapping[str, Any]:
+        """How the delay was found, and where there is no value."""
+        doubt = _doubt(frames)
+        return {
+            "Smoothing": "Of the frames, over the voxels of the map alone, before the fit",
+            "DelayRange": list(settings.kinetics.compartments.delay_s),
+            "DelayStages": [
+                f"in blocks of about {NEIGHBOURHOOD_MM:g} mm, interpolated linearly between them",
+                f"in each voxel at most {REACH_S:g} s away from that",
+            ],
+            "NotAvailable": {
+                "Ki, K1, vB, delay": "no activity above 0, blood alone, or no delay around the voxel",
+                "K1, vB, delay": "the delay is at an end of its range",
+                "K1, vB": "exchange with blood is as fast as may be",
+                "Ki, K1": "exchange with blood is as slow as may be",
+            },
+            **({"Doubt": doubt} if doubt else {}),
+        }
+
+    def map_methods(self, settings: Settings) -> str:
+        """Sums, delay in two stages, smoothing, and where not to look."""
+        width_mm = settings.kinetics.compartments.map_fwhm_mm
+        smoothed = f", smoothed with a Gaussian of {width_mm:g} mm FWHM," if width_mm else ""
+        return (
+            f"For voxel maps of Ki, K1, vB and delay all frames{smoothed} were projected on the space of the "
+            f"model's curves with the input function {settings.kinetics.map_input_function}. The delay was "
+            f"found in blocks of about {NEIGHBOURHOOD_MM:g} mm, then in each voxel at most {REACH_S:g} s "
+            "away from that of its surroundings. Lungs are left out, as their blood comes from the right "
+            "heart; values in the heart, in vessels, bladder, gallbladder and bowel content mean nothing."
         )
 
 
