@@ -17,7 +17,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hedypet_bids.kernels.kinetics.voxel_compartments import CurveSpace, fit_voxels, weighted_sums_of_frames
+from hedypet_bids.kernels.kinetics.voxel_compartments import (
+    CurveSpace,
+    find_delays,
+    fit_voxels,
+    weighted_sums_of_frames,
+)
 from hedypet_bids.kernels.kinetics.weighted_sums import FWHM_PER_SIGMA
 from hedypet_bids.model import FloatArray
 
@@ -106,8 +111,8 @@ def body_maps(
 ) -> dict[str, NDArray[np.float32]]:
     """Ki, K1, blood fraction and delay of every voxel of a body.
 
-    The delay is found in blocks of :data:`NEIGHBOURHOOD_MM`, interpolated linearly between those that have
-    one, and then looked for in each voxel at most ``REACH_S`` away from that.
+    The delay is found in blocks of :data:`NEIGHBOURHOOD_MM`, interpolated linearly between them, and then
+    looked for in each voxel at most ``REACH_S`` away from that.
 
     Parameters
     ----------
@@ -186,15 +191,15 @@ def neighbourhood_delays(
     Returns
     -------
     ndarray
-        s, shape (n_voxels,): between the middles of blocks linear; NaN where none of those around has a delay
-        within its bounds.
+        s, shape (n_voxels,): linear between the middles of blocks whose delay is within its range; an end of
+        the range in all of a block whose delay is there; NaN where there is no delay around.
     """
     n_blocks = -(-np.array(shape) // edges)
     means = np.zeros((int(n_blocks.prod()), sums.shape[1]))
     _block_means(sums, positions, np.array(shape), edges, n_blocks, means)
-    delays = fit_voxels(means.astype(np.float32), space, threads=threads)["delay"].astype(np.float64)
-    near_s = np.empty(len(positions))
-    _between_blocks(delays, positions, np.array(shape), edges, n_blocks, near_s)
+    delays, near_s = find_delays(means.astype(np.float32), space, threads=threads), np.empty(len(positions))
+    ends = np.array([space.delay_s[0], space.delay_s[-1]])
+    _between_blocks(delays, ends, positions, np.array(shape), edges, n_blocks, near_s)
     return near_s
 
 
@@ -385,18 +390,23 @@ def _block_means(
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _between_blocks(
     values: NDArray[np.float64],
+    ends: NDArray[np.float64],
     positions: NDArray[np.integer],
     shape: NDArray[np.int64],
     edges: NDArray[np.int64],
     n_blocks: NDArray[np.int64],
     found: NDArray[np.float64],
 ) -> None:
-    """Values of blocks at voxels, linear between the middles of those that have one."""
+    """Values of blocks at voxels, linear between the middles of those whose values are between the ends."""
     at, below, part = np.empty(3, dtype=np.int64), np.empty(3, dtype=np.int64), np.empty(3)
     for v in range(len(positions)):
         position = positions[v]
         at[0], at[1] = position % shape[0], position // shape[0] % shape[1]
         at[2] = position // (shape[0] * shape[1])
+        own = at[0] // edges[0] + n_blocks[0] * (at[1] // edges[1] + n_blocks[1] * (at[2] // edges[2]))
+        if values[own] <= ends[0] or values[own] >= ends[1]:
+            found[v] = values[own]
+            continue
         for axis in range(3):
             exact = (at[axis] + 0.5) / edges[axis] - 0.5
             below[axis] = int(np.floor(exact))
@@ -410,7 +420,7 @@ def _between_blocks(
                 inside = inside and 0 <= n < n_blocks[axis]
                 weight *= part[axis] if upper else 1 - part[axis]
                 block = block * n_blocks[axis] + n
-            if inside and weight > 0 and np.isfinite(values[block]):
+            if inside and weight > 0 and ends[0] < values[block] < ends[1]:
                 total += weight * values[block]
                 weights += weight
         found[v] = total / weights if weights > 0 else np.nan

@@ -857,7 +857,7 @@ class TwoTissue(_Compartments):
             ],
             "NotAvailable": {
                 "Ki, K1, vB, delay": "no activity above 0, blood alone, or no delay around the voxel",
-                "K1, vB, delay": "the delay is at an end of its range",
+                "K1, vB, delay": "the delay there or around is at an end of its range",
                 "K1, vB": "exchange with blood is as fast as may be",
                 "Ki, K1": "exchange with blood is as slow as may be",
             },

@@ -35,8 +35,8 @@ _STEPS = 4
 # What a curve of the model may lose of itself in the space.
 _LOST = 1e-3
 _VOXELS_AT_ONCE = 4096
-# Columns of a fit.
-_B, _I, _E, _RATE, _DELAY = range(5)
+# Columns of a fit, after the three shares.
+_RATE, _DELAY = 3, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +175,8 @@ def fit_voxels(
     dict
         ``Ki`` and ``K1`` (mL/min/mL), ``vB`` (mL/mL) and ``delay`` (s), shape (n_voxels,). NaN: all of them
         where a frame is not finite, where there is no activity above 0 and where blood alone explains the
-        voxel; K1, vB and delay where the delay is at an end of its range; K1 and vB where exchange is as
-        fast as may be, K1 and Ki where it is as slow as may be.
+        voxel; K1, vB and delay where the delay is at an end of its range, or that of the neighbourhood is;
+        K1 and vB where exchange is as fast as may be, K1 and Ki where it is as slow as may be.
 
     Examples
     --------
@@ -190,6 +190,39 @@ def fit_voxels(
     >>> {name: round(float(found[name][0]), 2) for name in ("K1", "vB", "delay")}
     {'K1': 0.1, 'vB': 0.05, 'delay': 3.0}
     """
+    found = _fits(sums, space, near_s, threads)
+    at_end = np.zeros(len(sums), dtype=np.bool_)
+    if near_s is not None:
+        at_end = (near_s <= space.delay_s[0]) | (near_s >= space.delay_s[-1])
+    return _parameters(found, space.delay_s, at_end)
+
+
+def find_delays(sums: NDArray[np.float32], space: CurveSpace, *, threads: int = 1) -> NDArray[np.float64]:
+    """The delay of each voxel, at an end of its range as well.
+
+    Parameters
+    ----------
+    sums
+        Weighted sums of the frames of each voxel, shape (n_voxels, n_sums).
+    space
+        That of the input function.
+    threads
+        Their number changes nothing.
+
+    Returns
+    -------
+    ndarray
+        s, shape (n_voxels,); NaN where a frame is not finite or there is no activity above 0.
+    """
+    found = _fits(sums, space, None, threads)
+    active = found[:, :3].sum(axis=1) > 0
+    return np.where(active, _seconds(found[:, _DELAY], space.delay_s), np.nan)
+
+
+def _fits(
+    sums: NDArray[np.float32], space: CurveSpace, near_s: FloatArray | None, threads: int
+) -> NDArray[np.float64]:
+    """Shares of blood, its integral and its convolution, and rate and delay in nodes: (n_voxels, 5)."""
     n_voxels, last = len(sums), len(space.delay_s) - 1
     from_delay, to_delay = np.zeros(n_voxels, dtype=np.int64), np.full(n_voxels, last)
     if near_s is not None:
@@ -207,25 +240,25 @@ def fit_voxels(
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(fit, range(0, n_voxels, _VOXELS_AT_ONCE)))
-    return _parameters(found, space.delay_s)
+    return found
 
 
-def _parameters(found: NDArray[np.float64], delay_s: NDArray[np.float64]) -> dict[str, NDArray[np.float32]]:
-    """The parameters of fits whose rate and delay are counted in nodes."""
+def _seconds(nodes: NDArray[np.float64], delay_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.interp(nodes, np.arange(len(delay_s)), delay_s)
+
+
+def _parameters(
+    found: NDArray[np.float64], delay_s: NDArray[np.float64], at_end: NDArray[np.bool_]
+) -> dict[str, NDArray[np.float32]]:
+    """The parameters of fits; ``at_end``: the delay of the neighbourhood is at an end of its range."""
     blood, trapped, exchanged, rate, delay = found.T
-    last_rate, last_delay = len(RATES_PER_MIN) - 1, len(delay_s) - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         meant = np.isfinite(blood) & (blood < 1) & (found[:, :3].sum(axis=1) > 0)
         Ki, K1 = trapped / (1 - blood), (trapped + exchanged) / (1 - blood)
-        fast, slow = (exchanged > 0) & (rate >= last_rate), (exchanged > 0) & (rate <= 0)
-        late_or_early = (delay <= 0) | (delay >= last_delay)
-    missing = {
-        "Ki": slow,
-        "K1": slow | fast | late_or_early,
-        "vB": fast | late_or_early,
-        "delay": late_or_early,
-    }
-    values = {"Ki": Ki, "K1": K1, "vB": blood, "delay": np.interp(delay, np.arange(last_delay + 1), delay_s)}
+        fast, slow = (exchanged > 0) & (rate >= len(RATES_PER_MIN) - 1), (exchanged > 0) & (rate <= 0)
+        at_end = at_end | (delay <= 0) | (delay >= len(delay_s) - 1)
+    missing = {"Ki": slow, "K1": slow | fast | at_end, "vB": fast | at_end, "delay": at_end}
+    values = {"Ki": Ki, "K1": K1, "vB": blood, "delay": _seconds(delay, delay_s)}
     return {
         name: np.where(meant & ~missing[name], values[name], np.nan).astype(np.float32) for name in values
     }
@@ -453,4 +486,4 @@ def _fit(
                     along[2] += part * products[delay + d - 1, 2 + near]
         _explained(along[0], along[1], along[2], triangle, shares)
         found[v, :3] = shares
-        found[v, 3], found[v, 4] = at_rate, delay + by_delay
+        found[v, _RATE], found[v, _DELAY] = at_rate, delay + by_delay

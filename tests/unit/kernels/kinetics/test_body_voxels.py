@@ -107,6 +107,22 @@ def test_a_neighbourhood_keeps_a_noisy_voxel_from_straying(positions: NDArray, s
     assert np.nanmax(np.abs(alone - MUSCLE[1])) > 7.0
 
 
+def test_around_a_delay_out_of_range_only_influx_is_told(positions: NDArray, space: CurveSpace) -> None:
+    upper = positions // (SHAPE[0] * SHAPE[1]) >= SHAPE[2] // 2
+    early = Kinetics(0.1, 0.2, 0.05, 0.1)
+    values = np.where(upper, curve_of(early, -15.0)[:, None], curve_of(*LIVER)[:, None])
+    empty = positions // (SHAPE[0] * SHAPE[1]) < 12
+    values[:, empty] = 0.0
+    maps = body_maps(body_of(values.astype(np.float32), positions), space)
+    planes = positions // (SHAPE[0] * SHAPE[1])
+    deep = planes > SHAPE[2] / 2 + 6
+    for name in ("K1", "vB", "delay"):
+        assert np.isnan(maps[name][deep]).all()
+    np.testing.assert_allclose(maps["Ki"][deep], early.ki, rtol=0.1)
+    for name in NAMES:
+        assert np.isnan(maps[name][empty]).all()
+
+
 def test_frames_are_scaled(positions: NDArray, space: CurveSpace) -> None:
     values, _ = halves(positions)
     scale = np.linspace(1.0, 3.0, len(FRAMES))
