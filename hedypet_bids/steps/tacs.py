@@ -80,6 +80,8 @@ class MeasureCurves(Step):
         assert dynamic is not None
         reader, metadata = FrameReader(dynamic.path), self.scan.metadata(dynamic)
         images = self._label_images()
+        # Before the labels of all tasks are in memory.
+        voxels = self.body_voxels() if any(model.of_body for model in self._mapped()) else None
         keys = curve_keys(images, self.context.settings.curves.erosions)
         joint = JointLabels.combine(
             region_sets(keys, self.scan.task, lambda name: read_labels(images[name])[0], reader.grid)
@@ -87,8 +89,7 @@ class MeasureCurves(Step):
         watch = FrameWatch(metadata.frames, reader.grid)
         work = self.context.tools.work_dir
         frames = self.copy.passing(reader.frames(), self._frames_of_maps(metadata.frames), work)
-        if any(model.of_body for model in self._mapped()):
-            voxels = self.body_voxels()
+        if voxels is not None:
             frames = self.body.passing(frames, range(reader.n_frames), work, voxels=voxels)
         measured = region_statistics(watch.passing(frames), joint, threads=self.context.threads)
         for key, stats in measured.items():
