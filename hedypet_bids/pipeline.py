@@ -65,7 +65,7 @@ def process_scan(scan: Scan, models: tuple[KineticModel, ...], do: Do) -> Report
     curves = do(MeasureCurves(scan, bodydyn, aorta, models))
     blood = do(ExtractInputFunctions(scan, aorta, curves))
     kinetics = [do(FitModel(scan, model, curves, blood)) for model in models]
-    maps = [do(MapModel(scan, model, blood, curves.copy)) for model in models]
+    maps = [do(MapModel(scan, model, blood, curves)) for model in models]
 
     head = do(Resample(scan, "head", static, segmentations, head_to_ct, body_to_ct))
     means = do(MeasureStatic(scan, static, bodystat, head))

@@ -319,7 +319,7 @@ class PatlakSettings:
 
 @dataclass(frozen=True, config=_CLOSED)
 class CompartmentSettings:
-    """Models OneTissue and TwoTissueIrr: the delays that a region may have, and the weights of frames.
+    """Models OneTissue and TwoTissueIrr: delays, weights of frames, and the maps of TwoTissueIrr.
 
     Attributes
     ----------
@@ -327,10 +327,17 @@ class CompartmentSettings:
         How much later than the input function blood may come, from and to, s; negative: before it.
     half_life_s : float
         Half-life of the radionuclide in the weights of the frames, s; the default is that of F-18.
+    maps : bool
+        Whether TwoTissueIrr makes voxel maps, which need the body's voxels of all frames in the work folder.
+    map_fwhm_mm : float
+        Width of the Gaussian that smooths the frames for these maps, mm (full width at half maximum), in the
+        place of ``[kinetics] map_fwhm_mm``; 0: none, and K1 and vB of a voxel are then mostly noise.
     """
 
     delay_s: _Delays = (-10.0, 40.0)
     half_life_s: Annotated[float, Strict(), Field(ge=1, le=1e9)] = 6586.2
+    maps: _Flag = True
+    map_fwhm_mm: Annotated[float, Strict(), Field(ge=0, le=100)] = 6.0
 
 
 @dataclass(frozen=True, config=_CLOSED)
@@ -346,7 +353,8 @@ class KineticsSettings:
     latest_start_s : float
         A scan that starts later after injection is not fitted, s: it has missed blood.
     map_fwhm_mm : float
-        Width of the Gaussian that smooths the maps, mm (full width at half maximum); 0: none.
+        Width of the Gaussian that smooths the maps, mm (full width at half maximum); 0: none. Those of
+        TwoTissueIrr have their own, ``[kinetics.compartments] map_fwhm_mm``.
     map_input_function : str
         Input function of the maps, and the one whose fits pages and group level show: volume of interest
         and segment, as in the file names. ``aortavoicombineddescending``: every voxel of the three kinds of

@@ -364,7 +364,7 @@ def _add_study(group: argparse._ArgumentGroup) -> None:
         "--map-fwhm",
         type=float,
         metavar="MM",
-        help="smooth the Ki and V0 maps (default: not at all)",
+        help="smooth the Patlak maps (default: not at all)",
     )
     for renamed in _RENAMED:
         _add(group, renamed, action=_Renamed, nargs="*", help=argparse.SUPPRESS)

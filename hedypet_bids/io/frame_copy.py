@@ -1,9 +1,9 @@
-"""Frames of a series that passed by once, uncompressed in a file of the work folder."""
+"""Frames of a series that passed by once, whole or some of their voxels, in a file of the work folder."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import RawIOBase
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import OutputError
+from hedypet_bids.io.nifti_read import FrameReader
 from hedypet_bids.io.work_dir import folder_of_run
 from hedypet_bids.model import FloatArray
 
@@ -38,7 +39,12 @@ class FrameCopy:
         self._position: dict[int, int] = {}
 
     def passing(
-        self, frames: Iterable[tuple[int, FloatArray]], wanted: Collection[int], work: Path | None
+        self,
+        frames: Iterable[tuple[int, FloatArray]],
+        wanted: Collection[int],
+        work: Path | None,
+        *,
+        voxels: NDArray[np.intp] | None = None,
     ) -> Iterator[tuple[int, FloatArray]]:
         """The frames as they come; those that are wanted are copied while the consumer looks at them.
 
@@ -52,6 +58,8 @@ class FrameCopy:
             Indices of frames.
         work
             The work folder; None: that of temporary files.
+        voxels
+            Those that are kept, counted in Fortran order and increasing; None: all.
         """
         with ThreadPoolExecutor(1, "hedypet-copy") as pool, ExitStack() as files:
             file: RawIOBase | None = None
@@ -59,10 +67,13 @@ class FrameCopy:
                 if index not in wanted or self.why_none:
                     yield index, frame
                     continue
-                if file is None and (file := self._begun(frame, len(wanted), work, files)) is None:
+                if file is None:
+                    n_voxels = frame.size if voxels is None else voxels.size
+                    file = self._begun(frame.dtype, n_voxels, len(wanted), work, files)
+                if file is None:
                     yield index, frame
                     continue
-                written = pool.submit(_write, file, frame)
+                written = pool.submit(_write, file, frame, voxels)
                 yield index, frame
                 # The memory of a frame is used again for the next one.
                 try:
@@ -77,7 +88,7 @@ class FrameCopy:
         return all(index in self._position for index in wanted)
 
     def piece(self, index: int, start: int, stop: int) -> NDArray[np.floating]:
-        """Voxels of a kept frame, counted in Fortran order."""
+        """Voxels of a kept frame, counted in Fortran order, or among those that are kept."""
         first = self._position[index] * self._n_voxels + start
         return np.fromfile(self._path, self._dtype, stop - start, offset=first * self._dtype.itemsize)
 
@@ -87,14 +98,14 @@ class FrameCopy:
         self._held.close()
 
     def _begun(
-        self, frame: FloatArray, n_frames: int, work: Path | None, files: ExitStack
+        self, dtype: np.dtype[np.floating], n_voxels: int, n_frames: int, work: Path | None, files: ExitStack
     ) -> RawIOBase | None:
         """The file, where the frames have room; None: ``why_none`` says why not."""
-        needed = frame.nbytes * n_frames
+        needed = n_voxels * dtype.itemsize * n_frames
         try:
             folder = self._held.enter_context(folder_of_run(work, "frames"))
             free = shutil.disk_usage(folder).free
-            self._path, self._dtype, self._n_voxels = folder / "frames", frame.dtype, frame.size
+            self._path, self._dtype, self._n_voxels = folder / "frames", dtype, n_voxels
             if free < needed + _LEFT_FREE_BYTES:
                 where = folder.parent
                 self._drop(f"{where} has {free / 1e6:.0f} MB free, and {needed / 1e6:.0f} MB are needed")
@@ -111,8 +122,47 @@ class FrameCopy:
         self.why_none = reason
 
 
-def _write(file: RawIOBase, frame: FloatArray) -> None:
-    """Write the voxels of a frame in Fortran order."""
-    left = frame.reshape(-1, order="F").view(np.uint8).data
+class FramesAgain:
+    """Some voxels of all frames, from a series decompressed again for as many of them as memory holds.
+
+    Parameters
+    ----------
+    reader
+        Of the series.
+    voxels
+        Counted in Fortran order, increasing.
+    most_bytes
+        What the voxels of one pass may take, if that is enough for what is asked for at a time.
+    """
+
+    def __init__(
+        self, reader: FrameReader, voxels: NDArray[np.intp], *, most_bytes: int = 800_000_000
+    ) -> None:
+        self._reader, self._voxels, self._most_bytes = reader, voxels, most_bytes
+        self._start = 0
+        self._held = np.empty((reader.n_frames, 0), dtype=np.float32)
+
+    def of(self, start: int, stop: int) -> Callable[[int, int, int], NDArray[np.floating]]:
+        """Reads the voxels from one place among them to another: frame, first and last place."""
+        if not self._start <= start <= stop <= self._start + self._held.shape[1]:
+            self._read(start, stop)
+        held, first = self._held, self._start
+        return lambda frame, one, other: held[frame, one - first : other - first]
+
+    def _read(self, start: int, stop: int) -> None:
+        a_voxel = self._held.itemsize * self._reader.n_frames
+        last = min(max(stop, start + self._most_bytes // a_voxel), self._voxels.size)
+        self._start, self._held = start, np.empty((0, 0), dtype=np.float32)
+        held, voxels = np.empty((self._reader.n_frames, last - start), np.float32), self._voxels[start:last]
+        for frame, position, values in self._reader.chunks():
+            one, other = np.searchsorted(voxels, [position, position + values.size])
+            held[frame, one:other] = values[voxels[one:other] - position]
+        self._held = held
+
+
+def _write(file: RawIOBase, frame: FloatArray, voxels: NDArray[np.intp] | None) -> None:
+    """Write the voxels of a frame in Fortran order, or some of them."""
+    flat = frame.reshape(-1, order="F")
+    left = (flat if voxels is None else flat[voxels]).view(np.uint8).data
     while left:
         left = left[file.write(left) or 0 :]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.io.frame_copy import FrameCopy
@@ -44,6 +45,7 @@ class MeasureCurves(Step):
     aorta: PlaceAortaVois
     models: Sequence[KineticModel] = ()
     copy: FrameCopy = field(default_factory=FrameCopy)
+    body: FrameCopy = field(default_factory=FrameCopy)
     uses: ClassVar[str] = SERIES
 
     @property
@@ -79,6 +81,8 @@ class MeasureCurves(Step):
         assert dynamic is not None
         reader, metadata = FrameReader(dynamic.path), self.scan.metadata(dynamic)
         images = self._label_images()
+        # Before the labels of all tasks are in memory.
+        voxels = self.body_voxels() if any(model.of_body for model in self._mapped()) else None
         keys = curve_keys(images, self.context.settings.curves.erosions)
         joint = JointLabels.combine(
             region_sets(keys, self.scan.task, lambda name: read_labels(images[name])[0], reader.grid)
@@ -86,6 +90,8 @@ class MeasureCurves(Step):
         watch = FrameWatch(metadata.frames, reader.grid)
         work = self.context.tools.work_dir
         frames = self.copy.passing(reader.frames(), self._frames_of_maps(metadata.frames), work)
+        if voxels is not None:
+            frames = self.body.passing(frames, range(reader.n_frames), work, voxels=voxels)
         measured = region_statistics(watch.passing(frames), joint, threads=self.context.threads)
         for key, stats in measured.items():
             label_image = images.get(key[0])
@@ -148,16 +154,44 @@ class MeasureCurves(Step):
     def close(self) -> None:
         """Remove the frames that were kept for the maps."""
         self.copy.close()
+        self.body.close()
+
+    def body_voxels(self) -> NDArray[np.intp]:
+        """The voxels of the body but for the lungs, counted in Fortran order; none without segmentation."""
+        inside: NDArray[np.bool_] | None = None
+        lungs: NDArray[np.bool_] | None = None
+        for name, path in self.bodydyn.labels.items():
+            labels, table = read_labels(path)[0].reshape(-1, order="F"), self.scan.task(name).table
+            inside = labels > 0 if inside is None else np.logical_or(inside, labels, out=inside)
+            of_lungs = [i for i, region in zip(table.indices, table.names, strict=True) if "lung" in region]
+            if of_lungs:
+                found = np.isin(labels, of_lungs)
+                lungs = found if lungs is None else lungs | found
+        if inside is None:
+            return np.empty(0, dtype=np.intp)
+        if lungs is not None:
+            inside &= ~lungs
+        return np.flatnonzero(inside)
 
     def _frames_of_maps(self, frames: FrameTimes) -> set[int]:
-        """The frames that maps will be made of after this pass."""
-        settings = self.context.settings
-        assert self.scan.dynamic is not None
-        tracer = self.scan.metadata(self.scan.dynamic).tracer or self.scan.name.tracer
-        if not self.context.wants(MAPS) or not self.aorta.vois:
-            return set()
-        models = (m for m in self.models if m.maps and not why_not(m, tracer, frames, settings))
-        return {index for model in models for index in model.map_frames(frames, settings)}
+        """The whole frames that maps will be made of after this pass."""
+        models = (model for model in self._mapped() if not model.of_body)
+        return {index for model in models for index in model.map_frames(frames, self.context.settings)}
+
+    def _mapped(self) -> list[KineticModel]:
+        """The models of which maps will be made after this pass."""
+        settings, dynamic = self.context.settings, self.scan.dynamic
+        if dynamic is None or not self.context.wants(MAPS) or not self.aorta.vois:
+            return []
+        metadata = self.scan.metadata(dynamic)
+        tracer = metadata.tracer or self.scan.name.tracer
+        return [
+            model
+            for model in self.models
+            if model.maps
+            and not model.why_no_maps(settings)
+            and not why_not(model, tracer, metadata.frames, settings)
+        ]
 
     def _label_images(self) -> dict[str, Path]:
         return {**self.bodydyn.labels, **self.aorta.labels}

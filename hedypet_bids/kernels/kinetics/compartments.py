@@ -18,6 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.kernels.kinetics.body_voxels import NEIGHBOURHOOD_MM, BodyVoxels, body_maps
 from hedypet_bids.kernels.kinetics.input_curve import (
     BLOOD,
     BY_DELAY,
@@ -30,6 +31,8 @@ from hedypet_bids.kernels.kinetics.input_curve import (
     responses,
 )
 from hedypet_bids.kernels.kinetics.model import Fits, KineticModel, Parameter
+from hedypet_bids.kernels.kinetics.shares import RATES_PER_MIN, non_negative, root_weights
+from hedypet_bids.kernels.kinetics.voxel_compartments import REACH_S, curve_space
 from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes
 from hedypet_bids.settings import Settings, plain
@@ -39,8 +42,6 @@ MODELS = ("0TCM", "1TCM", "2TCM")
 # Places in the covariance: the shares of B, E and I, log a, and the delay.
 _B, _E, _I, _RATE, _D = range(5)
 _N_PARAMETERS = np.array([2, 4, 5])
-# Faster exchange looks like blood in frames of seconds, slower like trapping in an hour.
-_RATES_PER_MIN = np.geomspace(0.02, 8.0, 32)
 _DELAY_STEP_S = 0.5
 _CURVES_AT_ONCE = 256
 _FEWEST_FRAMES = 8
@@ -63,7 +64,7 @@ _LITTLE_BLOOD, _UNSEEN = 0.03, 0.01
 _MOST_STEPS = 40
 _CLOSE, _EXACT = 1e-7, 1e-24
 _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e6
-# Beyond rounding: columns whose angle is smaller than its root are one.
+# Beyond rounding.
 _SINGULAR = 1e-12
 
 
@@ -288,8 +289,7 @@ def fit_compartments(
     shape = (len(regions), len(inputs), len(MODELS))
     shares, places = np.full((*shape, 3), np.nan), np.full((*shape, 2), np.nan)
     rss, normal = np.full(shape, np.nan), np.zeros((*shape, 5, 5))
-    weights = frames.duration_s * np.exp2(-frames.mid_s / half_life_s)
-    root = np.sqrt(weights / weights.mean())
+    root = root_weights(frames, half_life_s)
     known = np.flatnonzero(np.isfinite(regions).all(axis=1))
     for i in (i for i, reason in enumerate(why_not) if not reason):
         solver = _Solver(InputCurve(inputs[i], frames), root, (delay_s[0] / 60, delay_s[1] / 60))
@@ -374,7 +374,7 @@ def _free(
     """Which of the shares, the rate and the delay are not at a bound."""
     near = 1e-6
     with np.errstate(invalid="ignore"):
-        slow, fast = rates <= _RATES_PER_MIN[0] * (1 + near), rates >= _RATES_PER_MIN[-1] * (1 - near)
+        slow, fast = rates <= RATES_PER_MIN[0] * (1 + near), rates >= RATES_PER_MIN[-1] * (1 - near)
         inside = (delays > delay_s[0] + near) & (delays < delay_s[1] - near)
     rate_free = (shares[..., 1] > 0) & ~slow & ~fast
     return np.concatenate([shares > 0, np.stack([rate_free, inside & shares.any(axis=-1)], axis=-1)], axis=-1)
@@ -412,9 +412,9 @@ class _Solver:
         self._edges = edges_min(curve.frames)
         n_delays = max(2, round((delay_min[1] - delay_min[0]) * 60 / _DELAY_STEP_S) + 1)
         delays = np.linspace(*delay_min, n_delays)
-        bases = response_grid(self._pieces, *self._edges, _RATES_PER_MIN, delays) * root
+        bases = response_grid(self._pieces, *self._edges, RATES_PER_MIN, delays) * root
         bases = bases.reshape(-1, 3, bases.shape[-1])
-        self._nodes = np.stack(np.meshgrid(_RATES_PER_MIN, delays, indexing="ij"), axis=-1).reshape(-1, 2)
+        self._nodes = np.stack(np.meshgrid(RATES_PER_MIN, delays, indexing="ij"), axis=-1).reshape(-1, 2)
         orthonormal, self._triangles = np.linalg.qr(np.swapaxes(bases, 1, 2))
         self._orthonormal = np.swapaxes(orthonormal, 1, 2).reshape(-1, orthonormal.shape[1])
 
@@ -422,77 +422,9 @@ class _Solver:
         """Shares, rate and delay (min), residual sum of squares and normal matrix of each curve and model."""
         products = (weighted @ self._orthonormal.T).reshape(len(weighted), -1, 3)
         best = _best_nodes(products, self._triangles)
-        bounds = np.array([_RATES_PER_MIN[[0, -1]], self._delay_min])
+        bounds = np.array([RATES_PER_MIN[[0, -1]], self._delay_min])
         found = _refined(weighted, self._nodes[best], self._pieces, *self._edges, self._root, bounds)
         return tuple(found)
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def non_negative(
-    gram: NDArray[np.float64], dots: NDArray[np.float64], allowed: int, shares: NDArray[np.float64]
-) -> float:
-    """Non-negative least squares of up to three columns, by trying every subset of them.
-
-    Parameters
-    ----------
-    gram
-        Products of the columns with each other, shape (3, 3).
-    dots
-        Products with the curve, shape (3,).
-    allowed
-        The columns that may be used, as the bits of a number from 1 to 7.
-    shares
-        Where the solution goes, shape (3,).
-
-    Returns
-    -------
-    float
-        The sum of squares that it explains.
-    """
-    best = 0.0
-    shares[:] = 0.0
-    lower, found = np.empty((3, 3)), np.empty(3)
-    members = np.empty(3, dtype=np.int64)
-    for subset in range(allowed, 0, -1):
-        if subset & ~allowed:
-            continue
-        size = 0
-        for column in range(3):
-            if subset >> column & 1:
-                members[size] = column
-                size += 1
-        feasible, explained = True, 0.0
-        for i in range(size):  # Cholesky, with forward substitution on the way
-            found[i] = dots[members[i]]
-            rest = gram[members[i], members[i]]
-            for j in range(i):
-                lower[i, j] = gram[members[i], members[j]]
-                for k in range(j):
-                    lower[i, j] -= lower[i, k] * lower[j, k]
-                lower[i, j] /= lower[j, j]
-                found[i] -= lower[i, j] * found[j]
-                rest -= lower[i, j] ** 2
-            if rest <= _SINGULAR * gram[members[i], members[i]]:
-                feasible = False
-                break
-            lower[i, i] = np.sqrt(rest)
-            found[i] /= lower[i, i]
-            explained += found[i] ** 2
-        if not feasible or explained <= best:
-            continue
-        for i in range(size - 1, -1, -1):
-            for k in range(i + 1, size):
-                found[i] -= lower[k, i] * found[k]
-            found[i] /= lower[i, i]
-            feasible = feasible and found[i] >= 0
-        if feasible:
-            best = explained
-            shares[:] = 0.0
-            for i in range(size):
-                shares[members[i]] = found[i]
-            if subset == allowed:
-                break
-    return best
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -783,7 +715,8 @@ class _Compartments(KineticModel):
 
     def options(self, settings: Settings) -> Mapping[str, Any]:
         """Range of delays and half-life."""
-        return plain(settings.kinetics.compartments)
+        values = plain(settings.kinetics.compartments)
+        return {name: values[name] for name in ("delay_s", "half_life_s")}
 
     def why_not_with(self, frames: FrameTimes, settings: Settings) -> str:  # noqa: ARG002
         """Few, late or long frames show neither exchange nor delay."""
@@ -853,6 +786,7 @@ class TwoTissue(_Compartments):
 
     name = "TwoTissueIrr"
     n_tissues = 2
+    of_body = True
     title = "Irreversible two-tissue model"
     parameters = (
         Parameter("Ki", "mL/min/mL", "Net influx constant of the tissue without its blood, K1 k3/(k2 + k3)"),
@@ -875,6 +809,73 @@ class TwoTissue(_Compartments):
         return (
             "Ki, K1, k2 and k3 are those of the irreversible two-tissue model with a fraction of blood "
             f"[@sokoloff; @phelps; @huang] (k4 = 0). {self._shared_methods(settings)}"
+        )
+
+    @property
+    def maps(self) -> tuple[Parameter, ...]:
+        """Ki, K1, vB and delay; k2 and k3 of a voxel are noise."""
+        return tuple(parameter for parameter in self.parameters if parameter.name not in ("k2", "k3"))
+
+    def why_no_maps(self, settings: Settings) -> str:
+        """They take time, so that the settings may leave them out."""
+        return "" if settings.kinetics.compartments.maps else "[kinetics.compartments] maps is false"
+
+    def map_fwhm_mm(self, settings: Settings) -> float:
+        """Its own: a native voxel has too few counts for K1."""
+        return settings.kinetics.compartments.map_fwhm_mm
+
+    def map_options(self, settings: Settings) -> Mapping[str, Any]:
+        """As for regions."""
+        return self.options(settings)
+
+    def body_maps(
+        self,
+        blood: FloatArray,
+        frames: FrameTimes,
+        settings: Settings,
+        body: BodyVoxels,
+        threads: int = 1,
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """From some 35 weighted sums of the frames of each voxel."""
+        if why_not := why_not_input(blood, frames):
+            raise BadDataError(f"{why_not}; no map can be made")
+        chosen = settings.kinetics.compartments
+        space = curve_space(
+            InputCurve(np.asarray(blood, dtype=np.float64), frames),
+            delay_s=chosen.delay_s,
+            half_life_s=chosen.half_life_s,
+        )
+        return body_maps(body, space, fwhm_mm=chosen.map_fwhm_mm, threads=threads)
+
+    def map_sidecar(self, frames: FrameTimes, settings: Settings) -> Mapping[str, Any]:
+        """How the delay was found, and where there is no value."""
+        doubt = _doubt(frames)
+        return {
+            "Smoothing": "Of the frames, over the voxels of the map alone, before the fit",
+            "DelayRange": list(settings.kinetics.compartments.delay_s),
+            "DelayStages": [
+                f"in blocks of about {NEIGHBOURHOOD_MM:g} mm, interpolated linearly between them",
+                f"in each voxel at most {REACH_S:g} s away from that",
+            ],
+            "NotAvailable": {
+                "Ki, K1, vB, delay": "no activity above 0, blood alone, or no delay around the voxel",
+                "K1, vB, delay": "the delay there or around is at an end of its range",
+                "K1, vB": "exchange with blood is as fast as may be",
+                "Ki, K1": "exchange with blood is as slow as may be",
+            },
+            **({"Doubt": doubt} if doubt else {}),
+        }
+
+    def map_methods(self, settings: Settings) -> str:
+        """Sums, delay in two stages, smoothing, and where not to look."""
+        width_mm = settings.kinetics.compartments.map_fwhm_mm
+        smoothed = f", smoothed with a Gaussian of {width_mm:g} mm FWHM," if width_mm else ""
+        return (
+            f"For voxel maps of Ki, K1, vB and delay all frames{smoothed} were projected on the space of the "
+            f"model's curves with the input function {settings.kinetics.map_input_function}. The delay was "
+            f"found in blocks of about {NEIGHBOURHOOD_MM:g} mm, then in each voxel at most {REACH_S:g} s "
+            "away from that of its surroundings. Lungs are left out, as their blood comes from the right "
+            "heart; values in the heart, in vessels, bladder, gallbladder and bowel content mean nothing."
         )
 
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes, Person
 from hedypet_bids.settings import Settings
+
+if TYPE_CHECKING:
+    from hedypet_bids.kernels.kinetics.body_voxels import BodyVoxels
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,9 @@ class KineticModel(ABC):
     from_injection
         Whether it needs the activity since the injection, as by default; a scan that starts later than
         ``[kinetics] latest_start_s`` is then not fitted.
+    of_body
+        Whether its voxel maps are made by :meth:`body_maps` of all frames of the body's voxels, not as
+        weighted sums of frames, as by default.
     references
         The papers that its methods text cites, by key; none by default.
     """
@@ -152,6 +158,7 @@ class KineticModel(ABC):
     trapped: ClassVar[bool] = True
     reference: ClassVar[bool] = False
     from_injection: ClassVar[bool] = True
+    of_body: ClassVar[bool] = False
     references: ClassVar[Mapping[str, Reference]] = {}
 
     def of(self, person: Person) -> KineticModel:  # noqa: ARG002
@@ -402,10 +409,75 @@ class KineticModel(ABC):
         """
         return range(len(frames))
 
+    def body_maps(
+        self,
+        blood: FloatArray,  # noqa: ARG002
+        frames: FrameTimes,  # noqa: ARG002
+        settings: Settings,  # noqa: ARG002
+        body: BodyVoxels,  # noqa: ARG002
+        threads: int = 1,  # noqa: ARG002
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """The voxel maps of a model with :attr:`of_body`.
+
+        Parameters
+        ----------
+        blood
+            The input function of the maps, Bq/mL, shape (n_frames,).
+        frames
+            When the frames are, s from injection.
+        settings
+            Those of the run.
+        body
+            The voxels and their frames.
+        threads
+            That may be used.
+
+        Returns
+        -------
+        Mapping
+            A value for each voxel by the name of each of :attr:`maps`; NaN where it means nothing.
+
+        Raises
+        ------
+        BadDataError
+            The input function allows no fit.
+        """
+        return {}
+
     @property
     def maps(self) -> tuple[Parameter, ...]:
         """The parameters of which there are voxel maps; none by default."""
         return ()
+
+    def why_no_maps(self, settings: Settings) -> str:  # noqa: ARG002
+        """Why the settings want none of its voxel maps; empty, as by default, when they do.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        str
+            A clause.
+        """
+        return ""
+
+    def map_fwhm_mm(self, settings: Settings) -> float:
+        """Width of the Gaussian that smooths its voxel maps, or the frames for them, mm; 0: none.
+
+        Parameters
+        ----------
+        settings
+            Those of the run.
+
+        Returns
+        -------
+        float
+            Full width at half maximum; that of all models by default.
+        """
+        return settings.kinetics.map_fwhm_mm
 
     def shown(self, table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         """The rows of one of its tables that pages and the group level show.

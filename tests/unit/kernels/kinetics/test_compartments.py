@@ -13,8 +13,9 @@ from scipy.optimize import curve_fit, nnls
 
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.kernels.kinetics import Fits, KineticModel, OneTissue, TwoTissue, known_models
-from hedypet_bids.kernels.kinetics.compartments import fit_compartments, non_negative
+from hedypet_bids.kernels.kinetics.compartments import fit_compartments
 from hedypet_bids.kernels.kinetics.input_curve import InputCurve
+from hedypet_bids.kernels.kinetics.shares import non_negative
 from hedypet_bids.labels import LabelTable
 from hedypet_bids.model import FrameTimes
 from hedypet_bids.settings import Settings
