@@ -58,7 +58,7 @@ class MapModel(Step):
         wanted = settings.kinetics.map_input_function
         if wanted not in self.blood.tables:
             return Skip(f"there is no input function {wanted}; there is {names.listed(self.blood.tables)}")
-        if why_not := self.model.why_no_maps(settings):
+        if why_not := self.model.why_no_maps(self.scan.metadata(dynamic).frames, settings):
             return Skip(why_not)
         if self.model.of_body and not self.curves.bodydyn.labels:
             return Skip("no segmentation says where the body is")

@@ -814,7 +814,7 @@ class TwoTissue(_Compartments):
         """Ki, K1, vB and delay; k2 and k3 of a voxel are noise."""
         return tuple(parameter for parameter in self.parameters if parameter.name not in ("k2", "k3"))
 
-    def why_no_maps(self, settings: Settings) -> str:
+    def why_no_maps(self, frames: FrameTimes, settings: Settings) -> str:  # noqa: ARG002
         """They take time, so that the settings may leave them out."""
         return "" if settings.kinetics.compartments.maps else "[kinetics.compartments] maps is false"
 
