@@ -836,7 +836,10 @@ class TwoTissue(_Compartments):
     ) -> Mapping[str, NDArray[np.float32]]:
         """From some 35 weighted sums of the frames of each voxel."""
         if why_not := why_not_input(blood, frames):
-            raise BadDataError(f"{why_not}; no map can be made")
+            raise BadDataError(
+                f"{settings.kinetics.map_input_function}: {why_not}; no map of {self.name} can be made. "
+                "Choose another [kinetics] map_input_function in --settings."
+            )
         chosen = settings.kinetics.compartments
         space = curve_space(
             InputCurve(np.asarray(blood, dtype=np.float64), frames),
