@@ -96,7 +96,7 @@ steps = np.diff(middle_min, prepend=0.0) * (plasma + np.append(0.0, plasma[:-1])
 with np.errstate(divide="ignore", invalid="ignore"):
     x, y = np.cumsum(steps) / plasma, curves["brain"].to_numpy() / plasma
 
-last = 4
+last = 8
 slope, intercept = np.polyfit(x[-last:], y[-last:], 1)
 kinetics = study.readout("patlak_ki", **rows_of_scan, tasks=["ts_total"], labels=["brain"])
 fit = kinetics[

@@ -302,13 +302,14 @@ class PatlakSettings:
     start_min : tuple[float, ...]
         Further windows: all frames from these times after injection on, min.
     map_last_frames : int
-        Number of last frames that the voxel maps are fitted to.
+        Number of last frames that the voxel maps are fitted to: by default those from 30 min on with the
+        frames of the hedyPET protocol.
     """
 
     rule: RuleChoice = "auto"
     last_frames: Annotated[tuple[_Frames, ...], _List, AfterValidator(_once)] = (2, 3, 4, 5, 6, 7, 8)
     start_min: Annotated[tuple[_Minute, ...], _List, AfterValidator(_once)] = ()
-    map_last_frames: _Frames = 4
+    map_last_frames: _Frames = 8
 
     @model_validator(mode="after")
     def _has_a_window(self) -> Self:

@@ -19,7 +19,7 @@ from hedypet_bids.figures.pictures import Picture
 from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.tables import read_blood, read_curves, read_table, read_timed
 from hedypet_bids.kernels.kinetics import KineticModel, Parameter, Patlak, known_models
-from hedypet_bids.kernels.kinetics.patlak import Window, rule_for
+from hedypet_bids.kernels.kinetics.patlak import Window, early_window, rule_for
 from hedypet_bids.kernels.region_statistics import RegionKey
 from hedypet_bids.model import FrameTimes, InputFunction, Person
 from hedypet_bids.report.organs import (
@@ -79,12 +79,14 @@ class DynamicSections:
         kinetics = self.settings.kinetics
         blood = self._blood(kinetics.map_input_function)
         if self._patlak_was_fitted and blood is not None:
-            rule = rule_for(blood.frames, self.settings)
+            rule, doubt = rule_for(blood.frames, self.settings), early_window(blood.frames, self.settings)
             note += (
                 f" Ki ± standard error: Patlak, last {kinetics.patlak.map_last_frames} frames, input "
                 f"function {kinetics.map_input_function}, integration rule {rule}. Organs of "
                 f"several regions are fitted on their mean curve.{self._difference_of_rules(rule)}"
             )
+            if doubt:
+                note += f" Doubtful: {doubt}."
         return note
 
     def _difference_of_rules(self, rule: Rule) -> str:

@@ -58,7 +58,7 @@ class MapModel(Step):
         wanted = settings.kinetics.map_input_function
         if wanted not in self.blood.tables:
             return Skip(f"there is no input function {wanted}; there is {names.listed(self.blood.tables)}")
-        if why_not := self.model.why_no_maps(settings):
+        if why_not := self.model.why_no_maps(self.scan.metadata(dynamic).frames, settings):
             return Skip(why_not)
         if self.model.of_body and not self.curves.bodydyn.labels:
             return Skip("no segmentation says where the body is")
@@ -85,12 +85,8 @@ class MapModel(Step):
         blood, reader = read_blood(self._blood_path), FrameReader(dynamic.path)
         if not blood.n_voxels:
             raise CannotRun(f"the input function {blood.name} has no voxel in the field of view")
-        try:
-            made = self._of_body if self.model.of_body else self._of_frames
-            maps: Iterator[_Image] = made(reader, blood)
-        except BadDataError as fault:
-            raise BadDataError(f"{self._blood_path.name}: {fault}") from fault
-        for values, parameter in zip(maps, self.model.maps, strict=True):
+        made = self._of_body if self.model.of_body else self._of_frames
+        for values, parameter in zip(made(reader, blood), self.model.maps, strict=True):
             writer.image(
                 names.parametric_map(dynamic, self.model.name, parameter.name),
                 values,
@@ -110,7 +106,10 @@ class MapModel(Step):
         """Weighted sums of whole frames."""
         assert self.scan.dynamic is not None
         settings = self.context.settings
-        by_name = self.model.map_weights(blood.mean, blood.frames, settings)
+        try:
+            by_name = self.model.map_weights(blood.mean, blood.frames, settings)
+        except BadDataError as fault:
+            raise BadDataError(f"{self._blood_path.name}: {fault}") from fault
         weights = np.array([by_name[parameter.name] for parameter in self.model.maps])
         fwhm_mm, grid = self.model.map_fwhm_mm(settings), reader.grid
 

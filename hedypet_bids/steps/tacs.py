@@ -189,7 +189,7 @@ class MeasureCurves(Step):
             model
             for model in self.models
             if model.maps
-            and not model.why_no_maps(settings)
+            and not model.why_no_maps(metadata.frames, settings)
             and not why_not(model, tracer, metadata.frames, settings)
         ]
 

@@ -26,7 +26,7 @@ from hedypet_bids.report.methods import methods_of_dataset
 from hedypet_bids.report.organs import GREY_MATTER, LIVER, MUSCLE, Organ, organ_curve
 from hedypet_bids.settings import Settings
 
-INPUT_FUNCTION, LAST_FRAMES = "aortavoicombineddescending", 4
+INPUT_FUNCTION, LAST_FRAMES = "aortavoicombineddescending", 8
 CONSTANT_COLUMNS = {
     "SUV [g/mL]": "suv",
     "SUL James [g/mL]": "sul_james",
@@ -395,7 +395,7 @@ def test_the_caption_of_a_patlak_plot_has_the_numbers_of_the_table(phantom_run: 
     ].iloc[0]
     page = (phantom_run.output / "sub-001.html").read_text()
     assert f"Liver: Ki {row['Ki']:.4g} ± {row['Ki_se']:.2g} mL/min/mL, V0 {row['V0']:.4g} mL/mL" in page
-    assert f"R² {row['r2']:.4f}, 4 frames." in page
+    assert f"R² {row['r2']:.4f}, 8 frames." in page
 
 
 def test_every_input_function_is_drawn_with_its_values(phantom_run: Run) -> None:

@@ -816,7 +816,7 @@ class TwoTissue(_Compartments):
         """Ki, K1, vB and delay; k2 and k3 of a voxel are noise."""
         return tuple(parameter for parameter in self.parameters if parameter.name not in ("k2", "k3"))
 
-    def why_no_maps(self, settings: Settings) -> str:
+    def why_no_maps(self, frames: FrameTimes, settings: Settings) -> str:  # noqa: ARG002
         """They take time, so that the settings may leave them out."""
         return "" if settings.kinetics.compartments.maps else "[kinetics.compartments] maps is false"
 
@@ -838,7 +838,10 @@ class TwoTissue(_Compartments):
     ) -> Mapping[str, NDArray[np.float32]]:
         """From some 35 weighted sums of the frames of each voxel."""
         if why_not := why_not_input(blood, frames):
-            raise BadDataError(f"{why_not}; no map can be made")
+            raise BadDataError(
+                f"{settings.kinetics.map_input_function}: {why_not}; no map of {self.name} can be made. "
+                "Choose another [kinetics] map_input_function in --settings."
+            )
         chosen = settings.kinetics.compartments
         space = curve_space(
             InputCurve(np.asarray(blood, dtype=np.float64), frames),

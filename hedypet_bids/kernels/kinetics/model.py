@@ -449,11 +449,13 @@ class KineticModel(ABC):
         """The parameters of which there are voxel maps; none by default."""
         return ()
 
-    def why_no_maps(self, settings: Settings) -> str:  # noqa: ARG002
-        """Why the settings want none of its voxel maps; empty, as by default, when they do.
+    def why_no_maps(self, frames: FrameTimes, settings: Settings) -> str:  # noqa: ARG002
+        """Why there are no voxel maps where regions are fitted; empty, as by default, when there are.
 
         Parameters
         ----------
+        frames
+            When the frames are, s from injection.
         settings
             Those of the run.
 

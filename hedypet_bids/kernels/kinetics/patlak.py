@@ -29,6 +29,8 @@ _HEDYPET_DURATION_S = np.repeat([2.0, 5.0, 10.0, 60.0, 120.0, 300.0], [20, 10, 1
 _SAME_S = 0.5
 # With frames of 60 s at the start Ki is 1.7 % too high, with 300 s 5.9 %.
 _LONGEST_FIRST_S = 60.0
+# From here on most tissues that trap FDG are in balance with blood.
+_BALANCE_MIN = 30.0
 # Longer gaps than this many of the longest frame are more than a pause.
 _MOST_LONGEST_FRAMES = 2.0
 # A spread of values below this part of their size is rounding, not information.
@@ -500,15 +502,26 @@ class Patlak(KineticModel):
         """Ki and V0."""
         return self.parameters
 
+    def why_no_maps(self, frames: FrameTimes, settings: Settings) -> str:
+        """A short series has fewer frames than the window."""
+        wanted = settings.kinetics.patlak.map_last_frames
+        if wanted <= len(frames):
+            return ""
+        return f"there are {len(frames)} frames, and [kinetics.patlak] map_last_frames is {wanted}"
+
     def map_options(self, settings: Settings) -> Mapping[str, Any]:
         """Rule and window."""
         patlak = settings.kinetics.patlak
         return {"rule": patlak.rule, "last_frames": patlak.map_last_frames}
 
     def map_sidecar(self, frames: FrameTimes, settings: Settings) -> Mapping[str, Any]:
-        """Rule and window."""
-        last_frames = settings.kinetics.patlak.map_last_frames
-        return {"IntegrationRule": rule_for(frames, settings), "LastFrames": last_frames}
+        """Rule and window, and what is doubtful about it."""
+        last_frames, doubt = settings.kinetics.patlak.map_last_frames, early_window(frames, settings)
+        return {
+            "IntegrationRule": rule_for(frames, settings),
+            "LastFrames": last_frames,
+            **({"Doubt": doubt} if doubt else {}),
+        }
 
     def map_weights(
         self, blood: FloatArray, frames: FrameTimes, settings: Settings
@@ -570,6 +583,36 @@ def rule_for(frames: FrameTimes, settings: Settings) -> Rule:
         and np.abs(frames.gap_s).max() <= _SAME_S
     )
     return "simpson" if same else "frames"
+
+
+def early_window(frames: FrameTimes, settings: Settings) -> str:
+    """What is doubtful about the window of the maps and pages; empty where nothing is.
+
+    Parameters
+    ----------
+    frames
+        When the frames are, s from injection.
+    settings
+        Those of the run.
+
+    Returns
+    -------
+    str
+        A clause.
+
+    Examples
+    --------
+    >>> early_window(FrameTimes(np.arange(12) * 300.0, np.full(12, 300.0)), Settings())
+    'the last 8 frames begin 20 min after injection, when tissue may not be in balance with blood (30 min)'
+    """
+    last_frames = settings.kinetics.patlak.map_last_frames
+    first = Window(last_frames=last_frames).indices(frames)[0]
+    if frames.mid_s[first] >= 60 * _BALANCE_MIN:
+        return ""
+    return (
+        f"the last {last_frames} frames begin {frames.start_s[first] / 60:.3g} min after injection, when "
+        f"tissue may not be in balance with blood ({_BALANCE_MIN:g} min)"
+    )
 
 
 def windows_of(settings: Settings) -> tuple[Window, ...]:

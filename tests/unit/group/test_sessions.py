@@ -79,7 +79,7 @@ def test_every_scan_has_its_rows(output: Path) -> None:
 def test_kinetics_are_the_shown_fits_in_long_form(output: Path) -> None:
     write_readouts(output, Settings(), nprocs=1)
     keys = ["Subject", "Session", *REGION]
-    wide = table(output, "patlak_ki").query("`Regression Frames` == 4")
+    wide = table(output, "patlak_ki").query("`Regression Frames` == 8")
     wide = wide[wide["Input Function Identifier"] == "aortavois_combined_aorta_descending"]
     kinetics = table(output, "kinetics")
     assert set(kinetics["Model"]) == {"Patlak"} and len(kinetics) == 2 * len(wide)

@@ -439,3 +439,14 @@ def test_window_labels_and_frames(window, label, first_frame, n):
     assert window.label() == label
     assert window.indices(FRAMES)[0] == first_frame
     assert len(window.indices(FRAMES)) == n
+
+
+def test_maps_are_those_of_the_frames_from_half_an_hour_on() -> None:
+    settings, frames = Settings(), FRAMES
+    used = list(Patlak().map_frames(frames, settings))
+    assert frames.start_s[used].min() == 1800.0 and len(used) == 8
+    assert "Doubt" not in Patlak().map_sidecar(frames, settings)
+    assert Patlak().why_no_maps(frames, settings) == ""
+    hour = frames_of(np.full(12, 300.0))
+    assert "20 min" in Patlak().map_sidecar(hour, settings)["Doubt"]
+    assert "map_last_frames is 8" in Patlak().why_no_maps(frames_of([600.0, 600.0]), settings)

@@ -13,6 +13,7 @@ from scipy.optimize import curve_fit, nnls
 
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.kernels.kinetics import Fits, KineticModel, OneTissue, TwoTissue, known_models
+from hedypet_bids.kernels.kinetics.body_voxels import BodyVoxels
 from hedypet_bids.kernels.kinetics.compartments import fit_compartments
 from hedypet_bids.kernels.kinetics.input_curve import InputCurve
 from hedypet_bids.kernels.kinetics.shares import non_negative
@@ -298,6 +299,16 @@ def test_settings_bound_the_delay_and_stand_in_options_and_methods(curves) -> No
     assert values["delay"].max() <= 2.0 and "delay is at a bound" in values["reason"].item(0)
     assert model.options(settings) != model.options(Settings())
     assert "from 0 to 2 s" in model.methods(settings)
+
+
+@pytest.mark.parametrize("word", BAD_INPUTS)
+def test_no_map_is_made_with_an_input_function_that_allows_no_fit(word) -> None:
+    def frames_of_body(_first, _last):
+        raise AssertionError("no frame is needed")
+
+    body = BodyVoxels((2, 1, 1), np.ones(3), np.array([0, 1]), np.ones(len(FRAMES)), frames_of_body)
+    with pytest.raises(BadDataError, match=f"{word}.*map_input_function"):
+        TwoTissue().body_maps(BAD_INPUTS[word], FRAMES, Settings(), body)
 
 
 def test_models_that_say_nothing_of_regions_have_no_reasons() -> None:
