@@ -74,8 +74,8 @@ class MapModel(Step):
         dynamic, settings = self.scan.dynamic, self.context.settings
         assert dynamic is not None
         blood = read_blood(self._blood_path)
-        if not blood.n_voxels:
-            raise CannotRun(f"the input function {blood.name} has no voxel in the field of view")
+        if not blood.is_known:
+            raise CannotRun(f"the input function {blood.name} has no values")
         try:
             by_name = self.model.map_weights(blood.mean, blood.frames, settings)
         except BadDataError as fault:

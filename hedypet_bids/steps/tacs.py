@@ -154,7 +154,7 @@ class MeasureCurves(Step):
         settings = self.context.settings
         assert self.scan.dynamic is not None
         tracer = self.scan.metadata(self.scan.dynamic).tracer or self.scan.name.tracer
-        if not self.context.wants(MAPS) or not self.aorta.vois:
+        if not self.context.wants(MAPS) or not (self.aorta.vois or self.scan.blood):
             return set()
         models = (m for m in self.models if m.maps and not why_not(m, tracer, frames, settings))
         return {index for model in models for index in model.map_frames(frames, settings)}
