@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import colorsys
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -33,6 +33,11 @@ class LabelTable:
             return self.indices[self.names.index(name)]
         except ValueError:
             raise KeyError(f"{name!r} is not a region of the {self.task} label table") from None
+
+    def only(self, names: Collection[str]) -> LabelTable:
+        """The part of the table with these names; those that it lacks are passed over."""
+        kept = [(i, name) for i, name in zip(self.indices, self.names, strict=True) if name in names]
+        return LabelTable(self.task, tuple(i for i, _ in kept), tuple(name for _, name in kept))
 
     def indices_of(self, *names: str) -> tuple[int, ...]:
         """Label indices of several region names."""

@@ -320,7 +320,7 @@ class PatlakSettings:
 
 @dataclass(frozen=True, config=_CLOSED)
 class CompartmentSettings:
-    """Models OneTissue and TwoTissueIrr: delays, weights of frames, and the maps of TwoTissueIrr.
+    """Compartment models: delays, weights of frames, the liver, and the maps of TwoTissueIrr.
 
     Attributes
     ----------
@@ -333,12 +333,15 @@ class CompartmentSettings:
     map_fwhm_mm : float
         Width of the Gaussian that smooths the frames for these maps, mm (full width at half maximum), in the
         place of ``[kinetics] map_fwhm_mm``; 0: none, and K1 and vB of a voxel are then mostly noise.
+    liver_arterial_fraction : float
+        Part of the liver's blood that comes through its artery, for LiverDualInput; the rest is portal blood.
     """
 
     delay_s: _Delays = (-10.0, 40.0)
     half_life_s: Annotated[float, Strict(), Field(ge=1, le=1e9)] = 6586.2
     maps: _Flag = True
     map_fwhm_mm: Annotated[float, Strict(), Field(ge=0, le=100)] = 6.0
+    liver_arterial_fraction: Annotated[float, Strict(), Field(gt=0, le=1)] = 0.25
 
 
 @dataclass(frozen=True, config=_CLOSED)

@@ -52,13 +52,15 @@ class FitModel(Step):
         reason = why_no_kinetics(self.model, self.scan, self.blood, settings)
         if not reason and self.model.reference:
             reason = self._why_no_reference()
+        if not reason and not self._fitted():
+            reason = f"no segmentation of this scan has the region {names.listed(self.model.regions)}"
         if reason or dynamic is None:
             return Skip(reason)
         makes: dict[Kind, Path] = {
             ("kinetics", self.model.name, *key): self.context.store.path(
                 names.kinetics(dynamic, *key, self.model.name)
             )
-            for key in self._curves()
+            for key in self._fitted()
         }
         options = self.model.of(self.scan.person).options(settings)
         return Plan([*self._curves().values(), *self._inputs()], makes, options)
@@ -69,9 +71,9 @@ class FitModel(Step):
         assert dynamic is not None
         model = self.model.of(self.scan.person)
         # Regions of several tables share what a model makes of an input function.
-        every = list(self._curves())
-        for keys in filter(None, [[key] for key in every] if model.reference else [every]):
-            tables = [read_curves(self._curves()[key]) for key in keys]
+        fitted = self._fitted()
+        for keys in [[key] for key in fitted] if model.reference else [list(fitted)]:
+            tables = [self._read(key, fitted[key]) for key in keys]
             frames = tables[0][0]
             curves = np.concatenate([curves for _, curves in tables])
             parts = list(
@@ -82,12 +84,11 @@ class FitModel(Step):
             last = 0
             for key, (_, of_table) in zip(keys, tables, strict=True):
                 first, last = last, last + len(of_table)
-                regions = self.scan.task(key[0]).table
                 of_regions = [
                     (checksums, fits.of_regions(slice(first, last), len(curves))) for checksums, fits in parts
                 ]
                 table = in_order_of_regions(
-                    [kinetics_table(model, fits, regions, checksums) for checksums, fits in of_regions]
+                    [kinetics_table(model, fits, fitted[key], checksums) for checksums, fits in of_regions]
                 )
                 writer.table(
                     names.kinetics(dynamic, *key, model.name),
@@ -98,6 +99,19 @@ class FitModel(Step):
                     **model.sidecar(frames, settings),
                     **{name: column for name, column in columns_of(model).items() if name in table},
                 )
+
+    def _fitted(self) -> dict[RegionKey, LabelTable]:
+        """The regions that the model is fitted to, by table of curves; tables without any are left out."""
+        regions = {key: self.scan.task(key[0]).table for key in self._curves()}
+        if self.model.regions:
+            regions = {key: table.only(self.model.regions) for key, table in regions.items()}
+        return {key: table for key, table in regions.items() if table.names}
+
+    def _read(self, key: RegionKey, regions: LabelTable) -> tuple[FrameTimes, NDArray[np.float64]]:
+        """Frames, and the curves of some regions of a table."""
+        frames, curves = read_curves(self._curves()[key])
+        every = self.scan.task(key[0]).table.indices
+        return frames, curves[[every.index(index) for index in regions.indices]]
 
     def _inputs(self) -> list[Path]:
         """The files that the input functions, or the reference curve, come from."""

@@ -39,7 +39,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (bids / "participants.json").write_text(json.dumps(columns))
     settings.write_text(SETTINGS)
     for level in ("participant", "group"):
-        asked = ["--settings", settings, "--model", *MODELS]
+        asked = ["--settings", settings, "--model", *MODELS, "LiverDualInput"]
         asked += ["--reference-region", *REFERENCE] if level == "participant" else []
         done = hedypet(bids, out, level, *asked)
         assert done.returncode == 0, done.stderr
@@ -62,6 +62,18 @@ def test_every_model_has_tables_with_a_dictionary(output: Path) -> None:
         assert values.notna().any(), name
         if name != "Patlak":
             assert (values.isna() == rows["reason"].notna()).all(), name
+
+
+def test_the_liver_with_two_inputs_has_tables_of_its_own(output: Path) -> None:
+    fits = Study(output).kinetics("sub-001", "LiverDualInput", "total", erosion=0)
+    assert set(fits["name"]) == {"liver"} and len(fits) == 13
+    assert fits["Ki"].notna().any() and fits["Ki_arterial"].notna().any()
+    # No other segmentation has a liver.
+    tables = {path.name.split("_seg-")[1].split("_")[0] for path in output.rglob("*LiverDualInput*.tsv")}
+    assert tables == {"total"}
+    rows = Study(output).readout("kinetics")
+    assert set(rows[rows["Model"] == "LiverDualInput"]["Label Name"]) == {"liver"}
+    assert 'id="kinetics-LiverDualInput"' in (output / "sub-001.html").read_text("utf-8")
 
 
 def test_values_are_those_of_the_curves_as_they_are_written(output: Path) -> None:

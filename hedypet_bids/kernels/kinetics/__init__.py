@@ -20,6 +20,7 @@ from hedypet_bids.kernels.kinetics.model import (
 
 if TYPE_CHECKING:
     from hedypet_bids.kernels.kinetics.compartments import OneTissue, TwoTissue
+    from hedypet_bids.kernels.kinetics.dual_input import LiverDualInput
     from hedypet_bids.kernels.kinetics.graphical import MA1, Logan
     from hedypet_bids.kernels.kinetics.influx import FUR, CMRglc, RelativePatlak
     from hedypet_bids.kernels.kinetics.patlak import Patlak
@@ -30,6 +31,7 @@ _SHIPPED = {
     "Patlak": ("patlak", "Patlak"),
     "TwoTissueIrr": ("compartments", "TwoTissue"),
     "OneTissue": ("compartments", "OneTissue"),
+    "LiverDualInput": ("dual_input", "LiverDualInput"),
     "MA1": ("graphical", "MA1"),
     "Logan": ("graphical", "Logan"),
     "SRTM": ("reference_region", "SRTM"),
@@ -55,6 +57,7 @@ __all__ = [
     "CMRglc",
     "Fits",
     "KineticModel",
+    "LiverDualInput",
     "Logan",
     "OneTissue",
     "Parameter",

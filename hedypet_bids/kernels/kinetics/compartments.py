@@ -329,7 +329,7 @@ def fit_compartments(
         r2=r2,
         aicc=_aicc(rss, len(frames)),
         why_not=why_not,
-        doubt=_doubt(frames),
+        doubt=doubt_of(frames),
     )
 
 
@@ -367,8 +367,8 @@ def why_not_input(blood: FloatArray, frames: FrameTimes) -> str:
     return ""
 
 
-def _doubt(frames: FrameTimes) -> str:
-    """What is doubtful about input functions in these frames."""
+def doubt_of(frames: FrameTimes) -> str:
+    """What is doubtful about input functions in these frames; empty where nothing is."""
     curve = InputCurve(np.zeros(len(frames)), frames)
     doubts = []
     if curve.missed_s > _MOST_MISSED_S:
@@ -849,7 +849,7 @@ class TwoTissue(_Compartments):
     n_tissues = 2
     of_body = True
     title = "Irreversible two-tissue model"
-    parameters = (
+    parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("Ki", "mL/min/mL", "Net influx constant of the tissue without its blood, K1 k3/(k2 + k3)"),
         Parameter("K1", "mL/min/mL", "Transfer from blood to tissue"),
         Parameter("k2", "1/min", "Return from tissue to blood"),
@@ -913,7 +913,7 @@ class TwoTissue(_Compartments):
 
     def map_sidecar(self, frames: FrameTimes, settings: Settings) -> Mapping[str, Any]:
         """How the delay was found, and where there is no value."""
-        doubt = _doubt(frames)
+        doubt = doubt_of(frames)
         return {
             "Smoothing": "Of the frames, over the voxels of the map alone, before the fit",
             "DelayRange": list(settings.kinetics.compartments.delay_s),

@@ -147,6 +147,8 @@ class KineticModel(ABC):
     of_body
         Whether its voxel maps are made by :meth:`body_maps` of all frames of the body's voxels, not as
         weighted sums of frames, as by default.
+    regions
+        The only regions that it is fitted to, by name; all, as by default, when empty.
     references
         The papers that its methods text cites, by key; none by default.
     """
@@ -158,6 +160,7 @@ class KineticModel(ABC):
     trapped: ClassVar[bool] = True
     reference: ClassVar[bool] = False
     from_injection: ClassVar[bool] = True
+    regions: ClassVar[tuple[str, ...]] = ()
     of_body: ClassVar[bool] = False
     references: ClassVar[Mapping[str, Reference]] = {}
 
