@@ -21,13 +21,19 @@ COPY . /src
 RUN /opt/hedypet/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist /src
 
 # The open models of TotalSegmentator. The tissue model (481) may not be handed on: mount it over its empty folder.
-# They are fetched before our own code comes in, so that the layer stays the same from release to release.
+# They are fetched before the rest of our own code comes in, so that the layer stays the same from release to release.
 FROM base AS weights-0
 RUN mkdir -p /opt/totalsegmentator/Dataset481_tissue_1559subj
 FROM packages AS weights-1
-RUN mkdir -p /opt/totalsegmentator/Dataset481_tissue_1559subj
-RUN TOTALSEG_HOME_DIR=/tmp/totalsegmentator TOTALSEG_WEIGHTS_PATH=/opt/totalsegmentator \
-    /opt/hedypet/bin/python -c "from totalsegmentator.libs import download_pretrained_weights as fetch; [fetch(number) for number in (291, 292, 293, 294, 295, 297, 298, 299, 300, 597, 598, 850, 851, 852)]"
+RUN mkdir -p /opt/totalsegmentator/Dataset481_tissue_1559subj /src && echo 0 >/src/version
+# What hedypet-weights consists of: it checks every archive by its hash and goes on where a download broke.
+COPY hedypet_bids/__init__.py hedypet_bids/errors.py hedypet_bids/version.py /src/hedypet_bids/
+COPY hedypet_bids/cli/__init__.py hedypet_bids/cli/console_streams.py hedypet_bids/cli/weights.py /src/hedypet_bids/cli/
+COPY hedypet_bids/io/__init__.py hedypet_bids/io/atomic.py hedypet_bids/io/lock.py /src/hedypet_bids/io/
+COPY hedypet_bids/tools/__init__.py hedypet_bids/tools/archives.py hedypet_bids/tools/totalsegmentator.py \
+    hedypet_bids/tools/weights.py /src/hedypet_bids/tools/
+RUN PYTHONPATH=/src /opt/hedypet/bin/python -m hedypet_bids.cli.weights fetch --weights /opt/totalsegmentator \
+    291 292 293 294 295 297 298 299 300 597 598 850 851 852
 RUN chmod -R a+rX /opt/totalsegmentator
 FROM weights-${WITH_WEIGHTS} AS weights
 

@@ -189,6 +189,7 @@ def _sidecar(i: int) -> dict[str, object]:
             "demographic_group": "FM"[i % 2] + ("18-34", "35-49", "50-69", "70-99")[i % 4],
         },
         "InjectedActivityBq": 2e8,
+        "InjectionStart": 0,
         "hedypet": {"Step": "benchmark", "Version": __version__, "Digest": "0"},
     }
 

@@ -97,10 +97,35 @@ class FrameTimes:
         return self.start_s + self.duration_s
 
     @property
+    def missed_s(self) -> float:
+        """Time after injection before the first frame, of which nothing was seen, s."""
+        return max(0.0, float(self.start_s[0]))
+
+    @property
     def gap_s(self) -> NDArray[np.float64]:
         """Time between each frame and the next, s, shape (n_frames - 1,); rounding may make it negative."""
         gap: NDArray[np.float64] = self.start_s[1:] - self.end_s[:-1]
         return gap
+
+    def later(self, by_s: float) -> FrameTimes:
+        """The same frames in times that are larger.
+
+        Parameters
+        ----------
+        by_s
+            By how much, s: that of the injection from TimeZero gives the times of BIDS.
+
+        Returns
+        -------
+        FrameTimes
+            With the same durations.
+
+        Examples
+        --------
+        >>> FrameTimes([0.0, 60.0], [60.0, 120.0]).later(137.0).start_s.tolist()
+        [137.0, 197.0]
+        """
+        return FrameTimes(self.start_s + by_s, self.duration_s)
 
     @property
     def mid_s(self) -> NDArray[np.float64]:
@@ -283,6 +308,10 @@ class PetMetadata:
         As the sidecar writes it; empty when it does not say.
     injection_clock_s
         Time of day of the injection, s after midnight; NaN without a TimeZero.
+    injection_start_s
+        The injection in the sidecar's own times, s from TimeZero.
+    time_zero
+        As the sidecar writes it; empty when it does not say.
     """
 
     frames: FrameTimes
@@ -300,11 +329,23 @@ class PetMetadata:
     problems: tuple[str, ...] = ()
     tracer: str = ""
     injection_clock_s: float = float("nan")
+    injection_start_s: float = 0.0
+    time_zero: str = ""
 
     @property
     def scale(self) -> NDArray[np.float64]:
         """Per frame, stored value to Bq/mL decay-corrected to injection, shape (n_frames,)."""
         return self.units_factor * self.decay_factor
+
+    @property
+    def time_origin(self) -> dict[str, Any]:
+        """What sidecars of tables say of their times, from TimeZero, and of the decay correction."""
+        return {
+            "TimeZero": self.time_zero or "n/a",
+            "InjectionStart": self.injection_start_s,
+            "ImageDecayCorrected": True,
+            "ImageDecayCorrectionTime": self.injection_start_s,
+        }
 
     @property
     def timing_and_scale(self) -> dict[str, Any]:

@@ -285,6 +285,11 @@ def blood(dynamic: Source, recording: str) -> str:
     return _name(dynamic, "pet", "blood", ".tsv", {"recording": recording, "desc": "idif"})
 
 
+def continuous_input(dynamic: Source, recording: str) -> str:
+    """The continuous curve of an input function, with plasma and the tracer itself."""
+    return _name(dynamic, "pet", "inputfunction", ".tsv", {"recording": recording, "desc": "idif"})
+
+
 def curves(dynamic: Source, task: str, erosion: int, statistic: Literal["mean", "std"] = "mean") -> str:
     """Time-activity curves of every region of a task."""
     eroded = f"eroded{erosion}" if erosion else ""

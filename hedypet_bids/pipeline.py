@@ -70,7 +70,7 @@ def process_scan(scan: Scan, models: tuple[KineticModel, ...], do: Do) -> Report
     head = do(Resample(scan, "head", static, segmentations, head_to_ct, body_to_ct))
     means = do(MeasureStatic(scan, static, bodystat, head))
     flagged = (head_to_ct, body_to_ct, aorta, blood)
-    quality = do(CheckQuality(scan, segmentations, static, means, curves, flagged))
+    quality = do(CheckQuality(scan, segmentations, static, means, curves, blood, flagged))
 
     spaces = (bodystat, bodydyn, head)
     measured = (constants, means, aorta, curves, blood, *kinetics, *maps, quality)

@@ -320,7 +320,7 @@ class PatlakSettings:
 
 @dataclass(frozen=True, config=_CLOSED)
 class CompartmentSettings:
-    """Compartment models 1TCM and 2TCM: delays, weights of frames, and the voxel maps of 2TCM.
+    """Models OneTissue and TwoTissueIrr: delays, weights of frames, and the maps of TwoTissueIrr.
 
     Attributes
     ----------
@@ -329,7 +329,7 @@ class CompartmentSettings:
     half_life_s : float
         Half-life of the radionuclide in the weights of the frames, s; the default is that of F-18.
     maps : bool
-        Whether 2TCM makes voxel maps, which need the body's voxels of all frames in the work folder.
+        Whether TwoTissueIrr makes voxel maps, which need the body's voxels of all frames in the work folder.
     map_fwhm_mm : float
         Width of the Gaussian that smooths the frames for these maps, mm (full width at half maximum), in the
         place of ``[kinetics] map_fwhm_mm``; 0: none, and K1 and vB of a voxel are then mostly noise.
@@ -354,10 +354,12 @@ class KineticsSettings:
     latest_start_s : float
         A scan that starts later after injection is not fitted, s: it has missed blood.
     map_fwhm_mm : float
-        Width of the Gaussian that smooths the maps, mm (full width at half maximum); 0: none. Those of 2TCM
-        have their own, ``[kinetics.compartments] map_fwhm_mm``.
+        Width of the Gaussian that smooths the maps, mm (full width at half maximum); 0: none. Those of
+        TwoTissueIrr have their own, ``[kinetics.compartments] map_fwhm_mm``.
     map_input_function : str
-        Input function of the maps: volume of interest and segment, as in the file names.
+        Input function of the maps, and the one whose fits pages and group level show: volume of interest
+        and segment, as in the file names. ``aortavoicombineddescending``: every voxel of the three kinds of
+        volume in the descending aorta; ``aortavoi1ml3pxdescendingupper`` is one of hedyPET's twelve.
     t_star_min : float
         MA1, Logan, MRTM, MRTM2 and RelativePatlak use the frames whose middle is at or after this time, min.
     late_window_min : tuple[float, float]
@@ -385,7 +387,7 @@ class KineticsSettings:
     tracers: Annotated[tuple[_Text, ...], _List, AfterValidator(_once)] = ("FDG", "deoxyglucose")
     latest_start_s: Annotated[float, Strict(), Field(ge=0, le=86400)] = 30.0
     map_fwhm_mm: Annotated[float, Strict(), Field(ge=0, le=100)] = 0.0
-    map_input_function: _Name = "aortavoi1ml3pxdescendingupper"
+    map_input_function: _Name = "aortavoicombineddescending"
     t_star_min: _Minute = 30.0
     late_window_min: _Window = (50.0, 70.0)
     plasma_to_blood: Annotated[float, Strict(), Field(ge=0, le=100)] = 0.0

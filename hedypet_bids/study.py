@@ -22,7 +22,7 @@ from hedypet_bids import names
 from hedypet_bids.errors import BadDataError, MissingInputError, UsageError
 from hedypet_bids.io.manifest import Kind, Manifest, Output, ScanEntry, ScanOutputs, labels_with_outputs
 from hedypet_bids.io.parquet import parquet_dataset
-from hedypet_bids.io.tables import FRAME_END, FRAME_START, read_blood, read_table
+from hedypet_bids.io.tables import FRAME_END, FRAME_START, read_blood, read_table, read_timed
 from hedypet_bids.names import NORMALISATIONS, SCAN_COLUMNS, ScanName, Space
 
 _SELECTORS = {"session": "ses-", "tracer": "trc-", "run": "run-"}
@@ -221,10 +221,11 @@ class Study:
         Returns
         -------
         pandas.DataFrame
-            ``frame_start`` and ``frame_end``, s after injection, and a column a region, Bq/mL.
+            ``frame_start`` and ``frame_end``, s after injection (the file has them from TimeZero), and a
+            column a region, Bq/mL.
         """
         asked = f"curves of {task} with {erosion} erosions"
-        return read_table(self._file(subject, ("mean", task, erosion), asked, session, tracer, run))
+        return read_timed(self._file(subject, ("mean", task, erosion), asked, session, tracer, run))
 
     def input_functions(
         self, subject: str, *, session: str | None = None, tracer: str | None = None, run: str | None = None
@@ -241,8 +242,8 @@ class Study:
         Returns
         -------
         pandas.DataFrame
-            ``frame_start`` and ``frame_end``, s after injection, and a column an input function, Bq/mL, by
-            the recording label of its file.
+            ``frame_start`` and ``frame_end``, s after injection (the files have them from TimeZero), and a
+            column an input function, Bq/mL, by the recording label of its file.
         """
         tables = self.outputs(subject, session=session, tracer=tracer, run=run).of("blood")
         if not tables:

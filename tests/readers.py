@@ -135,6 +135,11 @@ def _label_table(path: Path) -> None:
     assert found.shape == labels.shape
 
 
+def _blood(path: Path) -> None:
+    path.with_suffix(".json").write_text('{"InjectionStart": 0}')
+    read_blood(path)
+
+
 def frames(path: Path) -> np.ndarray:
     """All frames of an image."""
     return np.stack([frame.copy() for _, frame in FrameReader(path).frames()], axis=-1)
@@ -168,5 +173,5 @@ READERS = {
         lambda path: read_splits(path, [], None),
         (b'{"train": ["sub-1", "sub-2"], "test": ["sub-3"]}',),
     ),
-    "blood": Reader("sub-1_recording-aorta_blood.tsv", read_blood, (BLOOD,)),
+    "blood": Reader("sub-1_recording-aorta_blood.tsv", _blood, (BLOOD,)),
 }

@@ -66,7 +66,9 @@ def _write_participant(root: Path, label: str, scans: tuple[ScanName, ...]) -> N
             _image(add(("image", "bodystat", source), path, scan), factor * LIVER[label, scan])
         curves = pd.DataFrame({"frame_start": [0.0, 60.0], "frame_end": [60.0, 120.0], "liver": number})
         path = f"{pet}_rec-dyn_seg-total_tacs.tsv"
-        curves.to_csv(add(("mean", "total", 0), path, scan), sep="\t", index=False)
+        written = add(("mean", "total", 0), path, scan)
+        curves.to_csv(written, sep="\t", index=False)
+        written.with_suffix(".json").write_text('{"InjectionStart": 0}')
         path = f"{pet}_rec-dyn_seg-total_model-Patlak_kinpar.tsv"
         fits = pd.DataFrame({"name": ["liver"], "Ki": [KI[label, scan]]})
         fits.to_csv(add(("kinetics", "Patlak", "total", 0), path, scan), sep="\t", index=False)

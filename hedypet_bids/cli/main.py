@@ -44,8 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from hedypet_bids.run.app import run
 
         return run(options, settings)
-    except (HedypetError, MemoryError) as fault:
-        error = out_of_memory(fault) if isinstance(fault, MemoryError) else fault
+    except (HedypetError, MemoryError, RuntimeError) as fault:
+        error = fault if isinstance(fault, HedypetError) else out_of_memory(fault)
+        if error is None:
+            raise
         print(f"hedypet: {error}", file=sys.stderr)
         return error.exit_code
     except (StoppedBySignal, KeyboardInterrupt) as stop:

@@ -23,7 +23,7 @@ from hedypet_bids.group.tables import schema
 from hedypet_bids.group.values import UPTAKE, VOLUME, main_parameters
 from hedypet_bids.io.manifest import Manifest, ScanEntry, labels_with_outputs
 from hedypet_bids.io.parquet import parquet_dataset
-from hedypet_bids.io.store import read_sidecar
+from hedypet_bids.io.sidecars import read_sidecar
 from hedypet_bids.names import SCAN_COLUMNS, ScanName
 from hedypet_bids.settings import Settings
 

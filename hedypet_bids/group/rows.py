@@ -16,7 +16,7 @@ from hedypet_bids.errors import BadDataError
 from hedypet_bids.group.dictionary import COLUMNS, TABLES
 from hedypet_bids.group.scan_files import ScanFiles, reconstruction_of
 from hedypet_bids.group.table_file import TableFile
-from hedypet_bids.io.tables import FRAME_END, FRAME_START, MISSING
+from hedypet_bids.io.tables import FRAME_END, FRAME_START, MISSING, injection_start_s
 from hedypet_bids.kernels.kinetics import KineticModel, known_models
 from hedypet_bids.kernels.region_statistics import RegionKey
 from hedypet_bids.labels import VOI_TASKS, Task, task
@@ -166,11 +166,13 @@ def _means(files: ScanFiles) -> Iterator[pa.Table]:
 
 def _curves(files: ScanFiles, key: RegionKey, regions: _Regions) -> pa.Table:
     mean, std = files.table("mean", *key), files.table("std", *key)
+    injection_s = injection_start_s(mean.path, files.sidecar("mean", *key))
     start, end = mean.real(FRAME_START), mean.real(FRAME_END)
     if not np.array_equal(start, std.real(FRAME_START)):
         raise BadDataError(
             f"{mean.path} and {std.path} have other frame times. Run the participant level again."
         )
+    start, end = start - injection_s, end - injection_s
     n, n_regions = len(start), len(regions.name)
     content = {
         "Frame Index": np.tile(np.arange(n), n_regions),

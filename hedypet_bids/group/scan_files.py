@@ -10,7 +10,8 @@ from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.group.table_file import TableFile
 from hedypet_bids.io.manifest import Kind, Manifest, ScanEntry, ScanOutputs
-from hedypet_bids.io.store import STAMP_KEY, read_sidecar, what_changed
+from hedypet_bids.io.sidecars import read_sidecar
+from hedypet_bids.io.store import STAMP_KEY, what_changed
 
 _MEND = "Run the participant level again; only what is missing is made again."
 

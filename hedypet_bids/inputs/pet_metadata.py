@@ -164,6 +164,8 @@ def read_pet_metadata(sidecar: Mapping[str, Any], *, n_frames: int, where: str) 
         problems=tuple(problems),
         tracer=_tracer(sidecar),
         injection_clock_s=injection_clock_s,
+        injection_start_s=injection_s,
+        time_zero="" if math.isnan(injection_clock_s) else str(sidecar["TimeZero"]).strip(),
     )
 
 

@@ -81,8 +81,11 @@ def temporary_folder(parent: Path | None = None, *, prefix: str = _PREFIX) -> It
     """
 
     def make() -> tuple[int, str]:
-        name = tempfile.mkdtemp(prefix=prefix, dir=parent)
-        return os.open(name, os.O_RDONLY), name
+        while True:
+            name = tempfile.mkdtemp(prefix=prefix, dir=parent)
+            # Another run may take it for left over before it is even opened.
+            with suppress(FileNotFoundError):
+                return os.open(name, os.O_RDONLY), name
 
     handle, name = _held(make)
     try:

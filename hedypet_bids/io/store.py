@@ -29,6 +29,7 @@ from hedypet_bids.errors import HedypetError, OutputError
 from hedypet_bids.io.atomic import atomic, write_bytes, write_error, write_text
 from hedypet_bids.io.nifti_write import write_nifti
 from hedypet_bids.io.presence import refuse_other_kinds
+from hedypet_bids.io.sidecars import read_sidecar
 from hedypet_bids.io.tables import write_table
 from hedypet_bids.labels import Task, color
 from hedypet_bids.model import Grid, IntArray
@@ -374,16 +375,6 @@ def svg_of(figure: Figure) -> bytes:
     with _DRAWING, matplotlib.rc_context({"svg.hashsalt": "hedypet", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "hedypet"}, dpi=110)
     return buffer.getvalue()
-
-
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """The sidecar of an output file; empty when it is missing or was cut short."""
-    sidecar = names.sidecar_of(path)
-    try:
-        content = json.loads(sidecar.read_text("utf-8")) if sidecar.is_file() else {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def flags_of(paths: Iterable[Path]) -> dict[str, str]:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
 from hedypet_bids.io.atomic import atomic
 from hedypet_bids.io.presence import refuse_other_kinds
+from hedypet_bids.io.sidecars import read_sidecar
 from hedypet_bids.model import FrameTimes, InputFunction
 
 MISSING = "n/a"
 FRAME_START, FRAME_END = "frame_start", "frame_end"
-
+INJECTION_START = "InjectionStart"
+_TIMES = ("time", FRAME_START, FRAME_END)
 
 FORMULA = r"^[\s']*[=+@-]"
 """How text begins that a spreadsheet would run; or that was shielded from it, with an apostrophe before."""
@@ -87,21 +91,71 @@ def _mapped(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     return table.assign(**changed).rename(columns=change)
 
 
+def read_timed(path: Path) -> pd.DataFrame:
+    """A table of curves or blood with its times in s from injection; the file has them from TimeZero.
+
+    Raises
+    ------
+    BadDataError
+        The file is no table with times, or its sidecar does not say when the injection was.
+    """
+    table, injection_s = read_table(path), injection_start_s(path, read_sidecar(path))
+    times = {}
+    for name in (name for name in _TIMES if name in table):
+        try:
+            times[name] = table[name].astype(np.float64) - injection_s
+        except (TypeError, ValueError) as fault:
+            raise BadDataError(
+                f"{path}: the column {name} must hold seconds: {str(fault)[:200]}. Run the participant again."
+            ) from fault
+    return table.assign(**times)
+
+
+def injection_start_s(path: Path, sidecar: Mapping[str, Any]) -> float:
+    """The injection in the times of a table, s from TimeZero, as the table's sidecar says it.
+
+    Raises
+    ------
+    BadDataError
+        The sidecar does not say it.
+    """
+    found = sidecar.get(INJECTION_START)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not np.isfinite(found):
+        raise BadDataError(
+            f"{path} has times from TimeZero, but {names.sidecar_of(path).name} does not say "
+            f"{INJECTION_START}, the seconds from there to the injection. Run the participant again."
+        )
+    return float(found)
+
+
 def frame_times(table: pd.DataFrame) -> FrameTimes:
     """Frame times of a table with the columns ``frame_start`` and ``frame_end``, s."""
     start = table[FRAME_START].to_numpy(dtype=np.float64)
     return FrameTimes(start, table[FRAME_END].to_numpy(dtype=np.float64) - start)
 
 
+def read_curves(path: Path) -> tuple[FrameTimes, NDArray[np.float64]]:
+    """Frame times, s from injection, and curves (n_regions, n_frames) of a table of curves.
+
+    Raises
+    ------
+    BadDataError
+        As :func:`read_timed`.
+    """
+    table = read_timed(path)
+    regions = table.drop(columns=[FRAME_START, FRAME_END])
+    return frame_times(table), regions.to_numpy(dtype=np.float64).T
+
+
 def read_blood(path: Path) -> InputFunction:
-    """The input function of a blood table that hedypet wrote.
+    """The input function of a blood table that hedypet wrote, with times from injection.
 
     Raises
     ------
     BadDataError
         It is no such table any more.
     """
-    table = read_table(path)
+    table = read_timed(path)
     wanted = ("whole_blood_radioactivity", "std", "n_voxels", FRAME_START, FRAME_END)
     missing = [column for column in wanted if column not in table]
     if missing:

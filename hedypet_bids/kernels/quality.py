@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hedypet_bids.errors import BadDataError
+from hedypet_bids.kernels.kinetics.input_curve import MOST_LONGEST_FRAMES
 from hedypet_bids.model import BoolArray, FloatArray, FrameTimes, Grid
 
 # Uptake changes quickly at first, which moves centroids and lowers correlations without any motion.
@@ -74,6 +75,22 @@ NORMAL_RANGES: Mapping[str, NormalRange] = {
         "1",
         "lowest correlation of a frame with the reference frame inside the body",
         "check for motion between the frames",
+    ),
+    # By then the bolus is in the blood: what was missed of it lacks in every integral of the input function.
+    "blood_missed_s": NormalRange(
+        0.0,
+        5.0,
+        "s",
+        "time after injection of which the input functions saw no blood",
+        "Ki is too high by the blood that was missed: start the scan with the injection",
+    ),
+    # In lengths of a frame, so that one range fits every framing.
+    "blood_gap_in_frames": NormalRange(
+        0.0,
+        MOST_LONGEST_FRAMES,
+        "1",
+        "longest gap between frames, over which input functions are interpolated, over the longest frame",
+        "the blood in the gap is a guess, log-linear after the peak, and so is its part of Ki",
     ),
     "negative_fraction": NormalRange(
         0.0,
@@ -249,6 +266,19 @@ def quality_check(name: str, value: float) -> QualityCheck:
         state = "normal" if normal.low <= value <= normal.high else "outside"
         text = "" if state == "normal" else _outside_text(normal, value)
     return QualityCheck(name, value, normal.low, normal.high, normal.units, normal.meaning, state, text)
+
+
+def blood_checks(frames: FrameTimes) -> Iterator[QualityCheck]:
+    """What a series did not see of the blood: its start, and the longest gap between frames.
+
+    Parameters
+    ----------
+    frames
+        When the frames are, s from injection.
+    """
+    yield quality_check("blood_missed_s", frames.missed_s)
+    gap_s = frames.gap_s.max(initial=0.0)
+    yield quality_check("blood_gap_in_frames", float(gap_s / frames.duration_s.max()))
 
 
 def activity_fraction(total_bq_ml: float, *, voxel_volume_ml: float, dose_bq: float) -> float:

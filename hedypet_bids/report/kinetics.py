@@ -17,7 +17,7 @@ from hedypet_bids.figures.curves import draw_curves, draw_input_functions
 from hedypet_bids.figures.patlak import PatlakPlot, draw_patlak, patlak_plot
 from hedypet_bids.figures.pictures import Picture
 from hedypet_bids.io.manifest import ScanOutputs
-from hedypet_bids.io.tables import FRAME_END, FRAME_START, read_blood, read_table
+from hedypet_bids.io.tables import read_blood, read_curves, read_table, read_timed
 from hedypet_bids.kernels.kinetics import KineticModel, Parameter, Patlak, known_models
 from hedypet_bids.kernels.kinetics.patlak import Window, early_window, rule_for
 from hedypet_bids.kernels.region_statistics import RegionKey
@@ -150,7 +150,7 @@ class DynamicSections:
 
     def input_function_pictures(self) -> list[Picture]:
         """Every input function: the first minutes and the whole scan."""
-        tables = {name: read_table(path) for name, path in self.outputs.of("blood").items()}
+        tables = {name: read_timed(path) for name, path in self.outputs.of("blood").items()}
         if not tables:
             return []
         return [
@@ -229,10 +229,8 @@ class DynamicSections:
         if not inputs:
             return pd.DataFrame()
         # The regions of the table come along: a model may take from all of them what they have in common.
-        table = read_table(self.outputs.of("mean")[key]).drop(columns=[FRAME_START, FRAME_END])
-        curves = (
-            np.vstack([curve, table.to_numpy(dtype=np.float64).T]) if model.reference else curve[np.newaxis]
-        )
+        _, regions_of_table = read_curves(self.outputs.of("mean")[key])
+        curves = np.vstack([curve, regions_of_table]) if model.reference else curve[np.newaxis]
         fits = model.of(self.person).fit(curves, np.array(list(inputs.values())), frames, self.settings)
         rows = fits.table(["organ", *map(str, range(1, len(curves)))], list(inputs))
         return model.shown(rows[rows["name"] == "organ"], self.settings)

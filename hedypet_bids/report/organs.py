@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hedypet_bids.io.tables import frame_times, read_table
+from hedypet_bids.io.tables import frame_times, read_table, read_timed
 from hedypet_bids.kernels.region_statistics import RegionKey
 from hedypet_bids.labels import label_table
 from hedypet_bids.model import FrameTimes
@@ -141,7 +141,7 @@ def organ_curve(
     key = organ.key(curves)
     if key is None:
         return None
-    table = read_table(curves[key])
+    table = read_timed(curves[key])
     n_voxels = read_table(volumes[key]).set_index("name")["n_voxels"]
     n = n_voxels.reindex(list(organ.regions)).fillna(0).to_numpy(dtype=np.float64)
     if not n.sum():

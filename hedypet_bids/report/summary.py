@@ -15,7 +15,8 @@ from hedypet_bids import names
 from hedypet_bids.figures.planes import world_shape, world_sizes_mm
 from hedypet_bids.io.manifest import ScanOutputs, StepRecord
 from hedypet_bids.io.nifti_read import FrameReader
-from hedypet_bids.io.store import Store, flags_of, read_sidecar
+from hedypet_bids.io.sidecars import read_sidecar
+from hedypet_bids.io.store import Store, flags_of
 from hedypet_bids.labels import SEGMENTATION_TASKS, VOI_TASKS
 from hedypet_bids.model import Grid, PetMetadata, Scan
 from hedypet_bids.names import Source

@@ -26,6 +26,7 @@ from hedypet_bids.group.splits import Splits, read_splits
 from hedypet_bids.inputs.asked import check_asked
 from hedypet_bids.inputs.dataset import Dataset, Request, read_filters, selected_labels
 from hedypet_bids.io import work_dir
+from hedypet_bids.io.address_space import threads_within_limit
 from hedypet_bids.io.atomic import remove_leftovers, write_text
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.manifest import Manifest, new_run
@@ -90,6 +91,9 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     answer = "" if options.skip_bids_validation else _validate(dataset, store, keep=not options.dry_run)
     nprocs = options.nprocs or available_cpus()
     run_id = new_run()
+    threads = max(1, nprocs // len(dataset.labels))
+    if threads_within_limit(threads) < threads:
+        _log.info("A participant gets fewer threads than processors for lack of memory (ulimit -v).")
     jobs = [
         Job(
             label=label,
@@ -98,7 +102,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
             settings=settings,
             run_id=run_id,
             request=request,
-            threads=None if options.dask_scheduler else max(1, nprocs // len(dataset.labels)),
+            threads=None if options.dask_scheduler else threads_within_limit(threads),
             dry=options.dry_run,
             steps=options.steps,
         )

@@ -48,12 +48,12 @@ def process(job: Job, notify: Notify) -> ParticipantResult:
     )
     try:
         return _plan(job, schedule) if job.dry else _run(job, schedule, log_folder)
-    except (HedypetError, MemoryError) as fault:
-        error = out_of_memory(fault) if isinstance(fault, MemoryError) else fault
-        _log.info("sub-%s FAILED: %s", job.label, error)
-        code = schedule.exit_code or error.exit_code
-        return ParticipantResult(job.label, tuple(schedule.records), code, _errors(schedule, str(error)))
     except Exception as fault:  # noqa: BLE001 - a crash outside the steps must not stop other participants
+        error = fault if isinstance(fault, HedypetError) else out_of_memory(fault)
+        if error:
+            _log.info("sub-%s FAILED: %s", job.label, error)
+            code = schedule.exit_code or error.exit_code
+            return ParticipantResult(job.label, tuple(schedule.records), code, _errors(schedule, str(error)))
         reason = f"{type(fault).__name__}: {fault} (see {schedule.write_crash('outside the steps')})"
         return ParticipantResult(job.label, tuple(schedule.records), HedypetError.exit_code, reason)
 

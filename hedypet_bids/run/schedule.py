@@ -231,13 +231,10 @@ class Schedule:
             return "skipped", str(inapplicable), 0, None
         except HedypetError as error:
             return "failed", str(error), error.exit_code, None
-        except MemoryError as fault:
-            short = out_of_memory(fault)
-            return "failed", str(short), short.exit_code, None
         except Exception as fault:  # noqa: BLE001 - the one boundary: a crash must not stop other participants
-            full = work_dir.out_of_space(fault) if isinstance(fault, OSError) else None
-            if full:
-                return "failed", str(full), full.exit_code, None
+            lack = work_dir.out_of_space(fault) if isinstance(fault, OSError) else out_of_memory(fault)
+            if lack:
+                return "failed", str(lack), lack.exit_code, None
             where = self.write_crash(title, sources)
             return "failed", f"{type(fault).__name__}: {fault} (see {where})", HedypetError.exit_code, None
 

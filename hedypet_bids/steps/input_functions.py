@@ -1,4 +1,4 @@
-"""Image-derived input functions: the curves of the aorta's volumes of interest as blood tables."""
+"""Image-derived input functions: the curves of the aorta's volumes of interest, as tables."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hedypet_bids import names
-from hedypet_bids.io.store import Writer, read_sidecar
-from hedypet_bids.io.tables import read_table
+from hedypet_bids.io.manifest import Kind
+from hedypet_bids.io.sidecars import read_sidecar
+from hedypet_bids.io.store import Writer
+from hedypet_bids.io.tables import read_curves, read_table
 from hedypet_bids.kernels.aorta import (
     HEDYPET_RANGES,
     late_max_over_min,
@@ -21,16 +23,21 @@ from hedypet_bids.kernels.aorta import (
     unordered,
     unusual,
 )
+from hedypet_bids.kernels.kinetics.input_curve import InputCurve
 from hedypet_bids.labels import VOI_TASKS, Task
 from hedypet_bids.model import FrameTimes, InputFunction, Scan
+from hedypet_bids.settings import KineticsSettings
 from hedypet_bids.steps.aorta import PlaceAortaVois
 from hedypet_bids.steps.step import Plan, Skip, Step
-from hedypet_bids.steps.tacs import MeasureCurves, read_curves
+from hedypet_bids.steps.tacs import MeasureCurves
 
 
 @dataclass(eq=False)
 class ExtractInputFunctions(Step):
-    """One blood table per volume of interest and segment; n/a where the segment has no voxel."""
+    """Two tables per volume of interest and segment: the blood of each frame, and the continuous curve.
+
+    They are n/a where the segment has no voxel.
+    """
 
     scan: Scan
     aorta: PlaceAortaVois
@@ -62,11 +69,20 @@ class ExtractInputFunctions(Step):
             if (path := curves.get(kind, task.name, 0))
         ]
         recordings = [names.recording(task.name, part) for task in self._tasks() for part in task.table.names]
+        makes: dict[Kind, Path] = {}
+        for recording in recordings:
+            makes["blood", recording] = self.context.store.path(names.blood(dynamic, recording))
+            makes["continuous_input", recording] = self.context.store.path(
+                names.continuous_input(dynamic, recording)
+            )
+        kinetics = self.context.settings.kinetics
         return Plan(
             reads=[*tables, *self.aorta.vois.values()],
-            makes={
-                ("blood", recording): self.context.store.path(names.blood(dynamic, recording))
-                for recording in recordings
+            makes=makes,
+            settings={
+                **self.scan.metadata(dynamic).time_origin,
+                "plasma_to_blood": kinetics.plasma_to_blood,
+                "parent_fraction": kinetics.parent_fraction,
             },
         )
 
@@ -74,30 +90,44 @@ class ExtractInputFunctions(Step):
         """Write the curve of each segment of each volume of interest."""
         dynamic = self.scan.dynamic
         assert dynamic is not None
+        metadata, kinetics = self.scan.metadata(dynamic), self.context.settings.kinetics
         for task in self._tasks():
             measured = self._measured(task)
             voi = read_sidecar(self.aorta.vois[task.name])
             quality = curve_quality([f.mean for f in measured], measured[0].frames)
             for segment, found in zip(task.table.names, measured, strict=True):
-                writer.table(
+                reason = _why_without_values(found, segment)
+                about = {
+                    **metadata.time_origin,
+                    "VolumeOfInterest": task.name,
+                    "Segment": segment,
+                    "Identifier": names.input_function_identifier(task.readout_name, segment),
+                    "Reason": reason,
+                }
+                measured_table = writer.table(
                     names.blood(dynamic, found.name),
-                    blood_table(found),
+                    blood_table(found, metadata.injection_start_s),
                     sources=[dynamic.path, self.aorta.vois[task.name]],
                     **_BLOOD_COLUMNS,
-                    VolumeOfInterest=task.name,
-                    Segment=segment,
-                    Identifier=names.input_function_identifier(task.readout_name, segment),
+                    **about,
                     VolumeOfInterestChecksum=voi.get("Checksum"),
                     Method=voi.get("Method"),
-                    Reason="" if found.n_voxels else f"the {segment} has no voxel in the field of view",
                     Quality=quality,
+                )
+                writer.table(
+                    names.continuous_input(dynamic, found.name),
+                    continuous_table(found, metadata.injection_start_s, kinetics),
+                    sources=[measured_table],
+                    **_CONTINUOUS_COLUMNS,
+                    **about,
+                    **_plasma_of(kinetics),
                 )
 
     def _measured(self, task: Task) -> list[InputFunction]:
         """The curves of one kind of volume of interest, a segment each."""
         tables = {kind: self.curves.outputs.files[kind, task.name, 0] for kind in ("mean", "std", "volumes")}
-        frames, mean = read_curves(read_table(tables["mean"]))
-        _, std = read_curves(read_table(tables["std"]))
+        frames, mean = read_curves(tables["mean"])
+        _, std = read_curves(tables["std"])
         counts = read_table(tables["volumes"])["n_voxels"]
         return [
             InputFunction(names.recording(task.name, segment), frames, mean[i], std[i], int(counts[i]))
@@ -114,28 +144,100 @@ _BLOOD_COLUMNS: Mapping[str, Any] = {
     "MetaboliteAvail": False,
     "WholeBloodAvail": True,
     "DispersionCorrected": False,
-    "time": {"Description": "Middle of the frame after injection", "Units": "s"},
+    "time": {"Description": "Middle of the frame from TimeZero", "Units": "s"},
     "whole_blood_radioactivity": {
         "Description": "Mean activity concentration in the volume of interest, decay-corrected to injection",
         "Units": "Bq/mL",
     },
     "std": {"Description": "Population standard deviation over the voxels", "Units": "Bq/mL"},
     "n_voxels": {"Description": "Voxels in the volume of interest"},
-    "frame_start": {"Description": "Start of the frame after injection", "Units": "s"},
-    "frame_end": {"Description": "End of the frame after injection", "Units": "s"},
+    "frame_start": {"Description": "Start of the frame from TimeZero", "Units": "s"},
+    "frame_end": {"Description": "End of the frame from TimeZero", "Units": "s"},
 }
 
 
-def blood_table(found: InputFunction) -> pd.DataFrame:
-    """An input function as a BIDS blood table."""
+# kinfitr, with which bloodstream and petfit read such tables, takes no other spelling of the unit
+# (unit_convert); petfit (blooddata2inputfunction_tsv) writes the same columns and units.
+_PER_ML = "Bq"
+_CONTINUOUS_COLUMNS: Mapping[str, Any] = {
+    "Description": "Input function between the frames: between rows it is a straight line, and its means "
+    "over the frames are those of the blood table",
+    "time": {"Description": "Time from TimeZero", "Units": "s"},
+    "whole_blood_radioactivity": {
+        "Description": "Activity in 1 mL of whole blood, decay-corrected to injection",
+        "Units": _PER_ML,
+    },
+    "plasma_radioactivity": {
+        "Description": "Activity in 1 mL of plasma: whole blood times PlasmaToBlood",
+        "Units": _PER_ML,
+    },
+    "metabolite_parent_fraction": {
+        "Description": "Part of the activity in plasma that is the tracer itself",
+        "Units": "unitless",
+    },
+    "AIF": {
+        "Description": "Activity of the tracer itself in 1 mL of plasma: plasma times parent fraction",
+        "Units": _PER_ML,
+    },
+}
+# What stands for plasma where the settings say nothing.
+_SAME_AS_BLOOD, _ALL_PARENT = 1.0, ((0.0, 1.0),)
+
+
+def continuous_table(
+    found: InputFunction, injection_start_s: float, kinetics: KineticsSettings
+) -> pd.DataFrame:
+    """An input function at the corners of its continuous curve, with times from TimeZero.
+
+    Where a frame has no value it has a row a frame, without values.
+    """
+    if np.isfinite(found.mean).all():
+        minutes, blood = InputCurve(found.mean, found.frames).pieces[:2]
+    else:
+        minutes, blood = found.frames.mid_s / 60.0, np.full(len(found.frames), np.nan)
+    plasma = (kinetics.plasma_to_blood or _SAME_AS_BLOOD) * blood
+    at, fractions = zip(*(kinetics.parent_fraction or _ALL_PARENT), strict=True)
+    parent = np.interp(minutes, at, fractions)
     return pd.DataFrame(
         {
-            "time": found.frames.mid_s,
+            "time": minutes * 60.0 + injection_start_s,
+            "whole_blood_radioactivity": blood,
+            "plasma_radioactivity": plasma,
+            "metabolite_parent_fraction": parent,
+            "AIF": plasma * parent,
+        }
+    )
+
+
+def _why_without_values(found: InputFunction, segment: str) -> str:
+    """Why an input function has no value in a frame; empty where it has one in each."""
+    if not found.n_voxels:
+        return f"the {segment} has no voxel in the field of view"
+    lacking = np.flatnonzero(~np.isfinite(found.mean))
+    return f"the {segment} has no finite voxel in frame {lacking[0]}" if lacking.size else ""
+
+
+def _plasma_of(kinetics: KineticsSettings) -> dict[str, Any]:
+    """How plasma follows from whole blood, and what of that is assumed."""
+    known = {"PlasmaToBlood": kinetics.plasma_to_blood, "ParentFraction": kinetics.parent_fraction}
+    assumed = {"PlasmaToBlood": _SAME_AS_BLOOD, "ParentFraction": _ALL_PARENT}
+    return {
+        **{name: value or assumed[name] for name, value in known.items()},
+        "Assumed": [name for name, value in known.items() if not value],
+    }
+
+
+def blood_table(found: InputFunction, injection_start_s: float) -> pd.DataFrame:
+    """An input function as a BIDS blood table, whose times count from TimeZero."""
+    frames = found.frames.later(injection_start_s)
+    return pd.DataFrame(
+        {
+            "time": frames.mid_s,
             "whole_blood_radioactivity": found.mean,
             "std": found.std,
             "n_voxels": found.n_voxels,
-            "frame_start": found.frames.start_s,
-            "frame_end": found.frames.end_s,
+            "frame_start": frames.start_s,
+            "frame_end": frames.end_s,
         }
     )
 

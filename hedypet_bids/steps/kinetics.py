@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from hedypet_bids import names
 from hedypet_bids.errors import did_you_mean
 from hedypet_bids.io.manifest import Kind
-from hedypet_bids.io.store import Writer, read_sidecar
-from hedypet_bids.io.tables import read_blood, read_table
+from hedypet_bids.io.sidecars import read_sidecar
+from hedypet_bids.io.store import Writer
+from hedypet_bids.io.tables import read_blood, read_curves
 from hedypet_bids.kernels.kinetics import Fits, KineticModel, why_not
 from hedypet_bids.kernels.region_statistics import RegionKey
 from hedypet_bids.labels import VOI_TASKS, LabelTable
@@ -24,7 +25,7 @@ from hedypet_bids.report.organs import reference_curve
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.input_functions import ExtractInputFunctions
 from hedypet_bids.steps.step import CannotRun, Plan, Skip, Step
-from hedypet_bids.steps.tacs import MeasureCurves, read_curves
+from hedypet_bids.steps.tacs import MeasureCurves
 
 _NO_REFERENCE = "there is no reference region; name one with --reference-region"
 # Regions that are named where the wanted one is not there.
@@ -72,7 +73,7 @@ class FitModel(Step):
         every = list(self._curves())
         for keys in filter(None, [[key] for key in every] if model.reference else [every]):
             inputs, checksums = read(keys[0][1])
-            tables = [read_curves(read_table(self._curves()[key])) for key in keys]
+            tables = [read_curves(self._curves()[key]) for key in keys]
             frames = tables[0][0]
             curves = np.concatenate([curves for _, curves in tables])
             fits = model.fit(curves, inputs, frames, settings)

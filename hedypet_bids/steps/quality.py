@@ -13,14 +13,16 @@ import pandas as pd
 
 from hedypet_bids import names
 from hedypet_bids.errors import BadDataError
-from hedypet_bids.io.store import Writer, flags_of, read_sidecar
-from hedypet_bids.io.tables import MISSING, frame_times, read_table
+from hedypet_bids.io.sidecars import read_sidecar
+from hedypet_bids.io.store import Writer, flags_of
+from hedypet_bids.io.tables import MISSING, frame_times, read_table, read_timed
 from hedypet_bids.kernels.quality import (
     SETTLED_S,
     BodyReference,
     FrameQuality,
     QualityCheck,
     activity_fraction,
+    blood_checks,
     body_reference,
     drift_checks,
     frame_quality,
@@ -108,13 +110,14 @@ class FrameWatch:
 
 @dataclass(eq=False)
 class CheckQuality(Step):
-    """Activity against dose, static against dynamic, motion, and odd voxels."""
+    """Activity against dose, static against dynamic, motion, odd voxels, and blood that was not seen."""
 
     scan: Scan
     segmentations: Sequence[Segmentation]
     static: Static
     means: Step
     curves: Step
+    blood: Step
     flagged: Sequence[Step]
 
     @property
@@ -154,6 +157,7 @@ class CheckQuality(Step):
             *self._agreement_check(),
             *self._static_checks(),
             *self._frame_checks(),
+            *self._blood_checks(),
             *self._segmentation_checks(),
         ]
         writer.record(
@@ -190,7 +194,7 @@ class CheckQuality(Step):
             return
         window = self.static.metadata(static).frames
         means = read_table(self._means[ORGANS_KEY]).set_index("name")["mean"]
-        curves = read_table(self._curves[ORGANS_KEY])
+        curves = read_timed(self._curves[ORGANS_KEY])
         ratios = static_over_dynamic(
             means[list(COMPARED_ORGANS)].to_numpy(dtype=np.float64),
             curves[list(COMPARED_ORGANS)].to_numpy(dtype=np.float64).T,
@@ -223,6 +227,11 @@ class CheckQuality(Step):
         yield quality_check("negative_fraction", float((table["n_negative"] / table["n_voxels"]).max()))
         image = read_table(self._dynamic_volumes()).iloc[0]
         yield quality_check("not_finite_voxels", float(image["n_voxels"] - image["n_valid"]))
+
+    def _blood_checks(self) -> Iterator[QualityCheck]:
+        """What the input functions did not see."""
+        if self.scan.dynamic and self.blood.outputs.of("blood"):
+            yield from blood_checks(self.scan.metadata(self.scan.dynamic).frames)
 
     def _segmentation_checks(self) -> Iterator[QualityCheck]:
         """What was found when the segmentations were made or taken over."""

@@ -16,7 +16,7 @@ from hedypet_bids.io.frame_copy import FrameCopy
 from hedypet_bids.io.manifest import Kind
 from hedypet_bids.io.nifti_read import FrameReader, read_labels
 from hedypet_bids.io.store import Writer
-from hedypet_bids.io.tables import FRAME_END, FRAME_START, frame_times
+from hedypet_bids.io.tables import FRAME_END, FRAME_START
 from hedypet_bids.kernels.erosion import erode_labels
 from hedypet_bids.kernels.kinetics import KineticModel, why_not
 from hedypet_bids.kernels.region_statistics import (
@@ -70,6 +70,7 @@ class MeasureCurves(Step):
             settings={
                 **plain(self.context.settings.curves),
                 **self.scan.metadata(dynamic).timing_and_scale,
+                **self.scan.metadata(dynamic).time_origin,
                 "tasks": sorted(images),
             },
         )
@@ -123,12 +124,15 @@ class MeasureCurves(Step):
         for statistic, values in statistics:
             writer.table(
                 names.curves(dynamic, *key, statistic=statistic),
-                curve_table(values * metadata.scale, table.names, metadata.frames),
+                curve_table(
+                    values * metadata.scale, table.names, metadata.frames.later(metadata.injection_start_s)
+                ),
                 sources=sources,
                 Description=f"{statistic} activity concentration of each region per frame",
                 Units="Bq/mL",
-                frame_start={"Description": "Start of the frame after injection", "Units": "s"},
-                frame_end={"Description": "End of the frame after injection", "Units": "s"},
+                frame_start={"Description": "Start of the frame from TimeZero", "Units": "s"},
+                frame_end={"Description": "End of the frame from TimeZero", "Units": "s"},
+                **metadata.time_origin,
                 ErosionIterations=key[1],
             )
         writer.table(
@@ -237,9 +241,3 @@ def curve_table(
             **dict(zip(regions, values, strict=True)),
         }
     )
-
-
-def read_curves(table: pd.DataFrame) -> tuple[FrameTimes, np.ndarray[Any, np.dtype[np.float64]]]:
-    """Frame times and curves (n_regions, n_frames) of a curve table."""
-    regions = table.drop(columns=[FRAME_START, FRAME_END])
-    return frame_times(table), regions.to_numpy(dtype=np.float64).T

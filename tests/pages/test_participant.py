@@ -26,7 +26,7 @@ from hedypet_bids.report.methods import methods_of_dataset
 from hedypet_bids.report.organs import GREY_MATTER, LIVER, MUSCLE, Organ, organ_curve
 from hedypet_bids.settings import Settings
 
-INPUT_FUNCTION, LAST_FRAMES = "aortavoi1ml3pxdescendingupper", 8
+INPUT_FUNCTION, LAST_FRAMES = "aortavoicombineddescending", 8
 CONSTANT_COLUMNS = {
     "SUV [g/mL]": "suv",
     "SUL James [g/mL]": "sul_james",

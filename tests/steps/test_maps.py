@@ -49,7 +49,7 @@ def test_without_room_for_frames_the_series_is_decompressed_again(
 MEASURES = ("Ki", "K1", "vB", "delay")
 
 
-def map_of(output: Path, measure: str, model: str = "2TCM") -> np.ndarray:
+def map_of(output: Path, measure: str, model: str = "TwoTissueIrr") -> np.ndarray:
     """The voxels of a map, and with them that its sidecar is there."""
     path = only(output, f"*_model-{model}_meas-{measure}_mimap.nii.gz")
     assert path.with_name(path.name.replace(".nii.gz", ".json")).is_file()
@@ -62,7 +62,7 @@ def two_tissue(coarse_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Pat
     shutil.copytree(coarse_run.output, output)
     for path in output.rglob("*_tacs.*"):
         path.unlink()
-    done = hedypet(coarse_run.bids, output, "participant", *only_001(), "--model", "Patlak", "2TCM")
+    done = hedypet(coarse_run.bids, output, "participant", *only_001(), "--model", "Patlak", "TwoTissueIrr")
     assert done.returncode == 0, done.stderr
     return output
 
@@ -85,11 +85,11 @@ def test_maps_of_the_two_tissue_model_cover_the_body_without_lungs(two_tissue: P
         assert values.shape == inside.shape and values.dtype == np.float32
         assert np.isnan(values[~inside]).all()
         assert np.isfinite(values[inside]).mean() > 0.7
-    sidecar = json.loads(only(two_tissue, "*_model-2TCM_meas-K1_mimap.json").read_text())
+    sidecar = json.loads(only(two_tissue, "*_model-TwoTissueIrr_meas-K1_mimap.json").read_text())
     assert sidecar["Units"] == "mL/min/mL" and sidecar["SmoothingFwhmMm"] == 6.0
     assert "lungs" in sidecar["Mask"] and len(sidecar["DelayStages"]) == 2
     assert sidecar["NotAvailable"] and sidecar["InputFunction"]
-    units = json.loads(only(two_tissue, "*_model-2TCM_meas-delay_mimap.json").read_text())["Units"]
+    units = json.loads(only(two_tissue, "*_model-TwoTissueIrr_meas-delay_mimap.json").read_text())["Units"]
     assert units == "s"
 
 
@@ -102,7 +102,7 @@ def name_of(index: int) -> str:
 def test_maps_of_the_two_tissue_model_are_those_of_regions(two_tissue: Path) -> None:
     """Homogeneous organs of the phantom, against the fit of their mean curve."""
     labels = np.asanyarray(nib.load(only(two_tissue, "*_space-bodydyn_seg-total_dseg.nii.gz")).dataobj)
-    fits = Study(two_tissue).kinetics("sub-001", "2TCM", "total", erosion=0)
+    fits = Study(two_tissue).kinetics("sub-001", "TwoTissueIrr", "total", erosion=0)
     blood = fits[fits["input_function"] == "aortavoi1ml3pxdescendingupper"].set_index("name")
     table = label_table("total")
     for organ in ("liver", "brain", "gluteus_maximus_left"):
@@ -127,13 +127,21 @@ def test_maps_of_the_body_are_the_same_from_the_series_again(
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(two_tissue, output)
-    for path in output.rglob("*_model-2TCM_*_mimap.*"):
+    for path in output.rglob("*_model-TwoTissueIrr_*_mimap.*"):
         path.unlink()
     usage = namedtuple("usage", "total used free")
     if not room:
         monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(1, 1, 1000))
     before = logs(output).count(AGAIN)
-    arguments = [str(coarse_run.bids), str(output), "participant", *only_001(), "--model", "Patlak", "2TCM"]
+    arguments = [
+        str(coarse_run.bids),
+        str(output),
+        "participant",
+        *only_001(),
+        "--model",
+        "Patlak",
+        "TwoTissueIrr",
+    ]
     assert main(arguments) == 0
     assert (logs(output).count(AGAIN) > before) == (not room)
     for measure in MEASURES:
@@ -153,7 +161,7 @@ def test_the_settings_leave_the_maps_of_the_two_tissue_model_out(
         *only_001(),
         "--dry-run",
         "--model",
-        "2TCM",
+        "TwoTissueIrr",
         "--settings",
         settings,
     )

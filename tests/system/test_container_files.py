@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -112,9 +113,30 @@ def test_all_open_models_are_fetched_and_the_licensed_one_has_its_mount_point(st
     (tissue,) = models_of_task("tissue")
     expected = sorted(model.number for model in MODELS if model != tissue)
     for text in ("\n".join(arguments_of("RUN")), "\n".join(stages["final"].install)):
-        (numbers,) = re.findall(r"for number in \(([\d, ]+)\)", text)
-        assert sorted(map(int, numbers.split(","))) == expected
+        (numbers,) = re.findall(r"weights fetch --weights /opt/totalsegmentator ([\d ]+)", text)
+        assert sorted(map(int, numbers.split())) == expected
         assert f"/opt/totalsegmentator/{tissue.folder}" in text
+
+
+def test_the_image_fetches_weights_with_the_few_modules_that_it_takes(tmp_path: Path) -> None:
+    copied = [rest.split() for rest in arguments_of("COPY") if "/src/hedypet_bids/" in rest]
+    for *sources, target in copied:
+        folder = tmp_path / target.strip("/")
+        folder.mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            shutil.copy(ROOT / source, folder)
+    (tmp_path / "src" / "version").write_text("0\n")
+    command = [sys.executable, "-m", "hedypet_bids.cli.weights", "check", "--weights", tmp_path, "297"]
+    found = subprocess.run(
+        command,
+        # Nothing of the checkout: only what the image has by then.
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "src"), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, "297" in found.stdout) == (66, True), found.stderr
 
 
 def docker_labels() -> dict[str, str]:
@@ -140,7 +162,7 @@ def test_the_definition_takes_the_same_steps(stages: Any) -> None:
     def steps(commands: list[str]) -> set[str]:
         found = re.findall(r"/opt/\w+/bin/python -m pip install [^&|\n]*", "\n".join(commands))
         found += re.findall(r"python3 -m venv \S+", "\n".join(commands))
-        found += re.findall(r"fetch\(number\) for number.*", "\n".join(commands))
+        found += re.findall(r"PYTHONPATH=/src .* fetch .*", "\n".join(commands))
         return {re.sub(r"\$\{TORCH\}|\{\{ TORCH \}\}", "TORCH", step).strip() for step in found}
 
     docker, singularity = steps(arguments_of("RUN")), steps(stages["final"].install)

@@ -24,7 +24,7 @@ from running import ENVIRONMENT, ROOT, Run
 
 import hedypet_bids
 from hedypet_bids.group.dictionary import TABLES
-from hedypet_bids.io.store import read_sidecar
+from hedypet_bids.io.sidecars import read_sidecar
 from hedypet_bids.labels import CT_TASKS, MR_TASKS, SEGMENTATION_TASKS
 from hedypet_bids.settings import Settings, allowed
 

@@ -131,7 +131,7 @@ def test_maps_average_to_the_regional_ki(phantom_run: Run) -> None:
     ki_map = nib.load(only(folder, "*_meas-Ki_mimap.nii.gz")).get_fdata()
     table = read_table(only(folder, "*_seg-total_model-Patlak_kinpar.tsv"))
     chosen = table[
-        (table["input_function"] == "aortavoi1ml3pxdescendingupper") & (table["last_frames"] == 8)
+        (table["input_function"] == "aortavoicombineddescending") & (table["last_frames"] == 8)
     ].set_index("index")
     for index in (5, 51, 90):
         assert ki_map[labels == index].mean() == pytest.approx(chosen.loc[index, "Ki"], rel=1e-4, abs=1e-8)
@@ -147,6 +147,7 @@ def test_quality_checks_are_what_the_images_say(phantom_run: Run) -> None:
     assert checks["static_over_dynamic"]["value"] == pytest.approx(1, abs=0.03)
     assert checks["body_shift_mm"]["state"] == "normal"
     assert checks["not_finite_voxels"]["value"] == 0
+    assert checks["blood_missed_s"]["value"] == checks["blood_gap_in_frames"]["value"] == 0
     # Without a dynamic image there is less to check, and nothing is made up.
     content = json.loads(only(phantom_run.output / "sub-002", "*_rec-acstatPSF_qc.json").read_text())
     seen = [check["name"] for check in content["Checks"]]

@@ -93,6 +93,33 @@ def assert_mended(done: CompletedProcess[str], output: Path, expected: Path) -> 
     assert_equal(output, expected)
 
 
+# Memory
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit_mb", [2400, pytest.param(1300, marks=pytest.mark.exhaustive)])
+def test_a_tight_address_space_is_made_do_with(
+    limit_mb: int, bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    # Two processors for one participant: what would be done side by side.
+    one = ("--participant-label", "001", "--nprocs", "2")
+    words = command(*arguments(bids, tmp_path / "out", coarse_head, *one))
+    limited = f"ulimit -v {limit_mb * 1024}; exec {shlex.join(map(str, words))}"
+    assert_clear(run(["bash", "-c", limited]), 0)
+    whole = {name: content for name, content in outputs(undisturbed).items() if "sub-002" not in name}
+    found = outputs(tmp_path / "out")
+    assert [name for name in whole if name.startswith("sub-") and found.get(name) != whole[name]] == []
+
+
+@pytest.mark.slow
+def test_too_small_an_address_space_is_told_before_any_work(
+    bids: Path, coarse_head: Path, tmp_path: Path
+) -> None:
+    words = shlex.join(map(str, command(*arguments(bids, tmp_path / "out", coarse_head))))
+    assert_clear(run(["bash", "-c", f"ulimit -v 900000; exec {words}"]), 75, "ulimit -v", "878 MB")
+    assert not (tmp_path / "out").exists()
+
+
 # Discs
 
 

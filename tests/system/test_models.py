@@ -16,7 +16,7 @@ from hedypet_bids.kernels.kinetics import known_models
 
 MODELS = ["Patlak", "MA1", "Logan", "SRTM", "MRTM", "MRTM2", "SUVR", "FUR", "RelativePatlak", "CMRglc"]
 REFERENCE = ["gluteus_maximus_left", "gluteus_maximus_right"]
-BLOOD = "aortavoi1ml3pxdescendingupper"
+BLOOD = "aortavoicombineddescending"
 SETTINGS = """
 [kinetics]
 t_star_min = 10

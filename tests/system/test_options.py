@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from running import Run, hedypet, only, truth
 
-from hedypet_bids.io.store import read_sidecar
+from hedypet_bids.io.sidecars import read_sidecar
 from hedypet_bids.io.tables import read_table
 
 pytestmark = pytest.mark.slow

@@ -409,7 +409,7 @@ def test_statistics_are_those_of_pandas_over_the_tables(twelve: Path) -> None:
     means["Value"] = means["PET Mean [Bq/mL]"] / means["SUL Janma Denominator [Bq/mL]"]
     kinetics = table(twelve, "patlak_ki").merge(metadata, on="Subject")
     kinetics = kinetics[
-        (kinetics["Input Function Identifier"] == "aortavois_ml-1_width-3_aorta_descending_upper")
+        (kinetics["Input Function Identifier"] == "aortavois_combined_aorta_descending")
         & (kinetics["Regression Frames"] == 4)
     ].assign(Value=lambda rows: rows["Patlak Ki"])
     keys = ["Task", "Label Name", "Erosion Iterations"]

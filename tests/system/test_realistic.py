@@ -103,15 +103,15 @@ def test_maps_of_the_two_tissue_model_are_those_of_regions(realistic_run: Run) -
         realistic_run.bids,
         realistic_run.output,
         "participant",
-        *("--participant-label", "001", "--model", "Patlak", "2TCM", "--steps", "kinetics", "maps"),
+        *("--participant-label", "001", "--model", "Patlak", "TwoTissueIrr", "--steps", "kinetics", "maps"),
     )
     assert done.returncode == 0, done.stderr
     folder = realistic_run.output / "sub-001"
     labels = np.asanyarray(nib.load(only(folder, "*_space-bodydyn_seg-total_dseg.nii.gz")).dataobj)
-    table = read_table(only(folder, "*_seg-total_desc-eroded1_model-2TCM_kinpar.tsv"))
+    table = read_table(only(folder, "*_seg-total_desc-eroded1_model-TwoTissueIrr_kinpar.tsv"))
     rows = table[table["input_function"] == "aortavoi1ml3pxdescendingupper"].set_index("name")
     maps = {
-        name: np.asanyarray(nib.load(only(folder, f"*_model-2TCM_meas-{name}_mimap.nii.gz")).dataobj)
+        name: np.asanyarray(nib.load(only(folder, f"*_model-TwoTissueIrr_meas-{name}_mimap.nii.gz")).dataobj)
         for name in ("Ki", "K1", "vB", "delay")
     }
     for organ in ("brain", "liver", "spleen", "kidney_left", "stomach"):

@@ -46,6 +46,7 @@ C = "sub-001/ses-quadra/anat/sub-001_ses-quadra_rec-br38f"
             "sub-001/ses-vida/anat/sub-001_ses-vida_acq-MPRAGE_from-T1w_to-CT_mode-image_xfm.txt",
         ),
         (names.blood(DYN, "aortavoi1ml3pxtop"), f"{P}_recording-aortavoi1ml3pxtop_desc-idif_blood.tsv"),
+        (names.continuous_input(DYN, "aortatop"), f"{P}_recording-aortatop_desc-idif_inputfunction.tsv"),
         (names.curves(DYN, "total", 0), f"{P}_seg-total_tacs.tsv"),
         (names.curves(DYN, "total", 1), f"{P}_seg-total_desc-eroded1_tacs.tsv"),
         (names.curves(DYN, "total", 0, "std"), f"{P}_seg-total_desc-std_tacs.tsv"),

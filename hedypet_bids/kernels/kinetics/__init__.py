@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # The module and class of each model.
 _SHIPPED = {
     "Patlak": ("patlak", "Patlak"),
-    "2TCM": ("compartments", "TwoTissue"),
-    "1TCM": ("compartments", "OneTissue"),
+    "TwoTissueIrr": ("compartments", "TwoTissue"),
+    "OneTissue": ("compartments", "OneTissue"),
     "MA1": ("graphical", "MA1"),
     "Logan": ("graphical", "Logan"),
     "SRTM": ("reference_region", "SRTM"),

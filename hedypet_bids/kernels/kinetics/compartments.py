@@ -703,6 +703,7 @@ _FILLED = {
 class _Compartments(KineticModel):
     """What the two models share: one engine, its settings, and where they mean nothing."""
 
+    n_tissues: ClassVar[int]
     columns: ClassVar[Mapping[str, Any]] = {
         "aicc_0tcm": {"Description": "Akaike's criterion for small samples: blood alone (vB, delay)"},
         "aicc_1tcm": {"Description": "The same of the one-tissue model (K1, k2, vB, delay)"},
@@ -755,14 +756,14 @@ class _Compartments(KineticModel):
         found = fit_compartments(
             curves, inputs, frames, delay_s=chosen.delay_s, half_life_s=chosen.half_life_s
         )
-        parameters = found.parameters(self.name)
+        parameters = found.parameters(MODELS[self.n_tissues])
         reason = parameters.pop("reason")
         values = {
             **parameters,
             **{f"aicc_{name.lower()}": found.aicc[..., m] for m, name in enumerate(MODELS)},
             "chosen": found.chosen,
-            "r2": found.r2[..., MODELS.index(self.name)],
-            "missed_start": np.full(reason.shape, max(0.0, float(frames.start_s[0]))),
+            "r2": found.r2[..., self.n_tissues],
+            "missed_start": np.full(reason.shape, frames.missed_s),
             "reason": reason,
         }
         return Fits({}, {name: value[..., None] for name, value in values.items()})
@@ -783,8 +784,9 @@ class _Compartments(KineticModel):
 class TwoTissue(_Compartments):
     """Irreversible two-tissue model with delay and blood: exchange with blood, and trapping."""
 
+    name = "TwoTissueIrr"
+    n_tissues = 2
     of_body = True
-    name = "2TCM"
     title = "Irreversible two-tissue model"
     parameters = (
         Parameter("Ki", "mL/min/mL", "Net influx constant of the tissue without its blood, K1 k3/(k2 + k3)"),
@@ -883,7 +885,8 @@ class TwoTissue(_Compartments):
 class OneTissue(_Compartments):
     """One-tissue model with delay and blood: reversible exchange alone."""
 
-    name = "1TCM"
+    name = "OneTissue"
+    n_tissues = 1
     title = "One-tissue model"
     parameters = (
         Parameter("K1", "mL/min/mL", "Transfer from blood to tissue"),

@@ -26,8 +26,8 @@ _MOST_ROUNDS = 200
 _PRECISION = 1e-10
 # Ends and starts this close differ by the rounding of doubles only.
 _SAME_MIN = 1e-12
-# A gap of more than this many of the longest frame is more than a pause.
-_MOST_LONGEST_FRAMES = 2.0
+MOST_LONGEST_FRAMES = 2.0
+"""A gap of more than this many of the longest frame is more than a pause."""
 
 BLOOD, CONVOLVED, INTEGRAL, BY_DELAY, BY_RATE = 0, 1, 2, 3, 6
 """Rows of what :func:`responses` gives."""
@@ -91,12 +91,12 @@ class InputCurve:
     @property
     def missed_s(self) -> float:
         """Time after injection before the first frame, of which the blood was not seen, s."""
-        return max(0.0, float(self.frames.start_s[0]))
+        return self.frames.missed_s
 
     @property
     def after_gap(self) -> NDArray[np.bool_]:
         """Frames that come after a gap longer than twice the longest frame, shape (n_frames,)."""
-        long = self.frames.gap_s > _MOST_LONGEST_FRAMES * self.frames.duration_s.max()
+        long = self.frames.gap_s > MOST_LONGEST_FRAMES * self.frames.duration_s.max()
         return np.concatenate([[False], long])
 
     def shifted(self, delay_s: FloatArray | float) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ def fit(
     Parameters
     ----------
     model
-        Its name, such as ``Patlak``, ``2TCM``, ``MA1`` or ``SRTM``, or an object of its class.
+        Its name, such as ``Patlak``, ``TwoTissueIrr``, ``MA1`` or ``SRTM``, or an object of its class.
     curves
         Decay-corrected activity of tissue, averaged over the frames, Bq/mL: an array of shape (n_frames,) or
         (n_regions, n_frames), or curves by the name of their region (a mapping, or a table with a column a
@@ -61,7 +61,7 @@ def fit(
     >>> frames, blood = hedypet_frames(), scaled_feng_input(8000.0)
     >>> brain = tissue_curve(frames, blood, Kinetics(0.10, 0.13, 0.06, 0.05))
     >>> aorta = tissue_curve(frames, blood, Kinetics(0.0, 0.0, 0.0, 1.0))
-    >>> found = fit("2TCM", {"brain": brain}, {"aorta": aorta}, frames)
+    >>> found = fit("TwoTissueIrr", {"brain": brain}, {"aorta": aorta}, frames)
     >>> found[["name", "input_function", "K1", "vB"]].round(2).values.tolist()
     [['brain', 'aorta', 0.1, 0.05]]
     """

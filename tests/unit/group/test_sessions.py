@@ -80,7 +80,7 @@ def test_kinetics_are_the_shown_fits_in_long_form(output: Path) -> None:
     write_readouts(output, Settings(), nprocs=1)
     keys = ["Subject", "Session", *REGION]
     wide = table(output, "patlak_ki").query("`Regression Frames` == 8")
-    wide = wide[wide["Input Function Identifier"] == "aortavois_ml-1_width-3_aorta_descending_upper"]
+    wide = wide[wide["Input Function Identifier"] == "aortavois_combined_aorta_descending"]
     kinetics = table(output, "kinetics")
     assert set(kinetics["Model"]) == {"Patlak"} and len(kinetics) == 2 * len(wide)
     for parameter, value, units in (("Ki", "Patlak Ki", "mL/min/mL"), ("V0", "Patlak V0", "mL/mL")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,27 @@ def test_what_a_living_run_writes_stays(tmp_path: Path) -> None:
         assert (folder / "part").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["table.tsv"]
     assert (tmp_path / "table.tsv").read_text() == "whole"
+
+
+def test_a_new_folder_is_never_taken_for_left_over(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def tidy() -> None:
+        while not done.is_set():
+            remove_leftovers(tmp_path, "run-*", deep=False)
+
+    others = [threading.Thread(target=tidy) for _ in range(3)]
+    for other in others:
+        other.start()
+    try:
+        for _ in range(500):
+            with temporary_folder(tmp_path, prefix="run-") as folder:
+                assert folder.is_dir()
+                (folder / "file").write_text("kept")
+    finally:
+        done.set()
+        for other in others:
+            other.join()
 
 
 def test_links_and_files_of_other_names_stay(tmp_path: Path) -> None:

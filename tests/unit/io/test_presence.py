@@ -15,7 +15,8 @@ from hedypet_bids.group.table_file import TableFile
 from hedypet_bids.inputs.text_files import participant_rows, read_json
 from hedypet_bids.io.manifest import Manifest
 from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_volume
-from hedypet_bids.io.store import Store, read_sidecar
+from hedypet_bids.io.sidecars import read_sidecar
+from hedypet_bids.io.store import Store
 from hedypet_bids.io.tables import read_table
 from hedypet_bids.steps.register import read_matrix
 

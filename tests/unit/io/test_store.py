@@ -17,7 +17,8 @@ import pytest
 
 from hedypet_bids.errors import OutputError
 from hedypet_bids.io.atomic import atomic, write_text
-from hedypet_bids.io.store import Stamp, Store, Writer, read_sidecar
+from hedypet_bids.io.sidecars import read_sidecar
+from hedypet_bids.io.store import Stamp, Store, Writer
 from hedypet_bids.io.tables import read_table, write_table
 
 

@@ -13,6 +13,7 @@ from hedypet_bids.kernels.lean_mass import normalisation_constants
 from hedypet_bids.kernels.quality import (
     NORMAL_RANGES,
     activity_fraction,
+    blood_checks,
     body_reference,
     drift_checks,
     frame_quality,
@@ -271,3 +272,24 @@ def test_normal_ranges(name, value, state):
     if state == "outside":
         assert f"{value:.4g}" in found.text
         assert NORMAL_RANGES[name].outside in found.text
+
+
+@pytest.mark.parametrize(
+    ("start_s", "duration_s", "values", "states"),
+    [
+        ([0, 60, 120], [60, 60, 60], [0, 0], ["normal", "normal"]),
+        # A scan that begins before the injection has missed nothing.
+        ([-10, 50, 110], [60, 60, 60], [0, 0], ["normal", "normal"]),
+        ([5, 65, 248], [60, 60, 60], [5, 2.05], ["normal", "outside"]),
+        ([6, 66, 246], [60, 60, 60], [6, 2], ["outside", "normal"]),
+        # Two windows, 0 to 10 and 50 to 70 min.
+        ([0, 300, 3000, 3600], [300, 300, 600, 600], [0, 4], ["normal", "outside"]),
+        ([0], [60], [0, 0], ["normal", "normal"]),
+    ],
+)
+def test_blood_that_was_not_seen_is_a_number_with_a_limit(
+    start_s: list[float], duration_s: list[float], values: list[float], states: list[str]
+) -> None:
+    missed, gap = blood_checks(FrameTimes(start_s, duration_s))
+    assert [missed.value, gap.value] == pytest.approx(values)
+    assert [missed.state, gap.state] == states

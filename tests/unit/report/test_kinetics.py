@@ -16,7 +16,7 @@ from hedypet_bids.model import FrameTimes
 from hedypet_bids.report.kinetics import DynamicSections
 from hedypet_bids.settings import Settings
 
-BLOOD = "aortavoi1ml3pxdescendingupper"
+BLOOD = "aortavoicombineddescending"
 MUSCLES = ("gluteus_maximus_left", "gluteus_maximus_right")
 CURVES = {"liver": 4.0, MUSCLES[0]: 1.0, MUSCLES[1]: 2.0}
 VOXELS = {"liver": 10, MUSCLES[0]: 30, MUSCLES[1]: 10}
@@ -45,6 +45,7 @@ def outputs(tmp_path: Path) -> ScanOutputs:
     for number, (kind, table) in enumerate(tables.items()):
         files[kind] = tmp_path / f"sub-01_recording-{BLOOD}_{number}.tsv"
         write_table(files[kind], table)
+        files[kind].with_suffix(".json").write_text('{"InjectionStart": 0}')
     return ScanOutputs(files)
 
 

@@ -286,7 +286,7 @@ def test_tables_leave_out_regions_that_are_no_tissue(model: KineticModel, curves
     for name in (parameter.name for parameter in model.parameters):
         assert np.isfinite(table.loc[("brain", "good"), name])
         assert table[[name, f"{name}_se"]].drop(("brain", "good")).isna().all(axis=None)
-    assert pd.isna(table.loc[("brain", "good"), "reason"]) or model.name == "1TCM"
+    assert pd.isna(table.loc[("brain", "good"), "reason"]) or model.name == "OneTissue"
     assert "urine" in table.loc[("urinary_bladder", "good"), "reason"]
     assert "negative" in table.loc[("brain", "bad"), "reason"]
     assert known_models()[model.name].title == model.title

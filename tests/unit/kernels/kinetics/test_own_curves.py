@@ -58,7 +58,7 @@ def test_arrays_mappings_and_tables_are_the_same_curves() -> None:
         ("Patlak", BLOOD, BLOOD[:, None], BadDataError, "input function 1"),
         ("Patlak", {"liver": ["a"] * 12}, BLOOD, BadDataError, "liver"),
         ("Patlak", {}, BLOOD, BadDataError, "region"),
-        ("2TCM", BLOOD, BLOOD, BadDataError, "frame"),
+        ("TwoTissueIrr", BLOOD, BLOOD, BadDataError, "frame"),
     ],
 )
 def test_what_cannot_be_fitted_is_said(model, curves, blood, error, words: str) -> None:

@@ -16,7 +16,7 @@ from hedypet_bids.kernels.kinetics import kinetic_models, known_models
 from hedypet_bids.settings import Settings
 
 PAGE = ROOT / "docs" / "add-a-model.md"
-BLOOD = "aortavoi1ml3pxdescendingupper"
+BLOOD = "aortavoicombineddescending"
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def expected(output: Path, region: str, erosion: int) -> float:
     """The ratio from the curves as they are written."""
     study = Study(output)
     late = study.tacs("sub-001", "total", erosion=erosion).tail(4)
-    blood = study.tacs("sub-001", "aortavoi1ml3px").tail(4)
+    blood = study.tacs("sub-001", "aortavoicombined").tail(4)
     lengths = (late["frame_end"] - late["frame_start"]).to_numpy()
-    return float((lengths @ late[region]) / (lengths @ blood["aorta_descending_upper"]))
+    return float((lengths @ late[region]) / (lengths @ blood["aorta_descending"]))
 
 
 @pytest.mark.slow
