@@ -13,15 +13,6 @@ from running import SHARED, Run, run_both_levels
 from hedypet_bids.phantom import write_phantom
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of a file in one process, and all that use the phantom in one, where it is made once."""
-    for item in items:
-        uses_phantom = "phantom" in getattr(item, "fixturenames", ())
-        group = "phantom" if uses_phantom else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def _same_environment() -> Iterator[None]:
     """Leave the variables of the process as they were: the command line sets some for its libraries."""

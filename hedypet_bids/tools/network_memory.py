@@ -16,7 +16,7 @@ from hedypet_bids.model import Grid
 from hedypet_bids.tools.totalsegmentator import Model, checkpoints
 
 # Each was measured (docs/segmentation.md). Python with PyTorch, nnU-Net and TotalSegmentator.
-_BASE_MB = 750.0
+_BASE_MB = 850.0
 # The CT as it is stored, turned, and the labels on its grid.
 _BYTES_PER_CT_VOXEL = 8.0
 # At the network's resolution: the CT twice, its normalised copy and that with margins, and labels.
