@@ -217,18 +217,23 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class InputFunction:
-    """Whole-blood activity over time from one volume of interest.
+    """What feeds the tissue over time: whole blood of one volume of interest, or plasma from samples.
 
     Parameters
     ----------
     name
-        Identifier as in the tables, ``<voi task>_<segment>``.
+        Identifier as in the tables, ``<voi task>_<segment>``; ``measured`` for samples.
     frames
         When the frames are, s from injection.
     mean, std
-        Bq/mL per frame, shape (n_frames,); NaN where there is no voxel.
+        Bq/mL per frame, shape (n_frames,); NaN where there is no voxel. From samples the mean is that of the
+        tracer itself in plasma.
     n_voxels
-        Voxels in the volume of interest.
+        Voxels in the volume of interest; 0 for samples.
+    whole_blood
+        From samples, what the blood in the tissue holds, Bq/mL, same shape; None: the mean itself.
+    parent_known
+        Whether the part of plasma's activity that is the tracer itself was measured or set.
 
     Examples
     --------
@@ -243,6 +248,45 @@ class InputFunction:
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     n_voxels: int
+    whole_blood: NDArray[np.float64] | None = None
+    parent_known: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has a value in any frame."""
+        return bool(np.isfinite(self.mean).any())
+
+
+@dataclass(frozen=True, eq=False)
+class BloodRecording:
+    """Blood samples of one recording, decay-corrected to injection; NaN for what a sample does not tell.
+
+    Parameters
+    ----------
+    label
+        As in the file name: ``manual`` or ``autosampler``.
+    path
+        The file.
+    time_s
+        s from injection, increasing, shape (n_samples,).
+    whole_blood, plasma
+        Bq/mL, same shape.
+    parent_fraction
+        Part of the activity in plasma that is the tracer itself, same shape.
+    notes
+        Assumptions and oddities, for the log and the report.
+    measured_how
+        What its sidecar says of that, under BIDS' names.
+    """
+
+    label: str
+    path: Path
+    time_s: NDArray[np.float64]
+    whole_blood: NDArray[np.float64]
+    plasma: NDArray[np.float64]
+    parent_fraction: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
+    measured_how: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -415,6 +459,8 @@ class Scan:
         Who was scanned, with the weight of that day where the dataset says it.
     pet
         Timing, units, dose and decay state by the path of the image.
+    blood
+        Samples of blood that were drawn during the dynamic series.
     notes
         What was assumed about which images belong together.
 
@@ -445,6 +491,7 @@ class Scan:
     given_transforms: Mapping[str, Path] = field(default_factory=dict)
     person: Person = field(default_factory=lambda: Person(""))
     pet: Mapping[Path, PetMetadata] = field(default_factory=dict)
+    blood: tuple[BloodRecording, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

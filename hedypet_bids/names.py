@@ -285,9 +285,19 @@ def blood(dynamic: Source, recording: str) -> str:
     return _name(dynamic, "pet", "blood", ".tsv", {"recording": recording, "desc": "idif"})
 
 
+MEASURED = "measured"
+"""The recording label of the input function from blood samples."""
+
+
+def measured_blood(dynamic: Source) -> str:
+    """What the frames of a dynamic PET would see of the blood that was sampled."""
+    return _name(dynamic, "pet", "blood", ".tsv", {"recording": MEASURED, "desc": "sampled"})
+
+
 def continuous_input(dynamic: Source, recording: str) -> str:
     """The continuous curve of an input function, with plasma and the tracer itself."""
-    return _name(dynamic, "pet", "inputfunction", ".tsv", {"recording": recording, "desc": "idif"})
+    made_from = "sampled" if recording == MEASURED else "idif"
+    return _name(dynamic, "pet", "inputfunction", ".tsv", {"recording": recording, "desc": made_from})
 
 
 def curves(dynamic: Source, task: str, erosion: int, statistic: Literal["mean", "std"] = "mean") -> str:

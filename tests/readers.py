@@ -16,14 +16,17 @@ import numpy as np
 
 from hedypet_bids.errors import HedypetError
 from hedypet_bids.group.splits import read_splits
+from hedypet_bids.inputs.blood import blood_of
 from hedypet_bids.inputs.label_schemes import in_task_numbers, names_of_labels
 from hedypet_bids.inputs.participant_metadata import read_participant
 from hedypet_bids.inputs.pet_metadata import read_pet_metadata
 from hedypet_bids.inputs.text_files import participant_rows, read_json
 from hedypet_bids.io.nifti_read import FrameReader, read_labels, read_position, read_volume
 from hedypet_bids.io.tables import read_blood
+from hedypet_bids.kernels.kinetics.blood_samples import continuous_blood
 from hedypet_bids.labels import SEGMENTATION_TASKS
 from hedypet_bids.model import Person, PetMetadata
+from hedypet_bids.names import ScanName, Source
 
 LONGEST_MESSAGE = 1000
 TOTAL = next(task for task in SEGMENTATION_TASKS if task.name == "total")
@@ -57,6 +60,13 @@ PARTICIPANTS = b"participant_id\tsex\tage\tweight\theight\nsub-1\tF\t71\t70\t1.7
 COLUMNS = {"weight": {"Units": "kg"}, "height": {"Units": "cm"}, "sex": {"Levels": {"F": "female"}}}
 LABELS = b"index\tname\tcolor\n1\tspleen\t#9d6ca2\n5\tliver\t#dd8265\n90\tbrain\t#eee2c8\n"
 BLOOD = b"time\twhole_blood_radioactivity\tframe_start\tframe_end\tstd\tn_voxels\n5\t7.5\t0\t10\t1\t9\n"
+SAMPLES = b"time\twhole_blood_radioactivity\tplasma_radioactivity\tmetabolite_parent_fraction\n" + b"".join(
+    b"%d\t%.1f\t%.1f\t%.2f\n" % (t, 9 - t / 100, 9.9 - t / 100, 1 - t / 1000) for t in range(0, 600, 60)
+)
+SAMPLES_SIDECAR = {
+    f"{name}_radioactivity": {"Units": units}
+    for name, units in (("plasma", "kBq/mL"), ("whole_blood", "nCi/mL"))
+}
 XML = (
     b'<?xml version="1.0" encoding="UTF-8"?><LabelTable><Label Key="5"><![CDATA[liver]]></Label></LabelTable>'
 )
@@ -140,6 +150,17 @@ def _blood(path: Path) -> None:
     read_blood(path)
 
 
+def _samples(path: Path) -> None:
+    folder = path.parent / "sub-1"
+    folder.mkdir(exist_ok=True)
+    (folder / path.name).write_bytes(path.read_bytes())
+    (folder / path.name).with_suffix(".json").write_text(json.dumps(SAMPLES_SIDECAR))
+    pet = Source(folder / "sub-1_pet.nii.gz", path.parent, {"subject": "1"}, "pet", "pet")
+    metadata = read_pet_metadata(SIDECAR, n_frames=3, where="sub-1_pet.json")
+    found = continuous_blood(blood_of(path.parent, "1", pet, [ScanName()], metadata), metadata.frames)
+    assert found.means(found.parent, metadata.frames).shape == (3,)
+
+
 def frames(path: Path) -> np.ndarray:
     """All frames of an image."""
     return np.stack([frame.copy() for _, frame in FrameReader(path).frames()], axis=-1)
@@ -173,5 +194,6 @@ READERS = {
         lambda path: read_splits(path, [], None),
         (b'{"train": ["sub-1", "sub-2"], "test": ["sub-3"]}',),
     ),
+    "samples": Reader("sub-1_recording-manual_blood.tsv", _samples, (SAMPLES,)),
     "blood": Reader("sub-1_recording-aorta_blood.tsv", _blood, (BLOOD,)),
 }

@@ -14,7 +14,7 @@ from hedypet_bids.figures.aorta import SEGMENT_COLOURS, SEGMENT_TITLES
 from hedypet_bids.figures.palette import COLOURS
 from hedypet_bids.io.tables import FRAME_END, FRAME_START
 from hedypet_bids.labels import VOI_TASKS, label_table
-from hedypet_bids.names import recording
+from hedypet_bids.names import MEASURED, recording
 
 _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
 EARLY_S = 180.0
@@ -24,6 +24,7 @@ _KIND_STYLES: Mapping[str, tuple[str, str]] = {
     "aortavoi1ml3px": ("--", "1 mL, 3 voxels wide"),
     "aortavoi2ml5px": (":", "2 mL, 5 voxels wide"),
 }
+_MEASURED_STYLE = "--"
 _SIZE_INCHES = (4.6, 3.7)
 
 
@@ -75,7 +76,7 @@ def draw_input_functions(curves: Mapping[str, pd.DataFrame], *, early: bool) -> 
             table["time"] if early else table["time"] / 60,
             kilo if early else kilo.where(kilo > 1e-3 * kilo.max()),
             color="black" if combined else SEGMENT_COLOURS[segment],
-            linestyle="-" if combined else _KIND_STYLES[kind][0],
+            linestyle=_MEASURED_STYLE if name == MEASURED else "-" if combined else _KIND_STYLES[kind][0],
             lw=2.2 if combined else 1.2,
         )
     if early:
@@ -91,14 +92,16 @@ def draw_input_functions(curves: Mapping[str, pd.DataFrame], *, early: bool) -> 
             axis.set_ylim(bottom=0.7 * lowest)
     axis.set_xlabel(_time_label(early))
     axis.set_ylabel("whole blood [kBq/mL]")
-    _key_of_input_functions(figure, axis)
+    _key_of_input_functions(figure, axis, measured=MEASURED in curves)
     return figure
 
 
-def _key_of_input_functions(figure: Figure, axis: Axes) -> None:
+def _key_of_input_functions(figure: Figure, axis: Axes, *, measured: bool) -> None:
     lines = [axis.plot([], [], color=SEGMENT_COLOURS[s], label=SEGMENT_TITLES[s])[0] for s in SEGMENT_COLOURS]
     lines += [axis.plot([], [], color="0.4", linestyle=s, label=text)[0] for s, text in _KIND_STYLES.values()]
     lines += axis.plot([], [], color="black", lw=2.2, label="combined descending")
+    if measured:
+        lines += axis.plot([], [], color="black", lw=2.2, linestyle=_MEASURED_STYLE, label="blood samples")
     figure.legend(handles=lines, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 

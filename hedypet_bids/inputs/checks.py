@@ -34,6 +34,10 @@ def _findings(scan: Scan) -> Iterator[Finding]:
     yield _of_image("body MR", scan.body_mr)
     for note in scan.notes:
         yield "images", "converted", note
+    for recording in scan.blood:
+        yield "blood", "ok", f"{recording.path.name} ({len(recording.time_s)} samples)"
+        for note in recording.notes:
+            yield "blood", "converted", note
     for task, path in scan.ready_segmentations.items():
         yield f"seg {task}", "ok", path.name
     corrections = [scan.aorta_correction] if scan.aorta_correction else []

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from hedypet_bids.errors import BadDataError, HedypetError, Problems
+from hedypet_bids.inputs.blood import blood_of
 from hedypet_bids.inputs.checks import input_checks
 from hedypet_bids.inputs.dataset import Dataset
 from hedypet_bids.inputs.derivatives import with_derivatives, with_label_tables
@@ -53,6 +54,7 @@ def read_subject(dataset: Dataset, label: str) -> Subject:
                 fixed_told_apart_by=fixed_told_apart.get(name, {}),
                 **{f.name: getattr(of_scan, f.name) for f in dataclasses.fields(Roles)},
             ),
+            images.scans,
         )
         checks += input_checks(found)
         try:
@@ -92,8 +94,8 @@ def _roles(
     return found, broken
 
 
-def _scan(dataset: Dataset, scan: Scan) -> tuple[Scan, Problems]:
-    """A scan with everything that the dataset says about it, and what is wrong with that."""
+def _scan(dataset: Dataset, scan: Scan, scans: Sequence[ScanName]) -> tuple[Scan, Problems]:
+    """A scan (one of these) with everything that the dataset says about it, and what is wrong with that."""
     problems = Problems()
     pets = [*scan.statics, *([scan.dynamic] if scan.dynamic else [])]
     if scan.ct is not None:
@@ -116,6 +118,10 @@ def _scan(dataset: Dataset, scan: Scan) -> tuple[Scan, Problems]:
             metadata[pet] = pet_metadata(dataset, pet)
     with problems.noted():
         _check_one_injection(metadata)
+    if scan.dynamic in metadata:
+        with problems.noted():
+            blood = blood_of(dataset.root, scan.label, scan.dynamic, scans, metadata[scan.dynamic])
+            scan = dataclasses.replace(scan, blood=blood)
     with problems.noted():
         scan = dataclasses.replace(scan, person=_person(dataset, scan))
     return dataclasses.replace(scan, pet={pet.path: found for pet, found in metadata.items()}), problems

@@ -156,15 +156,33 @@ def read_blood(path: Path) -> InputFunction:
         It is no such table any more.
     """
     table = read_timed(path)
-    wanted = ("whole_blood_radioactivity", "std", "n_voxels", FRAME_START, FRAME_END)
+    sampled = "AIF" in table
+    wanted = (
+        "whole_blood_radioactivity",
+        *([] if sampled else ["std", "n_voxels"]),
+        FRAME_START,
+        FRAME_END,
+    )
     missing = [column for column in wanted if column not in table]
     if missing:
         raise BadDataError(f"{path} lacks the column {names.listed(missing)}; run the participant again.")
     try:
+        blood = table["whole_blood_radioactivity"].to_numpy(dtype=np.float64)
+        if sampled:
+            mean = table["AIF"].to_numpy(dtype=np.float64)
+            return InputFunction(
+                name=names.entities_of(path.name)["recording"],
+                frames=frame_times(table),
+                mean=mean,
+                std=np.full(len(mean), np.nan),
+                n_voxels=0,
+                whole_blood=blood,
+                parent_known="ParentFraction" not in read_sidecar(path).get("Assumed", []),
+            )
         return InputFunction(
             name=names.entities_of(path.name)["recording"],
             frames=frame_times(table),
-            mean=table["whole_blood_radioactivity"].to_numpy(dtype=np.float64),
+            mean=blood,
             std=table["std"].to_numpy(dtype=np.float64),
             n_voxels=int(table["n_voxels"].to_numpy(dtype=np.float64)[0]),
         )

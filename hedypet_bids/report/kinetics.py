@@ -18,7 +18,7 @@ from hedypet_bids.figures.patlak import PatlakPlot, draw_patlak, patlak_plot
 from hedypet_bids.figures.pictures import Picture
 from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.tables import read_blood, read_curves, read_table, read_timed
-from hedypet_bids.kernels.kinetics import KineticModel, Parameter, Patlak, known_models
+from hedypet_bids.kernels.kinetics import KineticModel, Parameter, Patlak, fits_with, known_models
 from hedypet_bids.kernels.kinetics.patlak import Window, early_window, rule_for
 from hedypet_bids.kernels.region_statistics import RegionKey
 from hedypet_bids.model import FrameTimes, InputFunction, Person
@@ -114,7 +114,7 @@ class DynamicSections:
         """
         blood = self._blood(self.settings.kinetics.map_input_function)
         found = self._curve(organ)
-        if not self._patlak_was_fitted or found is None or blood is None or not blood.n_voxels:
+        if not self._patlak_was_fitted or found is None or blood is None or not blood.is_known:
             return None
         frames, curve = found
         patlak = self.settings.kinetics.patlak
@@ -158,7 +158,8 @@ class DynamicSections:
                 draw_input_functions(tables, early=early),
                 "inputfunctions" + ("early" if early else ""),
                 "The first three minutes." if early else "The whole scan, logarithmic.",
-                f"Whole-blood activity over time in {len(tables)} volumes of interest in the aorta, "
+                f"Whole-blood activity over time in {len(tables.keys() - {names.MEASURED})} volumes of "
+                f"interest in the aorta{' and in blood samples' if names.MEASURED in tables else ''}, "
                 + ("the first three minutes" if early else "the whole scan"),
             )
             for early in (True, False)
@@ -219,21 +220,22 @@ class DynamicSections:
         sources: Sequence[str],
     ) -> pd.DataFrame:
         """The shown rows of the fit of a single curve."""
-        if model.reference:
-            regions = self.settings.kinetics.reference_region
-            parts = [self.outputs.of(part) for part in ("mean", "volumes")]
-            found = reference_curve(regions, parts[0], parts[1], key[1])
-            inputs = {sources[0]: found[1]} if found and sources else {}
-        else:
-            inputs = {name: blood.mean for name in sources if (blood := self._blood(name)) is not None}
-        if not inputs:
+        of_person = model.of(self.person)
+        if not model.reference:
+            bloods = [blood for name in sources if (blood := self._blood(name)) is not None]
+            parts = fits_with(of_person, curve[np.newaxis], bloods, frames, self.settings)
+            rows = [fits.table(["organ"], [blood.name for blood in of]) for of, fits in parts]
+            return model.shown(pd.concat(rows), self.settings) if rows else pd.DataFrame()
+        regions = self.settings.kinetics.reference_region
+        found = reference_curve(regions, self.outputs.of("mean"), self.outputs.of("volumes"), key[1])
+        if not (found and sources):
             return pd.DataFrame()
         # The regions of the table come along: a model may take from all of them what they have in common.
         _, regions_of_table = read_curves(self.outputs.of("mean")[key])
-        curves = np.vstack([curve, regions_of_table]) if model.reference else curve[np.newaxis]
-        fits = model.of(self.person).fit(curves, np.array(list(inputs.values())), frames, self.settings)
-        rows = fits.table(["organ", *map(str, range(1, len(curves)))], list(inputs))
-        return model.shown(rows[rows["name"] == "organ"], self.settings)
+        curves = np.vstack([curve, regions_of_table])
+        fits = of_person.fit(curves, found[1][np.newaxis], frames, self.settings)
+        table = fits.table(["organ", *map(str, range(1, len(curves)))], sources[:1])
+        return model.shown(table[table["name"] == "organ"], self.settings)
 
     def _curve(self, organ: Organ) -> tuple[FrameTimes, NDArray[np.float64]] | None:
         return self._curves.get(organ.title)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hedypet_bids.kernels.kinetics import kinetic_models, known_models
-from hedypet_bids.names import enumerated
+from hedypet_bids.names import MEASURED, enumerated
 from hedypet_bids.report.references import known_references
 from hedypet_bids.settings import AortaMethod, Settings
 from hedypet_bids.version import __version__
@@ -32,6 +32,8 @@ class Performed:
         What organs and tissues were segmented on: ``CT``, ``PET`` or ``MR image``.
     fixed
         What the MR images were brought to: ``CT`` or ``PET``.
+    sampled
+        Whether blood was sampled.
     fitted, mapped
         Names of the kinetic models that were fitted to regions and to voxels.
     """
@@ -44,6 +46,7 @@ class Performed:
     head_space: bool = False
     constants: bool = False
     aorta: bool = False
+    sampled: bool = False
     fitted: Collection[str] = ()
     mapped: Collection[str] = ()
     labelled: str = "CT"
@@ -131,6 +134,12 @@ def _scan(settings: Settings, performed: Performed) -> Iterator[str]:
     yield " ".join(filter(None, (_normalisation(performed), _regions(settings, performed))))
     if performed.aorta:
         yield _aorta(settings)
+    if performed.sampled:
+        yield (
+            f"Blood samples gave the input function {MEASURED}: the tracer itself in plasma, joined by "
+            "straight lines up to the peak and log-linearly after it, as means over the frames of the PET; "
+            "whole blood stands for the blood in the tissue of compartment models."
+        )
     yield from _kinetics(settings, performed)
 
 

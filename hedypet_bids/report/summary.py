@@ -127,6 +127,7 @@ def performed_for(page: ScanPage) -> Performed:
         head_space=bool(outputs.of("labels", "head") or outputs.of("image", "head")),
         constants=outputs.get("constants") is not None,
         aorta=any(outputs.get("labels", "bodydyn", voi.name) for voi in VOI_TASKS),
+        sampled=outputs.get("blood", names.MEASURED) is not None,
         fitted={str(kind[1]) for kind in outputs.files if kind[0] == "kinetics"},
         mapped={str(kind[1]) for kind in outputs.files if kind[0] == "map"},
         labelled=_MODALITIES.get(scan.body_image.suffix, "CT") if scan.body_image else "CT",
@@ -204,6 +205,8 @@ def _overview(page: ScanPage) -> Iterator[tuple[str, str]]:
 def _notes(page: ScanPage) -> Iterator[str]:
     yield from page.scan.person.notes
     yield from page.scan.notes
+    for recording in page.scan.blood:
+        yield from recording.notes
     for image, metadata in page.pets.items():
         yield from (f"{image.path.name}: {note}" for note in metadata.notes)
 

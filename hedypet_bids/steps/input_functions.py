@@ -1,4 +1,4 @@
-"""Image-derived input functions: the curves of the aorta's volumes of interest, as tables."""
+"""Input functions as tables: the curves of the aorta's volumes of interest, and blood that was sampled."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from hedypet_bids.kernels.aorta import (
     unordered,
     unusual,
 )
+from hedypet_bids.kernels.kinetics.blood_samples import ContinuousBlood, continuous_blood
 from hedypet_bids.kernels.kinetics.input_curve import InputCurve
 from hedypet_bids.labels import VOI_TASKS, Task
-from hedypet_bids.model import FrameTimes, InputFunction, Scan
-from hedypet_bids.settings import KineticsSettings
+from hedypet_bids.model import BloodRecording, FrameTimes, InputFunction, Scan
+from hedypet_bids.settings import KineticsSettings, digest
 from hedypet_bids.steps.aorta import PlaceAortaVois
 from hedypet_bids.steps.step import Plan, Skip, Step
 from hedypet_bids.steps.tacs import MeasureCurves
@@ -34,9 +35,10 @@ from hedypet_bids.steps.tacs import MeasureCurves
 
 @dataclass(eq=False)
 class ExtractInputFunctions(Step):
-    """Two tables per volume of interest and segment: the blood of each frame, and the continuous curve.
+    """Two tables an input function: the blood of each frame, and the continuous curve.
 
-    They are n/a where the segment has no voxel.
+    There is one per volume of interest and segment, n/a where the segment has no voxel, and one of the blood
+    samples where the dataset has some.
     """
 
     scan: Scan
@@ -58,10 +60,10 @@ class ExtractInputFunctions(Step):
         dynamic, curves = self.scan.dynamic, self.curves.outputs
         if dynamic is None:
             return Skip("no dynamic PET was found")
-        if not self.aorta.vois:
-            return Skip("there is no volume of interest in the aorta")
-        if not curves.files:
-            return Skip("there are no time-activity curves")
+        why_not = "" if self.aorta.vois else "there is no volume of interest in the aorta"
+        why_not = why_not or ("" if curves.files else "there are no time-activity curves")
+        if why_not and not self.scan.blood:
+            return Skip(why_not)
         tables = [
             path
             for kind in ("mean", "std", "volumes")
@@ -75,15 +77,22 @@ class ExtractInputFunctions(Step):
             makes["continuous_input", recording] = self.context.store.path(
                 names.continuous_input(dynamic, recording)
             )
+        if self.scan.blood:
+            makes["blood", names.MEASURED] = self.context.store.path(names.measured_blood(dynamic))
+            makes["continuous_input", names.MEASURED] = self.context.store.path(
+                names.continuous_input(dynamic, names.MEASURED)
+            )
         kinetics = self.context.settings.kinetics
         return Plan(
-            reads=[*tables, *self.aorta.vois.values()],
+            reads=[*tables, *self.aorta.vois.values(), *(recording.path for recording in self.scan.blood)],
             makes=makes,
             settings={
                 **self.scan.metadata(dynamic).time_origin,
                 "plasma_to_blood": kinetics.plasma_to_blood,
                 "parent_fraction": kinetics.parent_fraction,
+                **self._about_samples(),
             },
+            missing={"image-derived input functions": why_not} if why_not else {},
         )
 
     def run(self, _plan: Plan, writer: Writer) -> None:
@@ -91,6 +100,8 @@ class ExtractInputFunctions(Step):
         dynamic = self.scan.dynamic
         assert dynamic is not None
         metadata, kinetics = self.scan.metadata(dynamic), self.context.settings.kinetics
+        if self.scan.blood:
+            self._write_measured(writer)
         for task in self._tasks():
             measured = self._measured(task)
             voi = read_sidecar(self.aorta.vois[task.name])
@@ -122,6 +133,66 @@ class ExtractInputFunctions(Step):
                     **about,
                     **_plasma_of(kinetics),
                 )
+
+    def _about_samples(self) -> dict[str, Any]:
+        """What the curve through blood samples depends on besides their files: sidecars, and the frames."""
+        dynamic = self.scan.dynamic
+        if dynamic is None or not self.scan.blood:
+            return {}
+        frames = self.scan.metadata(dynamic).frames
+        return {
+            "frames": [frames.start_s.tolist(), frames.duration_s.tolist()],
+            "samples": digest(
+                *(
+                    [r.label, *(a.tolist() for a in (r.time_s, r.whole_blood, r.plasma, r.parent_fraction))]
+                    for r in self.scan.blood
+                )
+            ),
+        }
+
+    def _write_measured(self, writer: Writer) -> None:
+        """Write the input function of the blood samples."""
+        dynamic, kinetics = self.scan.dynamic, self.context.settings.kinetics
+        assert dynamic is not None
+        metadata = self.scan.metadata(dynamic)
+        found = continuous_blood(
+            self.scan.blood,
+            metadata.frames,
+            plasma_to_blood=kinetics.plasma_to_blood,
+            parent_fraction=kinetics.parent_fraction,
+        )
+        about = {
+            **metadata.time_origin,
+            "Identifier": names.MEASURED,
+            "Recordings": [recording.label for recording in self.scan.blood],
+            "Assumed": list(found.assumed),
+            "Notes": [note for recording in self.scan.blood for note in recording.notes],
+        }
+        sources = [recording.path for recording in self.scan.blood]
+        writer.table(
+            names.measured_blood(dynamic),
+            measured_table(found, metadata.frames, metadata.injection_start_s),
+            sources=sources,
+            **_MEASURED_COLUMNS,
+            **about,
+            **_measured_how(self.scan.blood),
+            Flags=list(found.flags),
+        )
+        writer.table(
+            names.continuous_input(dynamic, names.MEASURED),
+            pd.DataFrame(
+                {
+                    "time": found.time_s + metadata.injection_start_s,
+                    "whole_blood_radioactivity": found.whole_blood,
+                    "plasma_radioactivity": found.plasma,
+                    "metabolite_parent_fraction": found.parent_fraction,
+                    "AIF": found.parent,
+                }
+            ),
+            sources=sources,
+            **_SAMPLED_COLUMNS,
+            **about,
+        )
 
     def _measured(self, task: Task) -> list[InputFunction]:
         """The curves of one kind of volume of interest, a segment each."""
@@ -180,8 +251,64 @@ _CONTINUOUS_COLUMNS: Mapping[str, Any] = {
         "Units": _PER_ML,
     },
 }
+_SAMPLED_COLUMNS: Mapping[str, Any] = {
+    **_CONTINUOUS_COLUMNS,
+    "Description": "Input function through blood samples; between rows it is a straight line",
+    "plasma_radioactivity": {"Description": "Activity in 1 mL of plasma", "Units": _PER_ML},
+}
+_MEASURED_COLUMNS: Mapping[str, Any] = {
+    "Description": "Means over the frames of the PET of the curve through blood samples",
+    "PlasmaAvail": True,
+    "WholeBloodAvail": True,
+    "time": {"Description": "Middle of the frame from TimeZero", "Units": "s"},
+    "whole_blood_radioactivity": {
+        "Description": "Mean activity of whole blood, decay-corrected to injection",
+        "Units": "Bq/mL",
+    },
+    "plasma_radioactivity": {
+        "Description": "Mean activity of plasma, decay-corrected to injection",
+        "Units": "Bq/mL",
+    },
+    "metabolite_parent_fraction": {
+        "Description": "Part of the activity in plasma that is the tracer itself: AIF over plasma",
+        "Units": "unitless",
+    },
+    "AIF": {"Description": "Mean activity of the tracer itself in plasma", "Units": "Bq/mL"},
+    "frame_start": {"Description": "Start of the frame from TimeZero", "Units": "s"},
+    "frame_end": {"Description": "End of the frame from TimeZero", "Units": "s"},
+}
 # What stands for plasma where the settings say nothing.
 _SAME_AS_BLOOD, _ALL_PARENT = 1.0, ((0.0, 1.0),)
+
+
+def _measured_how(recordings: Iterable[BloodRecording]) -> dict[str, Any]:
+    """What BIDS requires of a blood table, from the sidecars of the recordings."""
+    found: dict[str, Any] = {"MetaboliteAvail": False, "DispersionCorrected": False}
+    for recording in recordings:
+        found |= recording.measured_how
+        if np.isfinite(recording.parent_fraction).any():
+            found["MetaboliteAvail"] = True
+    if found["MetaboliteAvail"]:
+        found = {"MetaboliteMethod": "n/a", "MetaboliteRecoveryCorrectionApplied": False, **found}
+    return found
+
+
+def measured_table(found: ContinuousBlood, frames: FrameTimes, injection_start_s: float) -> pd.DataFrame:
+    """Means of sampled blood over frames as a BIDS blood table, whose times count from TimeZero."""
+    shown = frames.later(injection_start_s)
+    plasma, parent = found.means(found.plasma, frames), found.means(found.parent, frames)
+    fraction = np.divide(parent, plasma, out=np.full(len(frames), np.nan), where=plasma > 0)
+    return pd.DataFrame(
+        {
+            "time": shown.mid_s,
+            "whole_blood_radioactivity": found.means(found.whole_blood, frames),
+            "plasma_radioactivity": plasma,
+            "metabolite_parent_fraction": fraction,
+            "AIF": parent,
+            "frame_start": shown.start_s,
+            "frame_end": shown.end_s,
+        }
+    )
 
 
 def continuous_table(

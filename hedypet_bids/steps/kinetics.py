@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from hedypet_bids.io.manifest import Kind
 from hedypet_bids.io.sidecars import read_sidecar
 from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import read_blood, read_curves
-from hedypet_bids.kernels.kinetics import Fits, KineticModel, why_not
+from hedypet_bids.kernels.kinetics import Fits, KineticModel, fits_with, why_not
 from hedypet_bids.kernels.region_statistics import RegionKey
 from hedypet_bids.labels import VOI_TASKS, LabelTable
-from hedypet_bids.model import Scan
+from hedypet_bids.model import FrameTimes, Scan
 from hedypet_bids.report.organs import reference_curve
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.input_functions import ExtractInputFunctions
@@ -68,20 +68,27 @@ class FitModel(Step):
         dynamic, settings = self.scan.dynamic, self.context.settings
         assert dynamic is not None
         model = self.model.of(self.scan.person)
-        read = self._reference if model.reference else self._blood
         # Regions of several tables share what a model makes of an input function.
         every = list(self._curves())
         for keys in filter(None, [[key] for key in every] if model.reference else [every]):
-            inputs, checksums = read(keys[0][1])
             tables = [read_curves(self._curves()[key]) for key in keys]
             frames = tables[0][0]
             curves = np.concatenate([curves for _, curves in tables])
-            fits = model.fit(curves, inputs, frames, settings)
+            parts = list(
+                self._with_reference(model, curves, frames, keys[0][1])
+                if model.reference
+                else self._with_blood(model, curves, frames)
+            )
             last = 0
             for key, (_, of_table) in zip(keys, tables, strict=True):
                 first, last = last, last + len(of_table)
-                found = fits.of_regions(slice(first, last), len(curves))
-                table = kinetics_table(model, found, self.scan.task(key[0]).table, checksums)
+                regions = self.scan.task(key[0]).table
+                of_regions = [
+                    (checksums, fits.of_regions(slice(first, last), len(curves))) for checksums, fits in parts
+                ]
+                table = in_order_of_regions(
+                    [kinetics_table(model, fits, regions, checksums) for checksums, fits in of_regions]
+                )
                 writer.table(
                     names.kinetics(dynamic, *key, model.name),
                     table,
@@ -99,23 +106,27 @@ class FitModel(Step):
         outputs = self.curves.outputs
         return [path for part in ("mean", "volumes") for path in outputs.of(part).values()]
 
-    def _blood(self, _erosion: int) -> tuple[NDArray[np.float64], dict[str, str | None]]:
-        """The input functions, and the checksum of its voxels by the name of each."""
+    def _with_blood(
+        self, model: KineticModel, curves: NDArray[np.float64], frames: FrameTimes
+    ) -> Iterator[tuple[dict[str, str | None], Fits]]:
+        """Fits with the input functions, and the checksum of its voxels by the name of each."""
         read = {path: read_blood(path) for path in self.blood.tables.values()}
         checksums = {
-            blood.name: str(read_sidecar(path).get("VolumeOfInterestChecksum"))
-            for path, blood in read.items()
+            blood.name: read_sidecar(path).get("VolumeOfInterestChecksum") for path, blood in read.items()
         }
-        return np.array([blood.mean for blood in read.values()]), {**checksums}
+        for bloods, fits in fits_with(model, curves, [*read.values()], frames, self.context.settings):
+            yield {blood.name: checksums[blood.name] for blood in bloods}, fits
 
-    def _reference(self, erosion: int) -> tuple[NDArray[np.float64], dict[str, str | None]]:
-        """The curve of the reference region, and its name."""
+    def _with_reference(
+        self, model: KineticModel, curves: NDArray[np.float64], frames: FrameTimes, erosion: int
+    ) -> Iterator[tuple[dict[str, str | None], Fits]]:
+        """Fits with the curve of the reference region, and its name."""
         regions = self.context.settings.kinetics.reference_region
         volumes = self.curves.outputs.of("volumes")
         found = reference_curve(regions, self._curves(), volumes, erosion)
         if found is None:
             raise CannotRun(f"the reference region {names.listed(regions)} has no voxel in the field of view")
-        return found[1][None], {" + ".join(regions): None}
+        yield {" + ".join(regions): None}, model.fit(curves, found[1][None], frames, self.context.settings)
 
     def _why_no_reference(self) -> str:
         """Why there is no curve of the reference region; empty where there is one."""
@@ -168,6 +179,15 @@ def columns_of(model: KineticModel) -> dict[str, Any]:
         "reason": {"Description": "Why values are n/a, or what is doubtful about them"},
         "voi_checksum": {"Description": "Checksum of the voxels that the input function comes from"},
     }
+
+
+def in_order_of_regions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of the same regions as one, in which the rows of a region stand together."""
+    if len(tables) == 1:
+        return tables[0]
+    both = pd.concat(tables, ignore_index=True)
+    order = {index: at for at, index in enumerate(dict.fromkeys(tables[0]["index"]))}
+    return both.iloc[np.argsort(both["index"].map(order), kind="stable")].reset_index(drop=True)
 
 
 def kinetics_table(

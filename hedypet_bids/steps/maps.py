@@ -83,8 +83,14 @@ class MapModel(Step):
         dynamic, settings = self.scan.dynamic, self.context.settings
         assert dynamic is not None
         blood, reader = read_blood(self._blood_path), FrameReader(dynamic.path)
-        if not blood.n_voxels:
-            raise CannotRun(f"the input function {blood.name} has no voxel in the field of view")
+        if not blood.is_known:
+            raise CannotRun(f"the input function {blood.name} has no values")
+        if self.model.of_body and blood.whole_blood is not None:
+            # Their voxels are fitted with one curve, which for samples would put plasma into the vessels.
+            raise CannotRun(
+                f"these maps need the blood of the image; {blood.name} comes from samples. Choose an input "
+                "function of the aorta in [kinetics] map_input_function"
+            )
         made = self._of_body if self.model.of_body else self._of_frames
         for values, parameter in zip(made(reader, blood), self.model.maps, strict=True):
             writer.image(

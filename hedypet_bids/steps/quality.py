@@ -230,7 +230,7 @@ class CheckQuality(Step):
 
     def _blood_checks(self) -> Iterator[QualityCheck]:
         """What the input functions did not see."""
-        if self.scan.dynamic and self.blood.outputs.of("blood"):
+        if self.scan.dynamic and self.blood.outputs.of("blood").keys() - {names.MEASURED}:
             yield from blood_checks(self.scan.metadata(self.scan.dynamic).frames)
 
     def _segmentation_checks(self) -> Iterator[QualityCheck]:

@@ -181,7 +181,7 @@ class MeasureCurves(Step):
     def _mapped(self) -> list[KineticModel]:
         """The models of which maps will be made after this pass."""
         settings, dynamic = self.context.settings, self.scan.dynamic
-        if dynamic is None or not self.context.wants(MAPS) or not self.aorta.vois:
+        if dynamic is None or not self.context.wants(MAPS) or not (self.aorta.vois or self.scan.blood):
             return []
         metadata = self.scan.metadata(dynamic)
         tracer = metadata.tracer or self.scan.name.tracer

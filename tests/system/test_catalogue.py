@@ -697,9 +697,12 @@ SELECTION = [
             ),
             file(
                 "sub-001/ses-baseline/pet/sub-001_ses-baseline_recording-manual_blood.tsv",
-                "time\tplasma_radioactivity\n0\t0\n",
+                "time\tplasma_radioactivity\n0\t0\n60\t9\n4200\t3\n",
             ),
-            file("sub-001/ses-baseline/pet/sub-001_ses-baseline_recording-manual_blood.json", "{}"),
+            file(
+                "sub-001/ses-baseline/pet/sub-001_ses-baseline_recording-manual_blood.json",
+                '{"plasma_radioactivity": {"Units": "kBq/mL"}}',
+            ),
         ),
         0,
         ("sub-001_ses-baseline_acq-MPRAGE_seg-synthseg", "no CT was found", "rec-mean_pet"),

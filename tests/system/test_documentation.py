@@ -411,7 +411,8 @@ def test_outputs_lists_every_file_that_a_run_writes(phantom_run: Run) -> None:
 
 # What a run on the phantom has no reason to write.
 _SELDOM = (
-    "synthsegvolumes", "<R>mean", "desc-suv", "<program>", "crash-", "part-0.parquet", "res-1mm_[desc",
+    "synthsegvolumes", "recording-measured",
+    "<R>mean", "desc-suv", "<program>", "crash-", "part-0.parquet", "res-1mm_[desc",
 )  # fmt: skip
 
 
@@ -444,8 +445,8 @@ def test_outputs_lists_every_column_as_the_sidecar_tells_it(phantom_run: Run) ->
             if column in told:
                 entry = told[column]
                 assert (meaning, unit) == (entry["Description"], entry.get("Units", "")), (name, column)
-    # SynthSeg's own volumes are written only where the program runs.
-    assert checked == set(_columns()) - {"synthsegs-volumes"}
+    # SynthSeg's own volumes are written only where the program runs, sampled blood where there are samples.
+    assert checked == set(_columns()) - {"synthsegs-volumes", "sampled-blood"}
 
 
 @pytest.mark.slow

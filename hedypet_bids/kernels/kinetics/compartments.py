@@ -27,6 +27,7 @@ from hedypet_bids.kernels.kinetics.input_curve import (
     N_RESPONSES,
     InputCurve,
     edges_min,
+    put_whole_blood,
     response_grid,
     responses,
 )
@@ -236,6 +237,7 @@ def fit_compartments(
     input_functions: FloatArray,
     frames: FrameTimes,
     *,
+    whole_blood: FloatArray | None = None,
     delay_s: tuple[float, float] = (-10.0, 40.0),
     half_life_s: float = 6586.2,
 ) -> CompartmentFits:
@@ -248,9 +250,11 @@ def fit_compartments(
     curves
         Regional activity, decay-corrected, Bq/mL, shape (n_regions, n_frames).
     input_functions
-        Blood activity, Bq/mL, shape (n_inputs, n_frames).
+        Activity of the tracer in plasma, or of blood in its place, Bq/mL, shape (n_inputs, n_frames).
     frames
         When the frames are, s from injection.
+    whole_blood
+        What the blood in the tissue holds, Bq/mL, same shape; None: the same as the input function.
     delay_s
         How much later than in the input function blood may come, s.
     half_life_s
@@ -285,14 +289,24 @@ def fit_compartments(
                 f"{what} needs one value per frame; found {found.shape[-1]} values and {len(frames)} frames. "
                 "Check that it and FrameTimesStart come from the same image."
             )
-    why_not = tuple(why_not_input(blood, frames) for blood in inputs)
+    bloods = inputs if whole_blood is None else np.atleast_2d(np.asarray(whole_blood, dtype=np.float64))
+    if bloods.shape != inputs.shape:
+        raise BadDataError(
+            f"Whole blood needs one curve per input function; found the shapes {bloods.shape} and "
+            f"{inputs.shape}."
+        )
+    why_not = tuple(
+        why_not_input(plasma, frames) or why_not_input(blood, frames)
+        for plasma, blood in zip(inputs, bloods, strict=True)
+    )
     shape = (len(regions), len(inputs), len(MODELS))
     shares, places = np.full((*shape, 3), np.nan), np.full((*shape, 2), np.nan)
     rss, normal = np.full(shape, np.nan), np.zeros((*shape, 5, 5))
     root = root_weights(frames, half_life_s)
     known = np.flatnonzero(np.isfinite(regions).all(axis=1))
     for i in (i for i, reason in enumerate(why_not) if not reason):
-        solver = _Solver(InputCurve(inputs[i], frames), root, (delay_s[0] / 60, delay_s[1] / 60))
+        blood = None if whole_blood is None else InputCurve(bloods[i], frames)
+        solver = _Solver(InputCurve(inputs[i], frames), blood, root, (delay_s[0] / 60, delay_s[1] / 60))
         for first in range(0, len(known), _CURVES_AT_ONCE):
             some = known[first : first + _CURVES_AT_ONCE]
             fits = solver.fit(regions[some] * root)
@@ -407,13 +421,23 @@ def _aicc(rss: NDArray[np.float64], n: int) -> NDArray[np.float64]:
 class _Solver:
     """The grid of one input function, and the fits that begin at its best nodes."""
 
-    def __init__(self, curve: InputCurve, root: NDArray[np.float64], delay_min: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        curve: InputCurve,
+        blood: InputCurve | None,
+        root: NDArray[np.float64],
+        delay_min: tuple[float, float],
+    ) -> None:
         self._pieces, self._root, self._delay_min = curve.pieces, root, delay_min
+        self._blood_pieces = blood.pieces if blood else np.empty((len(curve.pieces), 0))
         self._edges = edges_min(curve.frames)
         n_delays = max(2, round((delay_min[1] - delay_min[0]) * 60 / _DELAY_STEP_S) + 1)
         delays = np.linspace(*delay_min, n_delays)
-        bases = response_grid(self._pieces, *self._edges, RATES_PER_MIN, delays) * root
-        bases = bases.reshape(-1, 3, bases.shape[-1])
+        bases = response_grid(self._pieces, *self._edges, RATES_PER_MIN, delays)
+        for d, delay in enumerate(delays):
+            for of_rate in bases[:, d]:
+                put_whole_blood(self._blood_pieces, *self._edges, delay, of_rate)
+        bases = (bases * root).reshape(-1, 3, bases.shape[-1])
         self._nodes = np.stack(np.meshgrid(RATES_PER_MIN, delays, indexing="ij"), axis=-1).reshape(-1, 2)
         orthonormal, self._triangles = np.linalg.qr(np.swapaxes(bases, 1, 2))
         self._orthonormal = np.swapaxes(orthonormal, 1, 2).reshape(-1, orthonormal.shape[1])
@@ -423,7 +447,9 @@ class _Solver:
         products = (weighted @ self._orthonormal.T).reshape(len(weighted), -1, 3)
         best = _best_nodes(products, self._triangles)
         bounds = np.array([RATES_PER_MIN[[0, -1]], self._delay_min])
-        found = _refined(weighted, self._nodes[best], self._pieces, *self._edges, self._root, bounds)
+        found = _refined(
+            weighted, self._nodes[best], self._pieces, self._blood_pieces, *self._edges, self._root, bounds
+        )
         return tuple(found)
 
 
@@ -536,6 +562,7 @@ def _step(
 def _descend(
     curve: NDArray[np.float64],
     pieces: NDArray[np.float64],
+    blood_pieces: NDArray[np.float64],
     start: NDArray[np.float64],
     end: NDArray[np.float64],
     root: NDArray[np.float64],
@@ -551,6 +578,7 @@ def _descend(
     tried, tried_shares = np.empty((N_RESPONSES, n_frames)), np.empty(3)
     tangents, fixed, tried_at = np.empty((2, n_frames)), np.empty(2, dtype=np.bool_), np.empty(2)
     responses(pieces, start, end, at[0], at[1], at_knots, columns)
+    put_whole_blood(blood_pieces, start, end, at[1], columns)
     columns *= root
     left: float = _residual(curve, columns, allowed, shares, residual)
     enough, damping = _EXACT * (curve @ curve), _LEAST_DAMPING
@@ -569,6 +597,7 @@ def _descend(
         if abs(tried_at[0] / at[0] - 1) + abs(tried_at[1] - at[1]) < _CLOSE:
             break
         responses(pieces, start, end, tried_at[0], tried_at[1], at_knots, tried)
+        put_whole_blood(blood_pieces, start, end, tried_at[1], tried)
         tried *= root
         now = _residual(curve, tried, allowed, tried_shares, residual)
         if now < left:
@@ -588,6 +617,7 @@ def _refined(
     curves: NDArray[np.float64],
     nodes: NDArray[np.float64],
     pieces: NDArray[np.float64],
+    blood_pieces: NDArray[np.float64],
     start: NDArray[np.float64],
     end: NDArray[np.float64],
     root: NDArray[np.float64],
@@ -603,12 +633,15 @@ def _refined(
     for c in range(n_curves):
         for m in range(3):
             at = places[c, m]
-            left = _descend(curves[c], pieces, start, end, root, bounds, _ALLOWED[m], at, columns, shares)
+            left = _descend(
+                curves[c], pieces, blood_pieces, start, end, root, bounds, _ALLOWED[m], at, columns, shares
+            )
             if m > 0 and shares[BLOOD] < _LITTLE_BLOOD:
                 place[:] = at
                 without = _descend(
                     curves[c],
                     pieces,
+                    blood_pieces,
                     start,
                     end,
                     root,
@@ -752,9 +785,37 @@ class _Compartments(KineticModel):
         settings: Settings,
     ) -> Fits:
         """Weighted least squares with non-negative shares of blood, exchange and trapping."""
+        return self._fit(curves, inputs, None, frames, settings)
+
+    def fit_plasma(
+        self,
+        curves: NDArray[np.float64],
+        plasma: NDArray[np.float64],
+        whole_blood: NDArray[np.float64],
+        frames: FrameTimes,
+        settings: Settings,
+        *,
+        parent_known: bool,  # noqa: ARG002
+    ) -> Fits:
+        """The same, with whole blood in the blood of the tissue."""
+        return self._fit(curves, plasma, whole_blood, frames, settings)
+
+    def _fit(
+        self,
+        curves: NDArray[np.float64],
+        inputs: NDArray[np.float64],
+        whole_blood: NDArray[np.float64] | None,
+        frames: FrameTimes,
+        settings: Settings,
+    ) -> Fits:
         chosen = settings.kinetics.compartments
         found = fit_compartments(
-            curves, inputs, frames, delay_s=chosen.delay_s, half_life_s=chosen.half_life_s
+            curves,
+            inputs,
+            frames,
+            whole_blood=whole_blood,
+            delay_s=chosen.delay_s,
+            half_life_s=chosen.half_life_s,
         )
         parameters = found.parameters(MODELS[self.n_tissues])
         reason = parameters.pop("reason")

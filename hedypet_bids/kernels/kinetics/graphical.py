@@ -30,9 +30,8 @@ from hedypet_bids.model import FloatArray, FrameTimes
 from hedypet_bids.settings import Settings
 
 _WHOLE_BLOOD = (
-    "the input function is whole blood of the image, and a distribution volume needs [kinetics] "
-    "plasma_to_blood "
-    "and parent_fraction of --settings"
+    "the input function is not known to be the tracer itself in plasma, and a distribution volume needs "
+    "[kinetics] plasma_to_blood and parent_fraction of --settings"
 )
 
 
@@ -125,6 +124,20 @@ class Graphical(KineticModel):
             (~((values["VT"] > 0) & (values["b"] < 0)), "the curve does not show that the tracer leaves"),
         )
         return Fits({}, fits_of_one_window(values, why, frames, index))
+
+    def fit_plasma(
+        self,
+        curves: NDArray[np.float64],
+        plasma: NDArray[np.float64],
+        whole_blood: NDArray[np.float64],  # noqa: ARG002
+        frames: FrameTimes,
+        settings: Settings,
+        *,
+        parent_known: bool,
+    ) -> Fits:
+        """The same with plasma as it is; without parent fraction there is no distribution volume."""
+        of_plasma = {"plasma_to_blood": 1.0, "parent_fraction": [[0.0, 1.0]] if parent_known else []}
+        return self.fit(curves, plasma, frames, settings.with_values({"kinetics": of_plasma}))
 
     @abstractmethod
     def _solved(

@@ -304,6 +304,48 @@ def responses(
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _blood_until(pieces: NDArray[np.float64], time: float) -> tuple[float, float]:
+    """Activity and its integral at a time."""
+    k = np.searchsorted(pieces[0], time, side="right") - 1
+    if k < 0:
+        return 0.0, 0.0
+    step, value, slope = time - pieces[0, k], pieces[1, k], pieces[2, k]
+    return value + slope * step, pieces[3, k] + step * (value + slope * step / 2)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def put_whole_blood(
+    pieces: NDArray[np.float64],
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    delay: float,
+    out: NDArray[np.float64],
+) -> None:
+    """Put whole blood, and its derivative by the delay, in the place of the input function itself.
+
+    Parameters
+    ----------
+    pieces
+        Of the :class:`InputCurve` of whole blood; without a knot nothing is done.
+    start, end
+        Of the frames, min.
+    delay
+        min.
+    out
+        What :func:`responses` gave.
+    """
+    if pieces.shape[1] == 0:
+        return
+    for f in range(len(start)):
+        value_0, area_0 = _blood_until(pieces, start[f] - delay)
+        value_1, area_1 = _blood_until(pieces, end[f] - delay)
+        length = end[f] - start[f]
+        out[BLOOD, f] = (area_1 - area_0) / length
+        if out.shape[0] > BY_DELAY:
+            out[BY_DELAY, f] = -(value_1 - value_0) / length
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def response_grid(
     pieces: NDArray[np.float64],
     start: NDArray[np.float64],

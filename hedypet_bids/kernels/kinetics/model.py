@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hedypet_bids.kernels.reference import Reference
-from hedypet_bids.model import FloatArray, FrameTimes, Person
+from hedypet_bids.model import FloatArray, FrameTimes, InputFunction, Person
 from hedypet_bids.settings import Settings
 
 if TYPE_CHECKING:
@@ -218,6 +218,39 @@ class KineticModel(ABC):
             A value for each of ``parameters``, with ``<name>_se`` where there is a standard error, and
             ``reason`` where it has something to say about them: why they are NaN, or doubtful.
         """
+
+    def fit_plasma(
+        self,
+        curves: NDArray[np.float64],
+        plasma: NDArray[np.float64],
+        whole_blood: NDArray[np.float64],  # noqa: ARG002
+        frames: FrameTimes,
+        settings: Settings,
+        *,
+        parent_known: bool,  # noqa: ARG002
+    ) -> Fits:
+        """Fit every region curve with input functions from blood samples.
+
+        Parameters
+        ----------
+        curves
+            As in :meth:`fit`.
+        plasma
+            Activity of the tracer in plasma, Bq/mL, shape (n_inputs, n_frames).
+        whole_blood
+            What the blood in the tissue holds, Bq/mL, same shape; not used by default.
+        frames, settings
+            As in :meth:`fit`.
+        parent_known
+            Whether the part of the plasma's activity that is the tracer itself is known; else all of it was
+            taken for the tracer.
+
+        Returns
+        -------
+        Fits
+            As :meth:`fit`, which by default takes plasma as its input functions.
+        """
+        return self.fit(curves, plasma, frames, settings)
 
     def why_not_with(self, frames: FrameTimes, settings: Settings) -> str:
         """Why it cannot be fitted to a series with these frames; empty, as by default, when it can.
@@ -499,6 +532,49 @@ class KineticModel(ABC):
         if self.reference:
             return table
         return table[table["input_function"] == settings.kinetics.map_input_function]
+
+
+def fits_with(
+    model: KineticModel,
+    curves: NDArray[np.float64],
+    bloods: Sequence[InputFunction],
+    frames: FrameTimes,
+    settings: Settings,
+) -> Iterator[tuple[list[InputFunction], Fits]]:
+    """Fit every region curve with every input function, those of images and those from samples apart.
+
+    Parameters
+    ----------
+    curves
+        Bq/mL, shape (n_regions, n_frames).
+    bloods
+        The input functions.
+    frames
+        When the frames are, s from injection.
+    settings
+        Those of the run.
+
+    Returns
+    -------
+    Iterator
+        Input functions with the fits of them; no pair is without one.
+    """
+    of_image = [blood for blood in bloods if blood.whole_blood is None]
+    if of_image:
+        yield of_image, model.fit(curves, np.array([b.mean for b in of_image]), frames, settings)
+    for blood in bloods:
+        if blood.whole_blood is not None:
+            yield (
+                [blood],
+                model.fit_plasma(
+                    curves,
+                    blood.mean[None],
+                    blood.whole_blood[None],
+                    frames,
+                    settings,
+                    parent_known=blood.parent_known,
+                ),
+            )
 
 
 @dataclass

@@ -346,3 +346,34 @@ def test_measured_participants_are_as_known() -> None:
         ("Vertebral column", 0.06, 0.15),
     ):
         assert low < found.loc[region, "K1"] < high, region
+
+
+def test_whole_blood_that_is_the_input_function_changes_nothing(curves):
+    usual = fit_compartments(curves, BLOOD[None], FRAMES).parameters("2TCM")
+    found = fit_compartments(curves, BLOOD[None], FRAMES, whole_blood=BLOOD[None]).parameters("2TCM")
+    for name in ("K1", "Ki", "vB", "delay", "K1_se"):
+        np.testing.assert_allclose(found[name], usual[name], rtol=1e-9)
+
+
+@pytest.mark.parametrize("tissue", ["grey matter", "spleen", "tumour"])
+def test_whole_blood_fills_the_vessels_and_plasma_feeds_the_tissue(tissue):
+    """Plasma has 0.7 of the activity of blood that comes with it and clears otherwise."""
+    K1, k2, k3, vB, delay_s = TISSUES[tissue]
+    plasma = 0.7 * BLOOD
+    blood = BLOOD + 0.5 * simulate(FRAMES, 0.3, 0.2, 0.01, 0.0, 0.0)
+    late = simulate(FRAMES, 0.0, 0.0, 0.0, 1.0, delay_s) + 0.5 * simulate(
+        FRAMES, 0.3, 0.2, 0.01, 0.0, delay_s
+    )
+    curve = 0.7 * (1 - vB) * simulate(FRAMES, K1, k2, k3, 0.0, delay_s) + vB * late
+    found = TwoTissue().fit_plasma(
+        curve[None], plasma[None], blood[None], FRAMES, Settings(), parent_known=True
+    )
+    table = found.table([tissue], ["measured"]).iloc[0]
+    for name, truth in truths(tissue).items():
+        if name in ("K1", "Ki"):
+            assert table[name] == pytest.approx(truth, rel=0.015), name
+    assert table["vB"] == pytest.approx(vB, abs=0.01)
+    assert table["delay"] == pytest.approx(delay_s, abs=0.5)
+    # Plasma in the vessels as well would be another blood fraction.
+    alone = TwoTissue().fit(curve[None], plasma[None], FRAMES, Settings()).table([tissue], ["x"]).iloc[0]
+    assert abs(alone["vB"] / vB - 1) > 0.2

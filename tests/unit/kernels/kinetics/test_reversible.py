@@ -242,3 +242,17 @@ def test_the_reference_region_is_not_compared_with_itself(model: KineticModel) -
     reference, curves = reference_curves(frames, BOUND)
     found = fitted(model, [reference, *curves], reference, frames)
     assert "itself" in found["reason"][0] and found["reason"][1] is None
+
+
+@pytest.mark.parametrize("model", [MA1(), Logan()], ids=["MA1", "Logan"])
+def test_measured_plasma_needs_no_settings_but_its_parent_fraction(model: KineticModel) -> None:
+    frames = FRAMINGS["hedyPET"]
+    plasma, curve = input_function(frames, BLOOD)[None], tissue_curve(frames, BLOOD, TISSUES["cortex"])
+    settings = Settings().with_values({"kinetics": {"plasma_to_blood": 5.0}})
+    for known in (True, False):
+        fits = model.fit_plasma(curve[None], plasma, 1.4 * plasma, frames, settings, parent_known=known)
+        row = model.table(fits, ["cortex"], ["measured"]).iloc[0]
+        if known:
+            assert row["VT"] == pytest.approx(TISSUES["cortex"].vt, rel=0.01)
+        else:
+            assert np.isnan(row["VT"]) and "parent_fraction" in row["reason"]
