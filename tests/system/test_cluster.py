@@ -500,6 +500,7 @@ def workers_of(cluster: Cluster, patience: Patience | None = None) -> Workers:
     return Workers(1, scheduler=cluster.address, certificates=certificates, patience=patience or Patience())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_cluster_finishes_although_a_worker_is_killed_half_way(
     coarse: Path, coarse_run: Run, cluster: Cluster, tmp_path: Path
