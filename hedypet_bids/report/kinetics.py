@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.figures.curves import draw_curves, draw_input_functions
-from hedypet_bids.figures.patlak import PatlakPlot, draw_patlak, patlak_plot
+from hedypet_bids.figures.patlak import PatlakPlot, draw_ki_by_start, draw_patlak, patlak_plot
 from hedypet_bids.figures.pictures import Picture
 from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.tables import read_blood, read_curves, read_table, read_timed
@@ -63,6 +63,58 @@ class ModelFits:
     organs: Sequence[OrganFit]
     input_functions: Sequence[str] = ()
     input_kind: str = "input function"
+
+
+@dataclass(frozen=True, eq=False)
+class OrganWindows:
+    """Patlak's Ki of an organ in every window, and whether its plot is a line in the window shown.
+
+    Parameters
+    ----------
+    ki, ki_se
+        mL/min/mL, shape (n_windows,); NaN where not known.
+    change, change_se
+        Of the slope within the window shown, over Ki; NaN where not known.
+    reason
+        Why that is not known, or that the plot is no line.
+    """
+
+    title: str
+    ki: NDArray[np.float64]
+    ki_se: NDArray[np.float64]
+    change: float
+    change_se: float
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class PatlakWindows:
+    """Ki against the start of the window.
+
+    Parameters
+    ----------
+    start_min, n_frames
+        Start of the first frame of each window after injection, min, and the frames in its fit, shape
+        (n_windows,), the earliest start first.
+    shown
+        Index of the window of maps and pages; None where it was not fitted.
+    """
+
+    start_min: NDArray[np.float64]
+    n_frames: NDArray[np.int64]
+    shown: int | None
+    organs: Sequence[OrganWindows]
+
+    def picture(self) -> Picture:
+        """A panel an organ."""
+        panels = {organ.title: (organ.ki, organ.ki_se) for organ in self.organs}
+        return Picture.of(
+            draw_ki_by_start(self.start_min, self.n_frames, panels, shown=self.shown),
+            "patlakwindows",
+            "Ki ± standard error against the start t* of the window; filled: the window shown elsewhere.",
+            f"Patlak's Ki of {names.listed(panels)} against the start of the window, "
+            f"{self.start_min[0]:.3g} to {self.start_min[-1]:.3g} min; the numbers are in the table below",
+        )
 
 
 @dataclass(frozen=True)
@@ -148,6 +200,35 @@ class DynamicSections:
             pictures.append(picture)
         return pictures
 
+    def patlak_windows(self) -> PatlakWindows | None:
+        """Ki of the main organs in every window, with the input function of the maps; None without fits."""
+        kinetics = self.settings.kinetics
+
+        def of_maps(table: pd.DataFrame) -> pd.DataFrame:
+            return table[table["input_function"] == kinetics.map_input_function]
+
+        tables = {
+            key: of_maps(read_table(path)) for key, path in self.outputs.of("kinetics", Patlak.name).items()
+        }
+        rows = {
+            organ.title: rows[rows["t_start"].notna()].sort_values(
+                ["t_start", "last_frames"], ascending=[True, False]
+            )
+            for organ, _, rows in self._organ_rows(known_models()[Patlak.name], tables, of_maps)
+        }
+        rows = {title: table for title, table in rows.items() if len(table)}
+        if not rows:
+            return None
+        windows = next(iter(rows.values()))
+        at = np.flatnonzero(windows["last_frames"] == kinetics.patlak.map_last_frames)
+        shown = int(at[0]) if len(at) else None
+        return PatlakWindows(
+            windows["t_start"].to_numpy(dtype=np.float64) / 60,
+            windows["n_used"].to_numpy(dtype=np.int64),
+            shown,
+            [_organ_windows(title, table, shown) for title, table in rows.items()],
+        )
+
     def input_function_pictures(self) -> list[Picture]:
         """Every input function: the first minutes and the whole scan."""
         tables = {name: read_timed(path) for name, path in self.outputs.of("blood").items()}
@@ -196,20 +277,37 @@ class DynamicSections:
         return ModelFits(model.name, model.title, model.parameters, organs, bloods, kind)
 
     def _organ_fits(self, model: KineticModel, shown: Mapping[RegionKey, pd.DataFrame]) -> Iterator[OrganFit]:
-        """The main organs, from the table or, where an organ has several regions, fitted on their mean."""
+        """The main organs, a row each."""
+        for organ, erosion, rows in self._organ_rows(model, shown, self._shown_of(model)):
+            estimates = [_estimate(rows.iloc[0], parameter) for parameter in model.parameters]
+            yield OrganFit(organ.title, erosion, estimates, _reason(rows.iloc[0]))
+
+    def _shown_of(self, model: KineticModel) -> Callable[[pd.DataFrame], pd.DataFrame]:
+        return lambda table: model.shown(table, self.settings)
+
+    def _organ_rows(
+        self,
+        model: KineticModel,
+        tables: Mapping[RegionKey, pd.DataFrame],
+        chosen: Callable[[pd.DataFrame], pd.DataFrame],
+    ) -> Iterator[tuple[Organ, int, pd.DataFrame]]:
+        """Rows of the main organs, from the table or, for organs of several regions, fitted on their mean.
+
+        ``tables`` hold the chosen rows already.
+        """
         for organ in REPORTED_ORGANS:
-            key = organ.key(shown)
+            key = organ.key(tables)
             found = self._curve(organ)
             if key is None or found is None:
                 continue
             if len(organ.regions) == 1:
-                rows = shown[key][shown[key]["name"] == organ.regions[0]]
+                rows = tables[key][tables[key]["name"] == organ.regions[0]]
             else:
-                rows = self._refitted(model, *found, key, list(dict.fromkeys(shown[key]["input_function"])))
+                sources = list(dict.fromkeys(tables[key]["input_function"]))
+                rows = self._refitted(model, *found, key, sources)
+                rows = chosen(rows) if len(rows) else rows
             if len(rows):
-                estimates = [_estimate(rows.iloc[0], parameter) for parameter in model.parameters]
-                reason = rows.iloc[0].get("reason")
-                yield OrganFit(organ.title, key[1], estimates, reason if isinstance(reason, str) else "")
+                yield organ, key[1], rows
 
     def _refitted(
         self,
@@ -219,13 +317,13 @@ class DynamicSections:
         key: RegionKey,
         sources: Sequence[str],
     ) -> pd.DataFrame:
-        """The shown rows of the fit of a single curve."""
+        """All rows of the fit of a single curve."""
         of_person = model.of(self.person)
         if not model.reference:
             bloods = [blood for name in sources if (blood := self._blood(name)) is not None]
             parts = fits_with(of_person, curve[np.newaxis], bloods, frames, self.settings)
             rows = [fits.table(["organ"], [blood.name for blood in of]) for of, fits in parts]
-            return model.shown(pd.concat(rows), self.settings) if rows else pd.DataFrame()
+            return pd.concat(rows) if rows else pd.DataFrame()
         regions = self.settings.kinetics.reference_region
         found = reference_curve(regions, self.outputs.of("mean"), self.outputs.of("volumes"), key[1])
         if not (found and sources):
@@ -235,7 +333,7 @@ class DynamicSections:
         curves = np.vstack([curve, regions_of_table])
         fits = of_person.fit(curves, found[1][np.newaxis], frames, self.settings)
         table = fits.table(["organ", *map(str, range(1, len(curves)))], sources[:1])
-        return model.shown(table[table["name"] == "organ"], self.settings)
+        return table[table["name"] == "organ"]
 
     def _curve(self, organ: Organ) -> tuple[FrameTimes, NDArray[np.float64]] | None:
         return self._curves.get(organ.title)
@@ -258,6 +356,26 @@ class DynamicSections:
     @cached_property
     def _patlak_was_fitted(self) -> bool:
         return bool(self.outputs.of("kinetics", Patlak.name))
+
+
+def _organ_windows(title: str, rows: pd.DataFrame, shown: int | None) -> OrganWindows:
+    row = None if shown is None else rows.iloc[shown]
+    change, change_se = (
+        (_UNKNOWN, _UNKNOWN) if row is None else (float(row["slope_change"]), float(row["slope_change_se"]))
+    )
+    return OrganWindows(
+        title,
+        rows["Ki"].to_numpy(dtype=np.float64),
+        rows["Ki_se"].to_numpy(dtype=np.float64),
+        change,
+        change_se,
+        "the window shown was not fitted" if row is None else _reason(row),
+    )
+
+
+def _reason(row: pd.Series[Any]) -> str:
+    reason = row.get("reason")
+    return reason if isinstance(reason, str) else ""
 
 
 def _estimate(row: pd.Series[Any], parameter: Parameter) -> tuple[float, float | None]:

@@ -60,6 +60,7 @@ def write_scan_page(page: ScanPage) -> None:
         "organs_note": sections.get("the note on kinetics", kinetics.note),
         "models": sections.get("the kinetic models", kinetics.models),
         "patlak": sections.get("the Patlak plots", kinetics.patlak_pictures),
+        "patlak_windows": sections.get("Ki against the start of the window", kinetics.patlak_windows),
         "input_functions": sections.get("the input functions", kinetics.input_function_pictures),
         "curves": sections.get("the curves", kinetics.curve_pictures),
         "uptake": sections.get("the projections of the PET", gallery.uptake),
@@ -69,6 +70,8 @@ def write_scan_page(page: ScanPage) -> None:
         "aorta": _aorta(page),
         "spaces": sections.get("the spaces", lambda: list(spaces_of(page))),
     }
+    windows = content["patlak_windows"]
+    content["patlak_windows_picture"] = windows.picture() if windows else None
     _write_pictures(page, content)
     write_page(
         page.store.path(names.report(scan.stem)),

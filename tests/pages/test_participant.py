@@ -93,7 +93,7 @@ def test_the_page_of_a_whole_participant_has_every_picture(browser: Browser, pha
         } return found;"""
     )
     assert counts == {
-        "patlak": 3,
+        "patlak": 4,
         "input-functions": 2,
         "curves": 2,
         "uptake": 2,
@@ -150,6 +150,27 @@ def test_the_table_of_a_model_equals_its_tables(browser: Browser, phantom_run: R
             assert shown.loc[organ, column] == f"{significant(value)} ± {significant(se, 2)}"
     ki = shown.loc["brain grey matter", "Ki [mL/min/mL]"].split(" ± ")[0]
     assert ki == significant(merged_ki(phantom_run.output / "sub-001", GREY_MATTER))
+
+
+def test_ki_against_the_start_of_the_window_is_that_of_the_tables(browser: Browser, phantom_run: Run) -> None:
+    folder = phantom_run.output / "sub-001"
+    table = read_table(only(folder, "*_seg-total_desc-eroded1_model-Patlak_kinpar.tsv"))
+    browser.open(phantom_run.output / "sub-001.html")
+    shown = table_of(browser, "#patlak-windows").set_index("organ")
+    for organ, region in (("liver", "liver"), ("urinary bladder", "urinary_bladder")):
+        rows = table[(table["name"] == region) & (table["input_function"] == INPUT_FUNCTION)]
+        for _, row in rows.iterrows():
+            column = f"t* {row['t_start'] / 60:.3g} min, {row['n_used']} frames"
+            se = " ± n/a" if row["n_used"] == 2 else f" ± {significant(row['Ki_se'], 2)}"
+            assert shown.loc[organ, column] == significant(row["Ki"]) + se
+        row = rows[rows["last_frames"] == LAST_FRAMES].iloc[0]
+        change, change_se = (100 * row[name] for name in ("slope_change", "slope_change_se"))
+        text = f"{significant(change)} ± {significant(change_se, 2)}"
+        assert shown.loc[organ, "change of slope [%]"] == text
+        assert shown.loc[organ, "remark"] == ("" if pd.isna(row["reason"]) else row["reason"])
+    # Fits of organs with several regions are linear in the curve.
+    first = shown.loc["brain grey matter"].iloc[2].split(" ± ")[0]
+    assert first == significant(merged_ki(folder, GREY_MATTER))
 
 
 def test_an_organ_of_several_regions_is_their_mean_by_volume(browser: Browser, phantom_run: Run) -> None:

@@ -15,6 +15,7 @@ from hedypet_bids import Study
 from hedypet_bids.kernels.kinetics import known_models
 
 MODELS = ["Patlak", "MA1", "Logan", "SRTM", "MRTM", "MRTM2", "SUVR", "FUR", "RelativePatlak", "CMRglc"]
+REMARKS = {"Patlak", "CMRglc"}
 REFERENCE = ["gluteus_maximus_left", "gluteus_maximus_right"]
 BLOOD = "aortavoicombineddescending"
 SETTINGS = """
@@ -60,7 +61,9 @@ def test_every_model_has_tables_with_a_dictionary(output: Path) -> None:
         assert sidecar[main.name].get("Units", "") == main.units
         values = rows[main.name]
         assert values.notna().any(), name
-        if name != "Patlak":
+        # A plot that is no line has a value and a remark.
+        assert rows.loc[values.isna(), "reason"].notna().all(), name
+        if name not in REMARKS:
             assert (values.isna() == rows["reason"].notna()).all(), name
 
 
@@ -106,7 +109,8 @@ def test_the_group_level_has_every_parameter(output: Path) -> None:
         found = rows[rows["Model"] == name]
         assert set(found["Parameter"]) == {parameter.name for parameter in model.parameters}
         assert found.groupby(["Label Name", "Parameter"]).size().max() == 1
-        if name != "Patlak":
+        assert found.loc[found["Value"].isna(), "Reason"].notna().all(), name
+        if name not in REMARKS:
             assert (found["Value"].isna() == found["Reason"].notna()).all(), name
     assert set(MODELS) <= set(study.dictionary("kinetics")["Model"]["Levels"])
 

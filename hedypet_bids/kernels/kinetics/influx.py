@@ -254,7 +254,6 @@ class CMRglc(KineticModel):
             factor = 100.0 * glucose / (kinetics.lumped_constant * kinetics.tissue_density_g_per_ml)
         fits = self._patlak.fit(curves, inputs, frames, settings)
         others = {name: value for name, value in fits.values.items() if name in self.columns}
-        others.setdefault("reason", reasons((np.isnan(fits.values["Ki"]), "Patlak's fit has no value")))
         rates = {"CMRglc": fits.values["Ki"] * factor, "CMRglc_se": fits.values["Ki_se"] * factor}
         return Fits(fits.windows, {**rates, **others})
 

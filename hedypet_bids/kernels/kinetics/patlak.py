@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.integrate import cumulative_simpson
 
 from hedypet_bids.errors import BadDataError, UsageError
+from hedypet_bids.kernels.kinetics.linearity import has_change, remarks, slope_change
 from hedypet_bids.kernels.kinetics.model import Fits, KineticModel, Parameter
 from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes
@@ -429,6 +430,11 @@ class Patlak(KineticModel):
         "t_start": {"Description": "Start of the first frame in the fit", "Units": "s"},
         "t_end": {"Description": "End of the last frame in the fit", "Units": "s"},
         "rule": {"Description": "Integration rule of the input function"},
+        "slope_change": {
+            "Description": "Change of the slope from the first to the last frame of the fit, over Ki: that "
+            "of a parabola through the same points"
+        },
+        "slope_change_se": {"Description": "Standard error of slope_change"},
     }
     references: ClassVar[Mapping[str, Reference]] = {
         "patlak": Reference(
@@ -476,11 +482,13 @@ class Patlak(KineticModel):
         frames: FrameTimes,
         settings: Settings,
     ) -> Fits:
-        """Ki and V0 by ordinary least squares in every window."""
+        """Ki and V0 by ordinary least squares in every window, and whether the points lie on a line."""
         rule, windows = rule_for(frames, settings), windows_of(settings)
         found = fit_patlak(curves, inputs, frames, windows=windows, rule=rule)
-        last_frames = pd.array([window.last_frames for window in windows], dtype="Int64")
+        asked = [window.last_frames for window in windows]
+        last_frames = pd.array(asked, dtype="Int64")
         start_min = [np.nan if window.start_min is None else window.start_min for window in windows]
+        change, change_se = _relative_slope_change(curves, inputs, frames, found, windows, rule)
         return Fits(
             {"last_frames": last_frames, "start_min": start_min},
             {
@@ -494,6 +502,9 @@ class Patlak(KineticModel):
                 "t_start": found.t_start_s,
                 "t_end": found.t_end_s,
                 "rule": rule,
+                "slope_change": change,
+                "slope_change_se": change_se,
+                "reason": remarks(found.ki, found.ki_se, change, change_se, found.n_used, asked),
             },
         )
 
@@ -558,7 +569,11 @@ class Patlak(KineticModel):
         return (
             "Net influx Ki and intercept V0 are slope and intercept of Patlak plots [@patlak], fitted by "
             f"ordinary least squares over {' and over '.join(windows)}; the input function was integrated "
-            f"{_RULES[patlak.rule]}."
+            f"{_RULES[patlak.rule]}. The slope of a region with the blood fraction vB is (1 - vB) times the "
+            "Ki of its tissue without blood. It takes the tracer for trapped: where tissue lets it go again, "
+            "the slope is too low, in simulated tissues with k4 = 0.01/min by 28 to 45 % over the last 8 "
+            "frames. Whether a plot is a line was tested by the quadratic term of a parabola through its "
+            "points."
         )
 
     def map_methods(self, settings: Settings) -> str:
@@ -570,6 +585,25 @@ class Patlak(KineticModel):
             f"Voxel maps use the last {kinetics.patlak.map_last_frames} frames and the input function "
             f"{kinetics.map_input_function}{smoothed}."
         )
+
+
+def _relative_slope_change(
+    curves: NDArray[np.float64],
+    inputs: NDArray[np.float64],
+    frames: FrameTimes,
+    found: PatlakFit,
+    windows: Sequence[Window],
+    rule: Rule,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Change of the slope within each window over Ki, and its standard error, both in the shape of Ki."""
+    abscissa = patlak_abscissa(inputs, frames, rule=rule)
+    changes = np.full((2, *found.ki.shape), np.nan)
+    for number, window in enumerate(windows):
+        index = window.indices(frames)
+        changes[..., number] = slope_change(curves[:, index], inputs[:, index], abscissa[:, index])
+    told = has_change(found.ki, found.ki_se)
+    change, change_se = np.where(told, changes / np.where(told, found.ki, 1.0), np.nan)
+    return change, change_se
 
 
 def rule_for(frames: FrameTimes, settings: Settings) -> Rule:
