@@ -96,8 +96,8 @@ def fit_dual_input(
     References
     ----------
     Winterdahl M, Keiding S, Sørensen M, Mortensen FV, Alstrup AKO, Munk OL. Tracer input for kinetic
-    modelling of liver physiology determined without sampling portal venous blood in pigs. Eur J Nucl Med Mol Imaging
-    2011;38:263-270 (a quarter of the flow is arterial).
+    modelling of liver physiology determined without sampling portal venous blood in pigs. Eur J Nucl Med Mol
+    Imaging 2011;38:263-270 (a quarter of the flow is arterial).
 
     Examples
     --------
