@@ -45,6 +45,7 @@ def _write(options: argparse.Namespace) -> Path:
             tracers=options.tracers,
             runs=options.runs,
             extra_statics=options.extra_statics,
+            delays=options.delays,
         )
     except OSError as fault:
         raise ReadWriteError(f"Writing {fault.filename or options.out} failed: {fault.strerror}.") from fault
@@ -100,5 +101,10 @@ def _parser() -> argparse.ArgumentParser:
         "--extra-statics",
         action="store_true",
         help="also write the static reconstructions acstatOSEM and acstatOSEMhead (head only, small voxels)",
+    )
+    parser.add_argument(
+        "--delays",
+        action="store_true",
+        help="let blood arrive in each tissue at a time of its own, -3 to 20 s after the aorta",
     )
     return parser

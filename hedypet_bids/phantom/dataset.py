@@ -66,6 +66,7 @@ def write_phantom(
     tracers: Sequence[str] = (FDG.label,),
     runs: int = 1,
     extra_statics: bool = False,
+    delays: bool = False,
 ) -> Path:
     """The folder of a new raw BIDS dataset of whole-body PET/CT/MR with known truth.
 
@@ -101,6 +102,8 @@ def write_phantom(
     extra_statics
         Whether each scan also has ``rec-acstatOSEM`` on the grid of ``rec-acstatPSF``, and
         ``rec-acstatOSEMhead``, which holds the head in voxels of half that size.
+    delays
+        Whether blood arrives in each tissue at a time of its own, -3 to 20 s after the aorta; else at once.
 
     Returns
     -------
@@ -126,7 +129,10 @@ def write_phantom(
         )
     series = frames or hedypet_frames()
     people = [
-        (person, make_sessions(person, sessions=sessions, tracers=chosen, runs=runs, frames=series))
+        (
+            person,
+            make_sessions(person, sessions=sessions, tracers=chosen, runs=runs, frames=series, delays=delays),
+        )
         for person in _people(participants, seed)
     ]
     _check_lacking(lacking, people)

@@ -7,7 +7,7 @@ input functions from whole blood. Everything is decay-corrected to the injection
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,8 @@ class Kinetics:
         1/min.
     vb
         Fraction of the volume that is blood, 0 to 1.
+    delay_s
+        How much later than in the aorta its blood arrives, s.
     """
 
     K1: float
@@ -70,6 +72,7 @@ class Kinetics:
     k3: float
     vb: float
     k4: float = 0.0
+    delay_s: float = 0.0
 
     @property
     def ki(self) -> float:
@@ -91,10 +94,10 @@ class Kinetics:
         Without k2 Ki is K1, and only ``K1`` counts.
         """
         if self.k4 > 0 or self.k3 == 0:
-            return Kinetics(self.K1 * K1, self.k2 * K1 / net, self.k3, self.vb * vb, self.k4)
+            return replace(self, K1=self.K1 * K1, k2=self.k2 * K1 / net, vb=self.vb * vb)
         kept = self.k3 / (self.k2 + self.k3) * net / K1
         k3 = self.k2 * kept / (1.0 - kept) if self.k2 > 0 else self.k3
-        return Kinetics(self.K1 * K1, self.k2, k3, self.vb * vb)
+        return replace(self, K1=self.K1 * K1, k3=k3, vb=self.vb * vb)
 
 
 def hedypet_frames() -> FrameTimes:
@@ -162,8 +165,9 @@ def tissue_curve(frames: FrameTimes, p: FengInput, tissue: Kinetics) -> NDArray[
     together are one linear system x' = A x, so matrix exponentials take its states and integrals from one
     edge to the next: no error of time steps, and nothing special where rates are equal.
     """
-    edges_s = np.unique(np.concatenate([[p.delay_s], frames.start_s, frames.end_s]))
-    edges_s = edges_s[edges_s >= p.delay_s]
+    arrival_s = p.delay_s + tissue.delay_s
+    edges_s = np.unique(np.concatenate([[arrival_s], frames.start_s, frames.end_s]))
+    edges_s = edges_s[edges_s >= arrival_s]
     # Schedules have few different durations, and an exponential is the costly part.
     steps_s, which = np.unique(np.diff(edges_s), return_inverse=True)
     system = _system(p, tissue) / _SECONDS_PER_MINUTE

@@ -72,3 +72,35 @@ MATERIALS = {
     "brain_stem": Material(32, 390, 0, 850, Kinetics(0.065, 0.120, 0.040, 0.04)),
 }
 """Every material by name."""
+
+DELAYS_S = {
+    "lung": -3.0,
+    "lumen": 2.0,
+    "subcutaneous_fat": 12.0,
+    "visceral_fat": 9.0,
+    "muscle": 9.0,
+    "soft": 4.0,
+    "liver": 6.0,
+    "spleen": 3.0,
+    "kidney": 1.5,
+    "pancreas": 3.0,
+    "stomach": 5.0,
+    "bowel": 7.5,
+    "colon": 8.0,
+    "gland": 3.0,
+    "bile": 10.0,
+    "urine": 20.0,
+    "spongy_bone": 5.0,
+    "cortical_bone": 7.0,
+    "cartilage": 10.0,
+    "cord": 4.0,
+    "csf": 6.0,
+    "gray_matter": 3.0,
+    "white_matter": 4.5,
+    "deep_gray_matter": 3.0,
+    "cerebellar_cortex": 3.5,
+    "limbic_gray_matter": 3.5,
+    "brain_stem": 3.5,
+}
+"""How much later than in the aorta blood arrives in each tissue, s: round numbers in the order of vascular
+distance; in the lungs it is earlier. Materials that are not named are blood, or have no activity."""

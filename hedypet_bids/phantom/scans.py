@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids.model import FrameTimes
 from hedypet_bids.phantom.kinetics import Kinetics, merged_frames
-from hedypet_bids.phantom.materials import MATERIALS
+from hedypet_bids.phantom.materials import DELAYS_S, MATERIALS
 from hedypet_bids.phantom.subject import (
     BODY_CENTRE_MM,
     Curves,
@@ -119,6 +119,7 @@ def make_sessions(
     tracers: Sequence[Tracer],
     runs: int,
     frames: FrameTimes,
+    delays: bool = False,
 ) -> list[PhantomSession]:
     """The PET/CT sessions of a participant, ``quadra``, ``quadra2`` and so on, two weeks apart.
 
@@ -133,6 +134,8 @@ def make_sessions(
         Injections of each tracer in each session.
     frames
         Of the first tracer.
+    delays
+        Whether blood arrives in each tissue at a time of its own, ``DELAYS_S``; else everywhere at once.
     """
     made = []
     for number in range(1, max(sessions, 1) + 1):
@@ -141,6 +144,8 @@ def make_sessions(
         scans = []
         for place, (tracer, run) in enumerate((t, r) for t in tracers for r in range(1, runs + 1)):
             injected, factors = _at_injection(person, tracer, (number, run))
+            if delays:
+                injected = _with_delays(injected)
             scan = PhantomScan(
                 injected,
                 session=label,
@@ -200,6 +205,11 @@ def _at_injection(
         kinetics={name: k.scaled(**factors[name]) for name, k in kinetics.items()},
     )
     return changed, factors
+
+
+def _with_delays(person: PhantomParticipant) -> PhantomParticipant:
+    later = {name: replace(k, delay_s=DELAYS_S.get(name, 0.0)) for name, k in person.kinetics.items()}
+    return replace(person, kinetics=later)
 
 
 def _deviations(

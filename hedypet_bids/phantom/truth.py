@@ -27,11 +27,13 @@ def truth(scan: PhantomScan, *, volumes_ml: Mapping[str, Mapping[str, float]]) -
     ``curves``, ``static``, ``ki`` (``vt`` of a reversible tracer) and ``kinetics`` are by label name (of
     every task, where all of the label is one material) and by material name. Ki, VT, K1, k2, k3, k4 are per
     minute and mL of tissue without its blood: the slope that a Patlak plot of a whole region tends to is
-    (1 - vb) Ki.
+    (1 - vb) Ki. Where blood arrives at a time of its own in each tissue, ``kinetics`` has that too, as
+    ``delay_s`` after the aorta.
     """
     p, frames, materials = scan.participant, scan.frames, _materials_by_name()
     net = _net(scan.tracer)
     rates = {name: p.kinetics[material] for name, material in materials.items() if material in p.kinetics}
+    delayed = any(k.delay_s for k in p.kinetics.values())
     centreline, radius = aorta_centreline_mm(p)
     return {
         "participant": _person(p),
@@ -43,7 +45,7 @@ def truth(scan: PhantomScan, *, volumes_ml: Mapping[str, Mapping[str, float]]) -
         "static": {name: float(scan.static_curves[material][0]) for name, material in materials.items()},
         net: {name: getattr(k, net) for name, k in rates.items()},
         "vb": {name: k.vb for name, k in rates.items()},
-        "kinetics": {name: _rates(k, net) for name, k in rates.items()},
+        "kinetics": {name: _rates(k, net, delayed=delayed) for name, k in rates.items()},
         "volumes_ml": {task: dict(volumes) for task, volumes in volumes_ml.items()},
         "closed_form_volumes_ml": closed_form_volumes_ml(p),
         "aorta_centreline_mm": centreline.tolist(),
@@ -121,9 +123,10 @@ def _net(tracer: Tracer) -> str:
     return "vt" if tracer.is_reversible else "ki"
 
 
-def _rates(k: Kinetics, net: str) -> dict[str, float]:
+def _rates(k: Kinetics, net: str, *, delayed: bool) -> dict[str, float]:
     k4 = {"k4": k.k4} if net == "vt" else {}
-    return {"K1": k.K1, "k2": k.k2, "k3": k.k3, **k4, "vb": k.vb, net: getattr(k, net)}
+    delay = {"delay_s": k.delay_s} if delayed else {}
+    return {"K1": k.K1, "k2": k.k2, "k3": k.k3, **k4, "vb": k.vb, net: getattr(k, net), **delay}
 
 
 def _person(p: PhantomParticipant) -> dict[str, Any]:
