@@ -298,7 +298,8 @@ class DynamicSections:
         for organ in REPORTED_ORGANS:
             key = organ.key(tables)
             found = self._curve(organ)
-            if key is None or found is None:
+            elsewhere = model.regions and not set(organ.regions) <= set(model.regions)
+            if key is None or found is None or elsewhere:
                 continue
             if len(organ.regions) == 1:
                 rows = tables[key][tables[key]["name"] == organ.regions[0]]
