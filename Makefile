@@ -46,7 +46,7 @@ types: $(INSTALLED) ## mypy, strict on the package
 	$(BIN)/mypy
 
 bench: $(INSTALLED) ## run every benchmark
-	for name in tacs maps patlak compartments resample registration segmentation group report; do \
+	for name in tacs maps patlak compartments peers resample registration segmentation group report; do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

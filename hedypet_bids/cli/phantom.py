@@ -46,6 +46,7 @@ def _write(options: argparse.Namespace) -> Path:
             runs=options.runs,
             extra_statics=options.extra_statics,
             delays=options.delays,
+            blood=options.blood,
         )
     except OSError as fault:
         raise ReadWriteError(f"Writing {fault.filename or options.out} failed: {fault.strerror}.") from fault
@@ -106,5 +107,11 @@ def _parser() -> argparse.ArgumentParser:
         "--delays",
         action="store_true",
         help="let blood arrive in each tissue at a time of its own, -3 to 20 s after the aorta",
+    )
+    parser.add_argument(
+        "--blood",
+        action="store_true",
+        help="with reversible tracers also write blood samples: whole blood, plasma with metabolites, parent "
+        "fraction; the cerebellar cortex then binds none of the tracer",
     )
     return parser

@@ -67,6 +67,7 @@ def write_phantom(
     runs: int = 1,
     extra_statics: bool = False,
     delays: bool = False,
+    blood: bool = False,
 ) -> Path:
     """The folder of a new raw BIDS dataset of whole-body PET/CT/MR with known truth.
 
@@ -104,6 +105,9 @@ def write_phantom(
         ``rec-acstatOSEMhead``, which holds the head in voxels of half that size.
     delays
         Whether blood arrives in each tissue at a time of its own, -3 to 20 s after the aorta; else at once.
+    blood
+        Whether scans with reversible tracers have blood samples, ``recording-manual_blood.tsv``: whole blood,
+        plasma with metabolites, and parent fraction. The cerebellar cortex then binds none of the tracer.
 
     Returns
     -------
@@ -131,7 +135,15 @@ def write_phantom(
     people = [
         (
             person,
-            make_sessions(person, sessions=sessions, tracers=chosen, runs=runs, frames=series, delays=delays),
+            make_sessions(
+                person,
+                sessions=sessions,
+                tracers=chosen,
+                runs=runs,
+                frames=series,
+                delays=delays,
+                blood=blood,
+            ),
         )
         for person in _people(participants, seed)
     ]
@@ -255,6 +267,11 @@ class _Writer:
                 self._write_pet(visit, ("acstatOSEMhead",), head)
         if "dynamic" not in lacking:
             self._write_pet(visit, ("acdynPSF",), body_grid(self.size.dynamic, self.person), dynamic=True)
+            for scan in visit.scans:
+                if scan.participant.split:
+                    run = f"_run-{scan.run}" if scan.run else ""
+                    ending = f"trc-{scan.tracer.label}{run}_recording-manual_blood"
+                    sidecars.write_blood(self.out / f"{self._name(visit.label, 'pet', ending)}.tsv", scan)
         return volumes_ml
 
     def _write_ct(self, visit: PhantomSession, codes: NDArray[np.int16], grid: Grid) -> _Volumes:

@@ -20,6 +20,9 @@ _SECONDS_PER_MINUTE = 60.0
 # The frames of hedyPET: (how many, seconds each); 69 frames in 70 min.
 _HEDYPET_SCHEDULE = ((20, 2.0), (10, 5.0), (15, 10.0), (6, 60.0), (10, 120.0), (8, 300.0))
 
+# So fine that the means of whole blood are exact to rounding.
+_GAUSS_POINTS, _GAUSS_STEP_S = 6, 2.0
+
 # States of the linear system that tissue_curve solves.
 _N_STATES = 8
 _T_EXP, _EXP_1, _EXP_2, _EXP_3, _FREE, _BOUND, _AREA_BLOOD, _AREA_TISSUE = range(_N_STATES)
@@ -100,6 +103,48 @@ class Kinetics:
         return replace(self, K1=self.K1 * K1, k3=k3, vb=self.vb * vb)
 
 
+@dataclass(frozen=True)
+class BloodSplit:
+    """What blood holds beside the tracer itself: in plasma metabolites, in red cells another concentration.
+
+    Of the activity in plasma ``parent_last + (1 - parent_last) exp(-t / parent_s)`` is the tracer itself,
+    ``t`` s after its arrival.
+
+    Parameters
+    ----------
+    plasma_to_blood
+        Activity in 1 mL of plasma over that in 1 mL of whole blood.
+    """
+
+    plasma_to_blood: float = 1.2
+    parent_last: float = 0.25
+    parent_s: float = 1500.0
+
+    def parent_fraction(self, t_s: NDArray[np.float64], arrival_s: float) -> NDArray[np.float64]:
+        """Part of the activity in plasma that is the tracer itself, at times after injection."""
+        since_s = np.maximum(np.asarray(t_s, dtype=np.float64) - arrival_s, 0.0)
+        fraction: NDArray[np.float64] = self.parent_last + (1.0 - self.parent_last) * np.exp(
+            -since_s / self.parent_s
+        )
+        return fraction
+
+    def whole_blood(self, t_s: NDArray[np.float64], p: FengInput) -> NDArray[np.float64]:
+        """Activity in whole blood, Bq/mL, where ``p`` is that of the tracer in plasma."""
+        return feng_input(t_s, p) / self.parent_fraction(t_s, p.delay_s) / self.plasma_to_blood
+
+    def frame_means(self, frames: FrameTimes, p: FengInput) -> NDArray[np.float64]:
+        """Average of whole blood over each frame, Bq/mL, shape (n_frames,)."""
+        nodes, weights = np.polynomial.legendre.leggauss(_GAUSS_POINTS)
+        means = []
+        for start_s, end_s in zip(frames.start_s, frames.end_s, strict=True):
+            first_s = min(max(start_s, p.delay_s), end_s)
+            edges_s = np.linspace(first_s, end_s, 1 + max(math.ceil((end_s - first_s) / _GAUSS_STEP_S), 1))
+            half_s, mid_s = np.diff(edges_s) / 2.0, (edges_s[1:] + edges_s[:-1]) / 2.0
+            values = self.whole_blood(mid_s[:, None] + half_s[:, None] * nodes, p)
+            means.append((values @ weights * half_s).sum() / (end_s - start_s))
+        return np.array(means)
+
+
 def hedypet_frames() -> FrameTimes:
     """The 69 frames of the hedyPET protocol, 0 to 4200 s."""
     duration = np.concatenate([np.full(count, seconds) for count, seconds in _HEDYPET_SCHEDULE])
@@ -158,8 +203,12 @@ def irreversible_two_tissue(
     return tissue_curve(frames, input_parameters, Kinetics(K1, k2, k3, vb))
 
 
-def tissue_curve(frames: FrameTimes, p: FengInput, tissue: Kinetics) -> NDArray[np.float64]:
+def tissue_curve(
+    frames: FrameTimes, p: FengInput, tissue: Kinetics, split: BloodSplit | None = None
+) -> NDArray[np.float64]:
     """Average of the curve of any tissue over each frame, Bq/mL, shape (n_frames,).
+
+    With ``split`` the input is that of the tracer in plasma, and vessels hold the whole blood of that.
 
     Differences of the exact running integrals at the frame edges, over the durations. Input and tissue
     together are one linear system x' = A x, so matrix exponentials take its states and integrals from one
@@ -176,10 +225,14 @@ def tissue_curve(frames: FrameTimes, p: FengInput, tissue: Kinetics) -> NDArray[
     states[0, _EXP_1 : _EXP_3 + 1] = 1.0
     for edge, step in enumerate(which):
         states[edge + 1] = moves[step] @ states[edge]
-    area = (1.0 - tissue.vb) * states[:, _AREA_TISSUE] + tissue.vb * states[:, _AREA_BLOOD]
+    area = (1.0 - tissue.vb) * states[:, _AREA_TISSUE]
+    if split is None:
+        area = area + tissue.vb * states[:, _AREA_BLOOD]
     # Edges before the arrival find the first one, where nothing has come yet.
     first, last = np.searchsorted(edges_s, frames.start_s), np.searchsorted(edges_s, frames.end_s)
     means: NDArray[np.float64] = (area[last] - area[first]) / (frames.duration_s / _SECONDS_PER_MINUTE)
+    if split is not None:
+        means += tissue.vb * split.frame_means(frames, replace(p, delay_s=arrival_s))
     return means
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedypet_bids.model import FrameTimes
-from hedypet_bids.phantom.kinetics import Kinetics, merged_frames
+from hedypet_bids.phantom.kinetics import BloodSplit, Kinetics, merged_frames
 from hedypet_bids.phantom.materials import DELAYS_S, MATERIALS
 from hedypet_bids.phantom.subject import (
     BODY_CENTRE_MM,
@@ -28,7 +28,7 @@ from hedypet_bids.phantom.subject import (
     rigid,
     vary_kinetics,
 )
-from hedypet_bids.phantom.tracers import FDG, Tracer
+from hedypet_bids.phantom.tracers import FDG, REFERENCE, Tracer
 
 Factors = Mapping[str, Mapping[str, float]]
 
@@ -120,6 +120,7 @@ def make_sessions(
     runs: int,
     frames: FrameTimes,
     delays: bool = False,
+    blood: bool = False,
 ) -> list[PhantomSession]:
     """The PET/CT sessions of a participant, ``quadra``, ``quadra2`` and so on, two weeks apart.
 
@@ -136,6 +137,9 @@ def make_sessions(
         Of the first tracer.
     delays
         Whether blood arrives in each tissue at a time of its own, ``DELAYS_S``; else everywhere at once.
+    blood
+        Whether blood is sampled in scans with reversible tracers. Plasma then holds metabolites, and
+        ``REFERENCE`` binds nothing.
     """
     made = []
     for number in range(1, max(sessions, 1) + 1):
@@ -146,6 +150,8 @@ def make_sessions(
             injected, factors = _at_injection(person, tracer, (number, run))
             if delays:
                 injected = _with_delays(injected)
+            if blood and tracer.is_reversible:
+                injected = _with_metabolites(injected)
             scan = PhantomScan(
                 injected,
                 session=label,
@@ -210,6 +216,11 @@ def _at_injection(
 def _with_delays(person: PhantomParticipant) -> PhantomParticipant:
     later = {name: replace(k, delay_s=DELAYS_S.get(name, 0.0)) for name, k in person.kinetics.items()}
     return replace(person, kinetics=later)
+
+
+def _with_metabolites(person: PhantomParticipant) -> PhantomParticipant:
+    free = replace(person.kinetics[REFERENCE], k3=0.0, k4=0.0)
+    return replace(person, kinetics={**person.kinetics, REFERENCE: free}, split=BloodSplit())
 
 
 def _deviations(

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hedypet_bids.labels import label_table
 from hedypet_bids.model import FrameTimes
+from hedypet_bids.phantom.kinetics import feng_input
 from hedypet_bids.phantom.scans import MR_SESSION, PhantomScan, PhantomSession, mr_start
 from hedypet_bids.phantom.subject import PhantomParticipant
 from hedypet_bids.phantom.tracers import FDG
@@ -146,6 +149,21 @@ def pet_sidecar(scan: PhantomScan, frames: FrameTimes, *, method: str) -> dict[s
     }
 
 
+def write_blood(path: Path, scan: PhantomScan) -> None:
+    """Write the blood samples of a scan, without noise, and their sidecar."""
+    p, split = scan.participant, scan.participant.split
+    assert split is not None
+    last_s = float(scan.frames.end_s[-1])
+    time_s = np.concatenate([np.arange(start, stop, step) for start, stop, step in _SAMPLED_S])
+    time_s = np.append(time_s[time_s < last_s], last_s)
+    parent = split.parent_fraction(time_s, p.blood.delay_s)
+    plasma = feng_input(time_s, p.blood) / parent
+    columns = (time_s, plasma / split.plasma_to_blood, plasma, parent)
+    rows = [[f"{value:.9g}" for value in row] for row in np.transpose(columns)]
+    _write_table(path, tuple(_BLOOD_COLUMNS), rows)
+    write_json(path.with_suffix(".json"), {**_BLOOD_SIDECAR, **_BLOOD_COLUMNS})
+
+
 def ct_sidecar() -> dict[str, Any]:
     """The sidecar of a CT image or topogram."""
     return {
@@ -190,4 +208,26 @@ _PARTICIPANT_COLUMNS = {
 _SESSION_COLUMNS = {
     "acq_time": {"Description": "Start of the session"},
     "weight": {"Description": "Body weight at the session", "Units": "kg"},
+}
+
+# Start, end and interval of drawing blood, s.
+_SAMPLED_S = ((0, 60, 2), (60, 180, 5), (180, 600, 30), (600, 1800, 120), (1800, 4200, 300))
+_BLOOD_COLUMNS = {
+    "time": {"Description": "Time of the sample from TimeZero", "Units": "s"},
+    "whole_blood_radioactivity": {"Description": "Activity in whole blood", "Units": "Bq/mL"},
+    "plasma_radioactivity": {"Description": "Activity in plasma", "Units": "Bq/mL"},
+    "metabolite_parent_fraction": {
+        "Description": "Part of the activity in plasma that is the tracer itself",
+        "Units": "unitless",
+    },
+}
+_BLOOD_SIDECAR = {
+    "PlasmaAvail": True,
+    "WholeBloodAvail": True,
+    "MetaboliteAvail": True,
+    "MetaboliteMethod": "HPLC",
+    "MetaboliteRecoveryCorrectionApplied": False,
+    "DispersionCorrected": False,
+    "BloodDecayCorrected": True,
+    "BloodDecayCorrectionTime": 0,
 }

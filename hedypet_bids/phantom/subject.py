@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from hedypet_bids.model import FrameTimes, Grid, Matrix, Sex
 from hedypet_bids.phantom.brain import CENTRE_MM, TOP_MM, head_strokes, whole_brain_ellipsoids
 from hedypet_bids.phantom.kinetics import (
+    BloodSplit,
     FengInput,
     Kinetics,
     scaled_feng_input,
@@ -66,6 +67,9 @@ class PhantomParticipant:
         World of the head and body MR images to the world of CT and PET: ``x_ct = M @ x_mr``.
     orientation
         Stored axes of CT and PET, as ``LAS``.
+    split
+        What blood holds beside the tracer itself, ``blood`` then being that of the tracer in plasma; None:
+        nothing, and plasma is as whole blood.
     pose
         World of CT and PET of the first session to that of this one; by default it is the first.
     """
@@ -85,6 +89,7 @@ class PhantomParticipant:
     mr2ct_body: Matrix
     orientation: str
     pose: Matrix = field(default_factory=lambda: np.eye(4))
+    split: BloodSplit | None = None
 
     @property
     def demographic_group(self) -> str:
@@ -171,7 +176,7 @@ def closed_form_volumes_ml(participant: PhantomParticipant) -> dict[str, float]:
 def material_curves(participant: PhantomParticipant, frames: FrameTimes) -> Curves:
     """Exact frame averages of every material, Bq/mL, decay-corrected to injection, shape (n_frames,)."""
     return {
-        name: tissue_curve(frames, participant.blood, participant.kinetics[name])
+        name: tissue_curve(frames, participant.blood, participant.kinetics[name], participant.split)
         if name in participant.kinetics
         else np.zeros(len(frames))
         for name in MATERIALS

@@ -127,6 +127,9 @@ FDG = Tracer(
     kinetics={name: m.kinetics for name, m in MATERIALS.items() if m.kinetics is not None},
 )
 
+REFERENCE = "cerebellar_cortex"
+"""The material that binds nothing of a reversible tracer in scans with blood samples."""
+
 TRACERS: Mapping[str, Tracer] = {
     tracer.label: tracer
     for tracer in (

@@ -18,7 +18,7 @@ from hedypet_bids.phantom.subject import (
     aorta_centreline_mm,
     closed_form_volumes_ml,
 )
-from hedypet_bids.phantom.tracers import Tracer
+from hedypet_bids.phantom.tracers import REFERENCE, Tracer
 
 
 def truth(scan: PhantomScan, *, volumes_ml: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
@@ -28,7 +28,8 @@ def truth(scan: PhantomScan, *, volumes_ml: Mapping[str, Mapping[str, float]]) -
     every task, where all of the label is one material) and by material name. Ki, VT, K1, k2, k3, k4 are per
     minute and mL of tissue without its blood: the slope that a Patlak plot of a whole region tends to is
     (1 - vb) Ki. Where blood arrives at a time of its own in each tissue, ``kinetics`` has that too, as
-    ``delay_s`` after the aorta.
+    ``delay_s`` after the aorta. Where blood is sampled, ``input_function`` is that of the tracer itself in
+    plasma, ``blood`` what whole blood holds, and ``bp_nd`` VT over that of the reference, less 1.
     """
     p, frames, materials = scan.participant, scan.frames, _materials_by_name()
     net = _net(scan.tracer)
@@ -47,12 +48,28 @@ def truth(scan: PhantomScan, *, volumes_ml: Mapping[str, Mapping[str, float]]) -
         "vb": {name: k.vb for name, k in rates.items()},
         "kinetics": {name: _rates(k, net, delayed=delayed) for name, k in rates.items()},
         "volumes_ml": {task: dict(volumes) for task, volumes in volumes_ml.items()},
+        **(_blood(scan, rates) if p.split else {}),
         "closed_form_volumes_ml": closed_form_volumes_ml(p),
         "aorta_centreline_mm": centreline.tolist(),
         "aorta_radius_mm": radius.tolist(),
         "mr2ct_head": p.mr2ct_head.tolist(),
         "mr2ct_body": p.mr2ct_body.tolist(),
         **participant_constants(p),
+    }
+
+
+def _blood(scan: PhantomScan, rates: Mapping[str, Kinetics]) -> dict[str, Any]:
+    """Blood of a scan in which it is sampled, and binding against the reference."""
+    p, frames = scan.participant, scan.frames
+    assert p.split is not None
+    free = p.kinetics[REFERENCE].vt
+    return {
+        "blood": {
+            **vars(p.split),
+            "whole_blood": p.split.frame_means(frames, p.blood).tolist(),
+        },
+        "reference": REFERENCE,
+        "bp_nd": {name: k.vt / free - 1.0 for name, k in rates.items()},
     }
 
 

@@ -192,6 +192,65 @@ def test_no_more_activity_is_in_the_body_than_was_injected() -> None:
             assert 0.3 < inside / (scan.participant.dose_mbq * 1e6) < 0.98
 
 
+def test_delays_and_sampled_blood_have_their_truth(tmp_path: Path) -> None:
+    root = write_phantom(
+        tmp_path / "bids",
+        participants=1,
+        seed=3,
+        size=COARSE,
+        frames=FRAMES,
+        sessions=2,
+        tracers=TWO,
+        delays=True,
+        blood=True,
+        without={"001": ("ct", "topogram", "static", "mr")},
+    )
+    # FDG is not let go again, so that it has no distribution volume that blood samples could show.
+    paths = sorted(root.rglob("*_blood.tsv"))
+    assert [path.name for path in paths] == [
+        f"sub-001_ses-{session}_trc-18FPSMA1007_recording-manual_blood.tsv"
+        for session in ("quadra", "quadra2")
+    ]
+    name = "sub-001_ses-quadra_trc-18FPSMA1007.json"
+    truth = json.loads((truth_folder(root) / name).read_text())
+    samples = pd.read_csv(paths[0], sep="\t").set_index("time")
+    known, blood = FengInput(**truth["input_parameters"]), truth["blood"]
+    since_s = np.maximum(samples.index - known.delay_s, 0)
+    parent = blood["parent_last"] + (1 - blood["parent_last"]) * np.exp(-since_s / blood["parent_s"])
+    np.testing.assert_allclose(samples["metabolite_parent_fraction"], parent, rtol=1e-6)
+    tracer = samples["plasma_radioactivity"] * parent
+    np.testing.assert_allclose(tracer, feng_input(samples.index.to_numpy(), known), rtol=1e-6)
+    ratio = samples["plasma_radioactivity"] / samples["whole_blood_radioactivity"].replace(0, np.nan)
+    np.testing.assert_allclose(ratio.dropna(), blood["plasma_to_blood"], rtol=1e-6)
+    assert samples.index[-1] == 4200 and ratio.notna().sum() > 50
+
+    start = np.array(truth["frame_start_s"])
+    end = start + truth["frame_duration_s"]
+    t = np.arange(0.005, 4300.0, 0.01)
+    whole = feng_input(t, known) / (
+        blood["parent_last"]
+        + (1 - blood["parent_last"]) * np.exp(-np.maximum(t - known.delay_s, 0) / blood["parent_s"])
+    )
+    whole /= blood["plasma_to_blood"]
+    means = np.array([whole[(t > a) & (t < b)].mean() for a, b in zip(start, end, strict=True)])
+    np.testing.assert_allclose(blood["whole_blood"], means, rtol=1e-4, atol=0.1)
+    np.testing.assert_allclose(truth["curves"]["blood"], means, rtol=1e-4, atol=0.1)
+    # Tissue is that of the tracer in plasma with vessels that hold whole blood, both later than in the aorta.
+    for region in ("liver", "muscle"):
+        k = truth["kinetics"][region]
+        assert k["delay_s"] > 5
+        later = {**truth, "input_parameters": {**vars(known), "delay_s": known.delay_s + k["delay_s"]}}
+        without = {**later["kinetics"], region: {**k, "vb": 0.0}}
+        tissue = convolved({**later, "kinetics": without}, region, start, end)
+        moved = np.interp(t - k["delay_s"], t, whole, left=0)
+        vessels = np.array([moved[(t > a) & (t < b)].mean() for a, b in zip(start, end, strict=True)])
+        expected = (1 - k["vb"]) * tissue + k["vb"] * vessels
+        np.testing.assert_allclose(truth["curves"][region], expected, rtol=0.001, atol=2.0)
+    free = truth["kinetics"]["cerebellar_cortex"]
+    assert free["k3"] == 0 and free["vt"] == pytest.approx(free["K1"] / free["k2"])
+    assert truth["bp_nd"]["gray_matter"] == pytest.approx(truth["vt"]["gray_matter"] / free["vt"] - 1)
+
+
 # --- what differs between sessions --------------------------------------------------------------
 
 
