@@ -240,7 +240,7 @@ class DynamicSections:
                 "inputfunctions" + ("early" if early else ""),
                 "The first three minutes." if early else "The whole scan, logarithmic.",
                 f"Whole-blood activity over time in {len(tables.keys() - {names.MEASURED})} volumes of "
-                f"interest in the aorta{' and in blood samples' if names.MEASURED in tables else ''}, "
+                f"interest{' and in blood samples' if names.MEASURED in tables else ''}, "
                 + ("the first three minutes" if early else "the whole scan"),
             )
             for early in (True, False)

@@ -355,10 +355,10 @@ def _pattern(text: str, bids: Path) -> str:
         "model": label,
         "parameter": label,
         "task": _one_of(
-            [*(task.name for task in SEGMENTATION_TASKS), "aorta", "totalimage", "aortavoi[a-z0-9]+"]
+            [*(t.name for t in SEGMENTATION_TASKS), "aorta", "totalimage", "(?:aorta|heart)voi[a-z0-9]+"]
         ),
-        "voi": "aortavoi(?:[a-z0-9]+px|combined)",
-        "segment": "ascending|top|descending(?:upper|lower)?",
+        "voi": "aortavoi(?:[a-z0-9]+px|combined)|heartvoi1ml",
+        "segment": "ascending|top|right|descending(?:upper|lower)?",
         "readout": _one_of(TABLES),
         "picture": "[a-zA-Z0-9]+",
         "run": r"[\w-]+",
