@@ -22,7 +22,7 @@ from hedypet_bids.settings import plain
 from hedypet_bids.steps.resample import Resample
 from hedypet_bids.steps.static import Static
 from hedypet_bids.steps.step import Plan, Skip, Step
-from hedypet_bids.steps.tacs import curve_keys, region_sets
+from hedypet_bids.steps.tacs import VOLUME_COLUMNS, curve_keys, region_sets, volumes_of
 
 # A field of view that is so much shorter than that of the scan shows the head alone.
 _HEAD_ONLY = 0.5
@@ -132,13 +132,13 @@ class MeasureStatic(Step):
                         "std": stats.std[:, 0] * image.scale,
                         "n_voxels": stats.n_voxels,
                         "n_valid": stats.n_valid[:, 0],
-                        "volume": stats.n_voxels * reader.grid.voxel_volume_ml,
+                        **volumes_of(stats, reader.grid),
                     }
                 ),
                 sources=[image.path, *([labels] if labels else [])],
                 mean={"Description": "Mean activity concentration of the region", "Units": "Bq/mL"},
                 std={"Description": "Population standard deviation over the voxels", "Units": "Bq/mL"},
-                volume={"Description": "Volume of the region", "Units": "mL"},
+                **VOLUME_COLUMNS,
                 ErosionIterations=key[1],
                 NegativeVoxels=negative,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -143,11 +143,11 @@ class MeasureCurves(Step):
                     "name": table.names,
                     "n_voxels": stats.n_voxels,
                     "n_valid": stats.n_valid.min(axis=1),
-                    "volume": stats.n_voxels * grid.voxel_volume_ml,
+                    **volumes_of(stats, grid),
                 }
             ),
             sources=sources,
-            volume={"Description": "Volume of the region", "Units": "mL"},
+            **VOLUME_COLUMNS,
             n_valid={"Description": "Finite voxels, the smallest number over the frames"},
         )
 
@@ -198,6 +198,19 @@ class MeasureCurves(Step):
         if self.aorta.why_no_right_heart:
             images.pop(HEART_VOI_TASK.name, None)
         return images
+
+
+VOLUME_COLUMNS: Mapping[str, Any] = {
+    "volume": {"Description": "Volume of the region", "Units": "mL"},
+    "volume-mm3": {"Description": "The same, by which petfit weights regions", "Units": "mm^3"},
+}
+"""What :func:`volumes_of` gives."""
+
+
+def volumes_of(stats: RegionStats, grid: Grid) -> dict[str, NDArray[np.float64]]:
+    """The volume of each region on the grid that it was measured on, in both units."""
+    volume_ml = stats.n_voxels * grid.voxel_volume_ml
+    return {"volume": volume_ml, "volume-mm3": 1000 * volume_ml}
 
 
 def curve_keys(tasks: Iterable[str], erosions: Iterable[int]) -> list[RegionKey]:

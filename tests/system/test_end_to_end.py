@@ -125,6 +125,18 @@ def test_patlak_rows_are_complete(phantom_run: Run) -> None:
     assert liver["Ki"].notna().all() and (liver["n_used"] == 8).all()
 
 
+def test_volumes_are_those_of_the_voxels_in_both_units(phantom_run: Run) -> None:
+    folder = phantom_run.output / "sub-001"
+    for pattern, image in (
+        ("*acdynPSF_seg-total_morph.tsv", "*acdynPSF_pet.nii.gz"),
+        ("*acstatPSF_seg-total_morph.tsv", "*acstatPSF_pet.nii.gz"),
+    ):
+        table = read_table(only(folder, pattern))
+        voxel_mm3 = np.prod(nib.load(only(phantom_run.bids / "sub-001", image)).header.get_zooms()[:3])
+        np.testing.assert_allclose(table["volume-mm3"], table["n_voxels"] * voxel_mm3, rtol=1e-6)
+        np.testing.assert_allclose(table["volume"], table["volume-mm3"] / 1000, rtol=1e-12)
+
+
 def test_maps_average_to_the_regional_ki(phantom_run: Run) -> None:
     folder = phantom_run.output / "sub-001"
     labels = np.asanyarray(nib.load(only(folder, "*_space-bodydyn_seg-total_dseg.nii.gz")).dataobj)
