@@ -77,13 +77,16 @@ VOI_TASKS = (
     # Not one of hedyPET's twelve: every voxel of the others in the descending aorta.
     Task("aortavoicombined", "aortavois_combined", "pet", "aortacombined", eroded=False),
 )
+HEART_VOI_TASK = Task("heartvoi1ml", "heartvois_ml-1", "pet", "heartvoi", eroded=False)
+INPUT_TASKS = (*VOI_TASKS, HEART_VOI_TASK)
+"""Every kind of volume that input functions come from; those of the aorta alone are VOI_TASKS."""
 WHOLE_IMAGE_TASK = Task("totalimage", "totalimage", "none", "totalimage", eroded=False)
 
 MR_TABLES: Mapping[str, str] = {"total": "totalmr"}
 """Tables of tasks whose network for MR tells other regions apart; one name has one number in both."""
 
 SEGMENTATION_TASKS = CT_TASKS + MR_TASKS
-ALL_TASKS = (*SEGMENTATION_TASKS, AORTA_TASK, *VOI_TASKS, WHOLE_IMAGE_TASK)
+ALL_TASKS = (*SEGMENTATION_TASKS, AORTA_TASK, *INPUT_TASKS, WHOLE_IMAGE_TASK)
 
 
 @cache

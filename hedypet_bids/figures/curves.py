@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from hedypet_bids.figures.aorta import SEGMENT_COLOURS, SEGMENT_TITLES
 from hedypet_bids.figures.palette import COLOURS
 from hedypet_bids.io.tables import FRAME_END, FRAME_START
-from hedypet_bids.labels import VOI_TASKS, label_table
+from hedypet_bids.labels import HEART_VOI_TASK, VOI_TASKS, label_table
 from hedypet_bids.names import MEASURED, recording
 
 _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
@@ -25,7 +25,9 @@ _KIND_STYLES: Mapping[str, tuple[str, str]] = {
     "aortavoi2ml5px": (":", "2 mL, 5 voxels wide"),
 }
 _MEASURED_STYLE = "--"
+_HEART_COLOUR = "#56B4E9"
 _SIZE_INCHES = (4.6, 3.7)
+_OF_HEART = frozenset(recording(HEART_VOI_TASK.name, part) for part in HEART_VOI_TASK.table.names)
 
 
 def draw_curves(
@@ -71,11 +73,14 @@ def draw_input_functions(curves: Mapping[str, pd.DataFrame], *, early: bool) -> 
     for name, table in curves.items():
         kind, segment = known.get(name, ("", 0))
         combined = kind not in _KIND_STYLES
+        colour = "black" if combined else SEGMENT_COLOURS[segment]
+        if name in _OF_HEART:
+            colour = _HEART_COLOUR
         kilo = table["whole_blood_radioactivity"] / 1000
         axis.plot(
             table["time"] if early else table["time"] / 60,
             kilo if early else kilo.where(kilo > 1e-3 * kilo.max()),
-            color="black" if combined else SEGMENT_COLOURS[segment],
+            color=colour,
             linestyle=_MEASURED_STYLE if name == MEASURED else "-" if combined else _KIND_STYLES[kind][0],
             lw=2.2 if combined else 1.2,
         )
@@ -92,14 +97,16 @@ def draw_input_functions(curves: Mapping[str, pd.DataFrame], *, early: bool) -> 
             axis.set_ylim(bottom=0.7 * lowest)
     axis.set_xlabel(_time_label(early))
     axis.set_ylabel("whole blood [kBq/mL]")
-    _key_of_input_functions(figure, axis, measured=MEASURED in curves)
+    _key_of_input_functions(figure, axis, measured=MEASURED in curves, heart=bool(_OF_HEART & curves.keys()))
     return figure
 
 
-def _key_of_input_functions(figure: Figure, axis: Axes, *, measured: bool) -> None:
+def _key_of_input_functions(figure: Figure, axis: Axes, *, measured: bool, heart: bool) -> None:
     lines = [axis.plot([], [], color=SEGMENT_COLOURS[s], label=SEGMENT_TITLES[s])[0] for s in SEGMENT_COLOURS]
     lines += [axis.plot([], [], color="0.4", linestyle=s, label=text)[0] for s, text in _KIND_STYLES.values()]
     lines += axis.plot([], [], color="black", lw=2.2, label="combined descending")
+    if heart:
+        lines += axis.plot([], [], color=_HEART_COLOUR, lw=2.2, label="right heart")
     if measured:
         lines += axis.plot([], [], color="black", lw=2.2, linestyle=_MEASURED_STYLE, label="blood samples")
     figure.legend(handles=lines, loc="outside lower center", ncols=2, fontsize=8, frameon=False)

@@ -40,6 +40,7 @@ _TASKS = {
     "aortavois_ml-1_width-3": "aorta volume of interest, 1 mL, 3 voxels wide",
     "aortavois_ml-2_width-5": "aorta volume of interest, 2 mL, 5 voxels wide",
     "aortavois_combined": "every voxel of the three kinds of volume in the descending aorta",
+    "heartvois_ml-1": "volume of interest in the right heart, 1 mL, where its blood is seen undiluted",
     "totalimage": "every voxel of the image",
 }
 _QUANTITY_UNITS = "g/mL for SUV and SUL, mL for Volume, else those of the kinetic parameter (table kinetics)"

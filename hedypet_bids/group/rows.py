@@ -19,13 +19,13 @@ from hedypet_bids.group.table_file import TableFile
 from hedypet_bids.io.tables import FRAME_END, FRAME_START, MISSING, injection_start_s
 from hedypet_bids.kernels.kinetics import KineticModel, known_models
 from hedypet_bids.kernels.region_statistics import RegionKey
-from hedypet_bids.labels import VOI_TASKS, Task, task
+from hedypet_bids.labels import INPUT_TASKS, Task, task
 from hedypet_bids.names import ScanName
 from hedypet_bids.settings import Settings
 
 INPUT_FUNCTION_IDENTIFIERS: Mapping[str, str] = {
     names.recording(voi.name, segment): names.input_function_identifier(voi.readout_name, segment)
-    for voi in VOI_TASKS
+    for voi in INPUT_TASKS
     for segment in voi.table.names
 }
 
@@ -40,7 +40,7 @@ _PATLAK_COLUMNS = {
     "Window Start [s]": "t_start",
     "Window End [s]": "t_end",
 }
-_VOIS = frozenset(voi.name for voi in VOI_TASKS)
+_VOIS = frozenset(voi.name for voi in INPUT_TASKS)
 
 
 def scan_tables(files: ScanFiles, settings: Settings) -> dict[str, pa.Table]:

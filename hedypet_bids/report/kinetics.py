@@ -241,7 +241,7 @@ class DynamicSections:
                 "inputfunctions" + ("early" if early else ""),
                 "The first three minutes." if early else "The whole scan, logarithmic.",
                 f"Whole-blood activity over time in {len(tables.keys() - {names.MEASURED})} volumes of "
-                f"interest in the aorta{' and in blood samples' if names.MEASURED in tables else ''}, "
+                f"interest{' and in blood samples' if names.MEASURED in tables else ''}, "
                 + ("the first three minutes" if early else "the whole scan"),
             )
             for early in (True, False)
@@ -299,7 +299,8 @@ class DynamicSections:
         for organ in REPORTED_ORGANS:
             key = organ.key(tables)
             found = self._curve(organ)
-            if key is None or found is None:
+            elsewhere = model.regions and not set(organ.regions) <= set(model.regions)
+            if key is None or found is None or elsewhere:
                 continue
             if len(organ.regions) == 1:
                 rows = tables[key][tables[key]["name"] == organ.regions[0]]

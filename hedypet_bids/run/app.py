@@ -31,6 +31,7 @@ from hedypet_bids.io.atomic import remove_leftovers, write_text
 from hedypet_bids.io.lock import exclusive
 from hedypet_bids.io.manifest import Manifest, new_run
 from hedypet_bids.io.store import Store
+from hedypet_bids.kernels.kinetics import kinetic_models
 from hedypet_bids.model import Subject
 from hedypet_bids.run.cluster import Certificates, GpuParts, Workers, available_cpus, run_all
 from hedypet_bids.run.console import Console
@@ -39,6 +40,7 @@ from hedypet_bids.run.memory import memory_limit_mb, participant_mb, segmentatio
 from hedypet_bids.run.options import SEGMENT, Options, chosen
 from hedypet_bids.run.preflight import segmentation_tools
 from hedypet_bids.settings import Settings
+from hedypet_bids.steps.step import MAPS
 from hedypet_bids.tools.validator import validate_dataset
 from hedypet_bids.version import __version__
 
@@ -207,7 +209,11 @@ def _needed_mb(jobs: Sequence[Job], *, side_by_side: bool = False) -> float:
             network_mb = 0.0
             if chosen(job.steps, SEGMENT):
                 network_mb = segmentation_mb(subject, job.tools, job.settings.segment, job.store)
-            estimates.append(participant_mb(subject, side_by_side=side_by_side, segmentation_mb=network_mb))
+            body_maps = chosen(job.steps, MAPS) and any(m.of_body for m in kinetic_models(job.settings))
+            needed_mb = participant_mb(
+                subject, side_by_side=side_by_side, segmentation_mb=network_mb, body_maps=body_maps
+            )
+            estimates.append(needed_mb)
         except HedypetError:
             continue  # its own run will say so, and must not stop the others
     return max(estimates)

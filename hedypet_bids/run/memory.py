@@ -21,9 +21,13 @@ from hedypet_bids.tools.totalsegmentator import MR_NETWORKS, TotalSegmentator, m
 BASE_MB = 650.0
 BYTES_PER_DYNAMIC_VOXEL = 20.0
 BYTES_PER_VOXEL = 14.0
+# Maps of models that need the body's voxels in all frames: of a slab, at most so many, and of the grid.
+BYTES_PER_FITTED_VOXEL, MOST_FITTED_MB, BYTES_PER_MAPPED_VOXEL = 400.0, 600.0, 6.0
 
 
-def participant_mb(subject: Subject, *, side_by_side: bool = False, segmentation_mb: float = 0.0) -> float:
+def participant_mb(
+    subject: Subject, *, side_by_side: bool = False, segmentation_mb: float = 0.0, body_maps: bool = False
+) -> float:
     """Memory that the steps of a participant need at most, MB, with the programs that they start.
 
     The dynamic series is streamed, so a few frames count, not their number.
@@ -34,6 +38,8 @@ def participant_mb(subject: Subject, *, side_by_side: bool = False, segmentation
         For steps that run at the same time: three images at most, of which one may be the series.
     segmentation_mb
         What :func:`segmentation_mb` says; segmentation runs before everything else.
+    body_maps
+        Whether a model makes maps of the body's voxels in all frames (``KineticModel.of_body``).
 
     Raises
     ------
@@ -42,7 +48,7 @@ def participant_mb(subject: Subject, *, side_by_side: bool = False, segmentation
     """
     scans = subject.scans
     images = {i for s in scans for i in (*s.cts, *s.statics, *s.head_mrs, *s.body_mrs)}
-    series = [BYTES_PER_DYNAMIC_VOXEL * _n_voxels(s.dynamic.path) for s in scans if s.dynamic]
+    series = [_series_bytes(_n_voxels(s.dynamic.path), body_maps=body_maps) for s in scans if s.dynamic]
     space = max((BYTES_PER_VOXEL * _n_voxels(image.path) for image in images), default=0.0)
     at_once = max([space, *series]) + (2 * space if side_by_side else 0.0)
     return BASE_MB + max(at_once / 1e6, segmentation_mb)
@@ -95,6 +101,13 @@ def memory_limit_mb() -> float:
     from distributed.system import MEMORY_LIMIT
 
     return float(MEMORY_LIMIT) / 1e6
+
+
+def _series_bytes(n_voxels: int, *, body_maps: bool) -> float:
+    """What the steps on a series need, of which one runs at a time."""
+    slab = min(BYTES_PER_FITTED_VOXEL * n_voxels, 1e6 * MOST_FITTED_MB)
+    maps = slab + BYTES_PER_MAPPED_VOXEL * n_voxels if body_maps else 0.0
+    return max(BYTES_PER_DYNAMIC_VOXEL * n_voxels, maps)
 
 
 def _n_voxels(path: Path) -> int:

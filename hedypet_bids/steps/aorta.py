@@ -1,4 +1,4 @@
-"""Segments of the aorta and the volumes of interest of the input functions."""
+"""Segments of the aorta, and the volumes of interest of the input functions in it and in the right heart."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from hedypet_bids import names
 from hedypet_bids.figures.aorta import draw_aorta, draw_aorta_labels
 from hedypet_bids.io.manifest import Kind
 from hedypet_bids.io.nifti_read import FrameReader, read_labels
+from hedypet_bids.io.sidecars import read_sidecar
 from hedypet_bids.io.store import Writer
 from hedypet_bids.kernels.aorta import (
     LOWER_DESCENDING,
     UPPER_DESCENDING,
+    RightHeartVoi,
     early_weights,
     find_bolus,
+    place_right_heart,
     place_vois,
     refine_with_pet,
     segment_aorta,
@@ -31,7 +34,7 @@ from hedypet_bids.kernels.aorta import (
 )
 from hedypet_bids.kernels.aorta.bolus import FALLBACK_WINDOW_S
 from hedypet_bids.kernels.resampling.resample import resample_labels
-from hedypet_bids.labels import AORTA_TASK, VOI_TASKS, label_table
+from hedypet_bids.labels import AORTA_TASK, HEART_VOI_TASK, VOI_TASKS, Task, label_table
 from hedypet_bids.model import BoolArray, FrameTimes, Grid, Scan
 from hedypet_bids.names import Source
 from hedypet_bids.settings import VOI_SHAPES, AortaMethod, AortaSettings, plain
@@ -39,7 +42,7 @@ from hedypet_bids.steps.resample import Resample
 from hedypet_bids.steps.step import SERIES, CannotRun, Plan, Skip, Step
 from hedypet_bids.tools.nifti_dynamic import library_segments, library_vois
 
-AORTA = "aorta"
+AORTA, HEART = "aorta", "heart"
 COMBINED = "aortavoicombined"
 # What the picture shows around the aorta.
 CROP_MARGIN_MM = 25.0
@@ -99,7 +102,17 @@ class PlaceAortaVois(Step):
     @property
     def vois(self) -> dict[str, Path]:
         """Label images of the volumes of interest by task name."""
-        return {name: path for name, path in self.labels.items() if name != AORTA_TASK.name}
+        return {task.name: self.labels[task.name] for task in VOI_TASKS if task.name in self.labels}
+
+    @property
+    def why_no_right_heart(self) -> str:
+        """Why there is no volume of interest in the right heart; empty where there is one, or may be."""
+        path = self.labels.get(HEART_VOI_TASK.name)
+        if path is None and not self.labels:
+            return "there is no aorta, whose bolus tells when blood has left the lungs"
+        if path is None:
+            return "there is no total segmentation with a heart in the dynamic PET's space"
+        return str(read_sidecar(path).get("Reason", ""))
 
     def plan(self) -> Plan | Skip:
         """Place the volumes of interest from the early frames."""
@@ -112,10 +125,10 @@ class PlaceAortaVois(Step):
         space, named_after = self.scan.space("bodydyn"), self._named_after(dynamic)
         labels: dict[Kind, Path] = {
             ("labels", "bodydyn", task.name): store.path(names.segmentation(named_after, task.name, space))
-            for task in (AORTA_TASK, *VOI_TASKS)
+            for task in (AORTA_TASK, *VOI_TASKS, *([HEART_VOI_TASK] if self._heart else []))
         }
         return Plan(
-            reads=[dynamic.path, aorta],
+            reads=list(dict.fromkeys(filter(None, [dynamic.path, aorta, self._heart]))),
             makes={**labels, ("picture", AORTA): store.path(self._picture)},
             settings={
                 **plain(self.context.settings.aorta),
@@ -131,25 +144,46 @@ class PlaceAortaVois(Step):
         assert aorta is not None
         mask, grid = self._mask(dynamic, aorta)
         box = box_around(mask, margin_mm=CROP_MARGIN_MM, grid=grid)
-        early = self._early_phase(dynamic, mask[box], box)
+        heart = self._heart_mask(grid)
+        around = box_around(heart, margin_mm=0.0, grid=grid) if heart.any() else box
+        early, of_heart = self._early_phase(dynamic, mask[box], box, heart[around], around)
         place = PLACING[self.context.settings.aorta.method]
         placed = place(mask[box], cropped(grid, box), early, self.context.settings.aorta)
         writer.picture(self._picture, placed.picture, sources=plan.reads)
         for task in (AORTA_TASK, *VOI_TASKS):
             labels = np.zeros(grid.shape, dtype=np.uint8)
             labels[box] = placed.labels[task.name]
-            writer.segmentation(
-                self._named_after(dynamic),
-                task,
-                self.scan.space("bodydyn"),
-                labels,
-                grid,
-                sources=plan.reads,
-                SpatialReference=self.context.store.uri(dynamic.path),
-                SkullStripped=False,
-                Checksum=checksum(labels),
-                **placed.sidecars[task.name],
-            )
+            self._write(writer, plan, task, labels, grid, placed.sidecars[task.name])
+        if self._heart:
+            affine, frames = cropped(grid, around).affine, early.frames
+            found = place_right_heart(of_heart, heart[around], affine, frames, early.median_curve())
+            labels = np.zeros(grid.shape, dtype=np.uint8)
+            labels[around] = found.labels
+            self._write(writer, plan, HEART_VOI_TASK, labels, grid, about_right_heart(found))
+
+    def _write(
+        self,
+        writer: Writer,
+        plan: Plan,
+        task: Task,
+        labels: NDArray[np.uint8],
+        grid: Grid,
+        about: Mapping[str, Any],
+    ) -> None:
+        dynamic = self.scan.dynamic
+        assert dynamic is not None
+        writer.segmentation(
+            self._named_after(dynamic),
+            task,
+            self.scan.space("bodydyn"),
+            labels,
+            grid,
+            sources=plan.reads,
+            SpatialReference=self.context.store.uri(dynamic.path),
+            SkullStripped=False,
+            Checksum=checksum(labels),
+            **about,
+        )
 
     def _mask(self, dynamic: Source, aorta: Path) -> tuple[BoolArray, Grid]:
         """The aorta on the grid of the dynamic PET."""
@@ -164,18 +198,31 @@ class PlaceAortaVois(Step):
             raise CannotRun(f"{aorta.name} has no voxel labelled {AORTA} in the dynamic PET's field of view")
         return mask, grid
 
-    def _early_phase(self, dynamic: Source, mask: BoolArray, box: BoxSlices) -> EarlyPhase:
-        """The first minutes around the aorta: one pass, of which only the crops are kept."""
+    def _heart_mask(self, grid: Grid) -> BoolArray:
+        """The heart on the grid of the dynamic PET; empty where there is none."""
+        if self._heart is None:
+            return np.zeros(grid.shape, dtype=bool)
+        heart: BoolArray = read_labels(self._heart)[0] == label_table("total").index_of(HEART)
+        return heart
+
+    def _early_phase(
+        self, dynamic: Source, mask: BoolArray, box: BoxSlices, heart: BoolArray, around: BoxSlices
+    ) -> tuple[EarlyPhase, NDArray[np.float32]]:
+        """The first minutes around the aorta and in the voxels of the heart, shape (n_frames, n_voxels).
+
+        One pass, of which nothing else is kept.
+        """
         metadata = self.scan.metadata(dynamic)
         frames = metadata.frames
         reader = FrameReader(dynamic.path)
         end_s = frames.start_s[0] + self.context.settings.aorta.early_window_s
         stop = max(2, int(np.searchsorted(frames.start_s, end_s)))
-        crops = [
-            np.asarray(frame[box] * metadata.scale[index], dtype=np.float32)
-            for index, frame in reader.frames(stop=min(stop, reader.n_frames))
-        ]
-        return EarlyPhase(crops, FrameTimes(frames.start_s[:stop], frames.duration_s[:stop]), mask)
+        crops, of_heart = [], []
+        for index, frame in reader.frames(stop=min(stop, reader.n_frames)):
+            crops.append(np.asarray(frame[box] * metadata.scale[index], dtype=np.float32))
+            of_heart.append(np.asarray(frame[around][heart] * metadata.scale[index], dtype=np.float32))
+        early = EarlyPhase(crops, FrameTimes(frames.start_s[:stop], frames.duration_s[:stop]), mask)
+        return early, np.stack(of_heart)
 
     def _named_after(self, dynamic: Source) -> Source:
         """The image that the segmentation of the aorta labels; a given aorta is on the PET."""
@@ -185,6 +232,11 @@ class PlaceAortaVois(Step):
     def _aorta(self) -> Path | None:
         """The aorta: its correction, else the total segmentation on the grid of the dynamic PET."""
         return self.scan.aorta_correction or self.bodydyn.labels.get("total")
+
+    @property
+    def _heart(self) -> Path | None:
+        """The total segmentation on the grid of the dynamic PET, where it knows the heart."""
+        return self.bodydyn.labels.get("total") if HEART in self.scan.task("total").table.names else None
 
     @property
     def _picture(self) -> str:
@@ -236,6 +288,21 @@ def combined(labels: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
     descending = [np.isin(labels[name], (UPPER_DESCENDING, LOWER_DESCENDING)) for name in VOI_SHAPES]
     union: NDArray[np.uint8] = np.logical_or.reduce(descending).astype(np.uint8)
     return union
+
+
+def about_right_heart(found: RightHeartVoi) -> dict[str, Any]:
+    """What the sidecar of the volume in the right heart says; its ``Reason`` why it is empty."""
+    return {
+        "Method": "first early peak in the right part of the heart",
+        "Description": "Blood of the right heart, from which the lungs are fed; empty with a Reason",
+        "VolumeMl": found.volume_ml,
+        "PeakS": found.peak_s,
+        "PeakBqMl": found.peak_bq_ml,
+        "AortaPeakS": found.aorta_peak_s,
+        "AortaPeakBqMl": found.aorta_peak_bq_ml,
+        "LeadS": found.lead_s,
+        "Reason": found.reason,
+    }
 
 
 def by_library(mask: BoolArray, grid: Grid, early: EarlyPhase, _settings: AortaSettings) -> Placed:

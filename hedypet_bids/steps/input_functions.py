@@ -1,4 +1,4 @@
-"""Input functions as tables: the curves of the aorta's volumes of interest, and blood that was sampled."""
+"""Input functions as tables: the curves of the volumes of interest, and blood that was sampled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hedypet_bids.kernels.aorta import (
 )
 from hedypet_bids.kernels.kinetics.blood_samples import ContinuousBlood, continuous_blood
 from hedypet_bids.kernels.kinetics.input_curve import InputCurve
-from hedypet_bids.labels import VOI_TASKS, Task
+from hedypet_bids.labels import HEART_VOI_TASK, INPUT_TASKS, VOI_TASKS, Task
 from hedypet_bids.model import BloodRecording, FrameTimes, InputFunction, Scan
 from hedypet_bids.settings import KineticsSettings, digest
 from hedypet_bids.steps.aorta import PlaceAortaVois
@@ -52,11 +52,27 @@ class ExtractInputFunctions(Step):
 
     @property
     def tables(self) -> dict[str, Path]:
-        """Blood tables by recording label (``aortavoi1ml3pxdescendingupper``)."""
-        return self.outputs.of("blood")
+        """Blood tables of aorta and samples by recording label (``aortavoi1ml3pxdescendingupper``)."""
+        others = self.tables_of(HEART_VOI_TASK.name)
+        return {name: path for name, path in self.outputs.of("blood").items() if name not in others}
+
+    def tables_of(self, task_name: str) -> dict[str, Path]:
+        """Blood tables of one kind of volume by recording label; those of aorta and samples when empty."""
+        if not task_name:
+            return self.tables
+        tasks = [task for task in INPUT_TASKS if task.name == task_name]
+        wanted = {names.recording(task.name, part) for task in tasks for part in task.table.names}
+        return {name: path for name, path in self.outputs.of("blood").items() if name in wanted}
+
+    def why_none_of(self, task_name: str) -> str:
+        """Why there is no input function of one kind of volume; empty where there is one."""
+        if self.tables_of(task_name):
+            return ""
+        of_heart = task_name == HEART_VOI_TASK.name
+        return (self.aorta.why_no_right_heart if of_heart else "") or "there is no input function"
 
     def plan(self) -> Plan | Skip:
-        """Write the curves of the aorta's volumes of interest as blood tables."""
+        """Write the curves of the volumes of interest as blood tables."""
         dynamic, curves = self.scan.dynamic, self.curves.outputs
         if dynamic is None:
             return Skip("no dynamic PET was found")
@@ -84,7 +100,11 @@ class ExtractInputFunctions(Step):
             )
         kinetics = self.context.settings.kinetics
         return Plan(
-            reads=[*tables, *self.aorta.vois.values(), *(recording.path for recording in self.scan.blood)],
+            reads=[
+                *tables,
+                *(self.aorta.labels[task.name] for task in self._tasks()),
+                *(recording.path for recording in self.scan.blood),
+            ],
             makes=makes,
             settings={
                 **self.scan.metadata(dynamic).time_origin,
@@ -104,7 +124,7 @@ class ExtractInputFunctions(Step):
             self._write_measured(writer)
         for task in self._tasks():
             measured = self._measured(task)
-            voi = read_sidecar(self.aorta.vois[task.name])
+            voi = read_sidecar(self.aorta.labels[task.name])
             quality = curve_quality([f.mean for f in measured], measured[0].frames)
             for segment, found in zip(task.table.names, measured, strict=True):
                 reason = _why_without_values(found, segment)
@@ -118,7 +138,7 @@ class ExtractInputFunctions(Step):
                 measured_table = writer.table(
                     names.blood(dynamic, found.name),
                     blood_table(found, metadata.injection_start_s),
-                    sources=[dynamic.path, self.aorta.vois[task.name]],
+                    sources=[dynamic.path, self.aorta.labels[task.name]],
                     **_BLOOD_COLUMNS,
                     **about,
                     VolumeOfInterestChecksum=voi.get("Checksum"),
@@ -206,7 +226,8 @@ class ExtractInputFunctions(Step):
         ]
 
     def _tasks(self) -> list[Task]:
-        return [task for task in VOI_TASKS if task.name in self.aorta.vois]
+        heart = [] if self.aorta.why_no_right_heart else [HEART_VOI_TASK]
+        return [task for task in (*VOI_TASKS, *heart) if task.name in self.aorta.labels]
 
 
 # What BIDS requires of a blood table, and its columns.

@@ -19,7 +19,7 @@ from hedypet_bids.io.store import Writer
 from hedypet_bids.io.tables import read_blood, read_curves
 from hedypet_bids.kernels.kinetics import Fits, KineticModel, fits_with, why_not
 from hedypet_bids.kernels.region_statistics import RegionKey
-from hedypet_bids.labels import VOI_TASKS, LabelTable
+from hedypet_bids.labels import INPUT_TASKS, LabelTable
 from hedypet_bids.model import FrameTimes, Scan
 from hedypet_bids.report.organs import reference_curve
 from hedypet_bids.settings import Settings
@@ -116,7 +116,7 @@ class FitModel(Step):
     def _inputs(self) -> list[Path]:
         """The files that the input functions, or the reference curve, come from."""
         if not self.model.reference:
-            return list(self.blood.tables.values())
+            return list(self.blood.tables_of(self.model.blood).values())
         outputs = self.curves.outputs
         return [path for part in ("mean", "volumes") for path in outputs.of(part).values()]
 
@@ -124,7 +124,7 @@ class FitModel(Step):
         self, model: KineticModel, curves: NDArray[np.float64], frames: FrameTimes
     ) -> Iterator[tuple[dict[str, str | None], Fits]]:
         """Fits with the input functions, and the checksum of its voxels by the name of each."""
-        read = {path: read_blood(path) for path in self.blood.tables.values()}
+        read = {path: read_blood(path) for path in self._inputs()}
         checksums = {
             blood.name: read_sidecar(path).get("VolumeOfInterestChecksum") for path, blood in read.items()
         }
@@ -160,7 +160,7 @@ class FitModel(Step):
         return f"no segmentation of this scan has the reference region {name!r}{hint}"
 
     def _curves(self) -> dict[RegionKey, Path]:
-        vois = {voi.name for voi in VOI_TASKS}
+        vois = {voi.name for voi in INPUT_TASKS}
         return {key: path for key, path in self.curves.outputs.of("mean").items() if key[0] not in vois}
 
 
@@ -183,7 +183,7 @@ def why_no_kinetics(model: KineticModel, scan: Scan, blood: ExtractInputFunction
     if model.reference:
         lacks = "" if settings.kinetics.reference_region else _NO_REFERENCE
     else:
-        lacks = "" if blood.tables else "there is no input function"
+        lacks = blood.why_none_of(model.blood)
     return reason or lacks
 
 

@@ -26,7 +26,7 @@ from hedypet_bids.kernels.region_statistics import (
     RegionStats,
     region_statistics,
 )
-from hedypet_bids.labels import WHOLE_IMAGE_TASK, Task, task
+from hedypet_bids.labels import HEART_VOI_TASK, WHOLE_IMAGE_TASK, Task, task
 from hedypet_bids.model import FrameTimes, Grid, IntArray, Scan
 from hedypet_bids.names import Source
 from hedypet_bids.settings import plain
@@ -194,7 +194,10 @@ class MeasureCurves(Step):
         ]
 
     def _label_images(self) -> dict[str, Path]:
-        return {**self.bodydyn.labels, **self.aorta.labels}
+        images = {**self.bodydyn.labels, **self.aorta.labels}
+        if self.aorta.why_no_right_heart:
+            images.pop(HEART_VOI_TASK.name, None)
+        return images
 
 
 def curve_keys(tasks: Iterable[str], erosions: Iterable[int]) -> list[RegionKey]:

@@ -355,6 +355,19 @@ def test_the_estimate_of_memory_is_no_less_than_what_is_used(
 
 
 @pytest.mark.slow
+def test_so_is_the_estimate_where_voxels_of_the_body_are_fitted(tmp_path: Path) -> None:
+    bids = write_phantom(tmp_path / "bids", participants=1, seed=1, size="tiny", without={"001": {"mr"}})
+    subject, output = read_subject(Dataset(bids), "001"), tmp_path / "out"
+    model = ("--model", "TwoTissueIrr")
+    done = hedypet(bids, output, "participant", "--skip-bids-validation", "--nprocs", "1", *model)
+    assert done.returncode == 0, done.stderr
+    steps = pd.read_csv(only(output, "steps.tsv"), sep="\t").set_index("step")
+    assert steps.loc["maps TwoTissueIrr", "state"] == "ran"
+    estimate_mb = participant_mb(subject, body_maps=True)
+    assert steps["peak_mb"].max() <= estimate_mb <= 2 * steps["peak_mb"].max()
+
+
+@pytest.mark.slow
 def test_levels_are_groups_of_steps(one_coarse: Path, tmp_path: Path) -> None:
     arguments = (one_coarse, tmp_path / "out", "participant", "--skip-bids-validation", "--dry-run")
     plan = hedypet(*arguments, "--level", "minimal").stdout
@@ -487,6 +500,7 @@ def workers_of(cluster: Cluster, patience: Patience | None = None) -> Workers:
     return Workers(1, scheduler=cluster.address, certificates=certificates, patience=patience or Patience())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_cluster_finishes_although_a_worker_is_killed_half_way(
     coarse: Path, coarse_run: Run, cluster: Cluster, tmp_path: Path

@@ -355,10 +355,10 @@ def _pattern(text: str, bids: Path) -> str:
         "model": label,
         "parameter": label,
         "task": _one_of(
-            [*(task.name for task in SEGMENTATION_TASKS), "aorta", "totalimage", "aortavoi[a-z0-9]+"]
+            [*(t.name for t in SEGMENTATION_TASKS), "aorta", "totalimage", "(?:aorta|heart)voi[a-z0-9]+"]
         ),
-        "voi": "aortavoi(?:[a-z0-9]+px|combined)",
-        "segment": "ascending|top|descending(?:upper|lower)?",
+        "voi": "aortavoi(?:[a-z0-9]+px|combined)|heartvoi1ml",
+        "segment": "ascending|top|right|descending(?:upper|lower)?",
         "readout": _one_of(TABLES),
         "picture": "[a-zA-Z0-9]+",
         "run": r"[\w-]+",
@@ -575,9 +575,27 @@ def _one_cpu() -> Iterator[None]:
     os.sched_setaffinity(0, cpus)
 
 
+# What newcomers copy first is run in every set.
+_FIRST_PAGES = (
+    "README.md",
+    "docs/quickstart.md",
+    "docs/own-curves.md",
+    "docs/add-a-model.md",
+    "docs/add-a-step.md",
+)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("_one_cpu")
-@pytest.mark.parametrize("page", [page for page in PAGES if _runs(page)], ids=_name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        page if _name(page) in _FIRST_PAGES else pytest.param(page, marks=pytest.mark.exhaustive)
+        for page in PAGES
+        if _runs(page)
+    ],
+    ids=_name,
+)
 def test_blocks_run(page: Path, coarse_run: Run, tmp_path: Path) -> None:
     program = tmp_path / "coarse" / "hedypet-phantom"
     program.parent.mkdir()

@@ -157,6 +157,7 @@ def test_a_disc_that_fills_up_half_way(
         assert "sub-001 segment total: done" in again.stderr
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_read_only_disc(bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path) -> None:
     with disc(tmp_path / "disc", "size=500m") as other:
@@ -243,6 +244,7 @@ def unsegmented(coarse_with_mr: Path, tmp_path: Path) -> Path:
     return raw
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_work_folder_on_another_file_system_full_or_not(
     unsegmented: Path, synthseg: Path, tmp_path: Path
@@ -269,6 +271,7 @@ def test_a_work_folder_on_another_file_system_full_or_not(
         assert not list(work.glob("hedypet-*"))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_work_folder_without_room_for_compiled_code(
     bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path
@@ -428,6 +431,7 @@ def test_files_follow_the_umask(
 # Home, network and clock
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_home_that_is_read_only(bids: Path, coarse_head: Path, undisturbed: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"

@@ -77,11 +77,12 @@ def grown(samples: list[Sample], quantity: str) -> float:
     return min(values[-n_compared:]) - min(values[:n_compared])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("n_participants", "size", "most_mb"),
     [
-        pytest.param(16, COARSE, 45, marks=pytest.mark.slow, id="coarse"),
-        pytest.param(50, SIZES["tiny"], 60, marks=pytest.mark.exhaustive, id="tiny"),
+        pytest.param(16, COARSE, 45, id="coarse"),
+        pytest.param(50, SIZES["tiny"], 60, id="tiny"),
     ],
 )
 def test_nothing_piles_up_over_many_participants(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,9 @@ def test_the_liver_with_two_inputs_has_tables_of_its_own(output: Path) -> None:
     assert tables == {"total"}
     rows = Study(output).readout("kinetics")
     assert set(rows[rows["Model"] == "LiverDualInput"]["Label Name"]) == {"liver"}
-    assert 'id="kinetics-LiverDualInput"' in (output / "sub-001.html").read_text("utf-8")
+    page = (output / "sub-001.html").read_text("utf-8")
+    section = page.split('id="kinetics-LiverDualInput"')[1].split("</table>")[0]
+    assert re.findall(r'<th scope="row">(.*?)</th>', section) == ["liver"]
 
 
 def test_values_are_those_of_the_curves_as_they_are_written(output: Path) -> None:

@@ -177,6 +177,7 @@ def test_two_corrections_for_one_participant_are_refused(phantom: Path, tmp_path
     assert "Expected one file" in done.stderr and "sub-001_b_aorta" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_matrix_that_is_none_fails_only_what_needs_it(phantom: Path, tmp_path: Path) -> None:
     folder = tmp_path / "xfm" / "sub-001"
     folder.mkdir(parents=True)

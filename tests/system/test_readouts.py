@@ -410,7 +410,7 @@ def test_statistics_are_those_of_pandas_over_the_tables(twelve: Path) -> None:
     kinetics = table(twelve, "patlak_ki").merge(metadata, on="Subject")
     kinetics = kinetics[
         (kinetics["Input Function Identifier"] == "aortavois_combined_aorta_descending")
-        & (kinetics["Regression Frames"] == 4)
+        & (kinetics["Regression Frames"] == 8)
     ].assign(Value=lambda rows: rows["Patlak Ki"])
     keys = ["Task", "Label Name", "Erosion Iterations"]
     for quantity, values in (("SUL Janma", means), ("Patlak Ki", kinetics)):

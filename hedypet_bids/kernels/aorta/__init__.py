@@ -3,7 +3,7 @@
 In the order in which they are used: :func:`segment_aorta` cuts the mask into four segments,
 :func:`find_bolus` and :func:`early_weights` say which frames show the bolus, :func:`refine_with_pet`
 drops voxels without blood, :func:`place_vois` chooses the voxels of an input function, and the
-rest judges the result.
+rest judges the result. :func:`place_right_heart` chooses those of the lungs' input function.
 """
 
 from hedypet_bids.kernels.aorta.agreement import (
@@ -16,6 +16,7 @@ from hedypet_bids.kernels.aorta.agreement import (
     wall_distance_mm,
 )
 from hedypet_bids.kernels.aorta.bolus import BolusTiming, early_weights, find_bolus, leading_edge_s
+from hedypet_bids.kernels.aorta.right_heart import RightHeartVoi, place_right_heart
 from hedypet_bids.kernels.aorta.segments import (
     ASCENDING,
     HEDYPET_RANGES,
@@ -38,6 +39,7 @@ __all__ = [
     "UPPER_DESCENDING",
     "AortaSegments",
     "BolusTiming",
+    "RightHeartVoi",
     "VoiResult",
     "WallDistance",
     "early_weights",
@@ -45,6 +47,7 @@ __all__ = [
     "late_max_over_min",
     "leading_edge_delays_s",
     "leading_edge_s",
+    "place_right_heart",
     "place_vois",
     "refine_with_pet",
     "segment_aorta",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hedypet_bids.kernels.kinetics.dual_input import LiverDualInput
     from hedypet_bids.kernels.kinetics.graphical import MA1, Logan
     from hedypet_bids.kernels.kinetics.influx import FUR, CMRglc, RelativePatlak
+    from hedypet_bids.kernels.kinetics.lung import LungRightHeart
     from hedypet_bids.kernels.kinetics.patlak import Patlak
     from hedypet_bids.kernels.kinetics.reference_region import MRTM, MRTM2, SRTM, SUVR
 
@@ -32,6 +33,7 @@ _SHIPPED = {
     "TwoTissueIrr": ("compartments", "TwoTissue"),
     "OneTissue": ("compartments", "OneTissue"),
     "LiverDualInput": ("dual_input", "LiverDualInput"),
+    "LungRightHeart": ("lung", "LungRightHeart"),
     "MA1": ("graphical", "MA1"),
     "Logan": ("graphical", "Logan"),
     "SRTM": ("reference_region", "SRTM"),
@@ -59,6 +61,7 @@ __all__ = [
     "KineticModel",
     "LiverDualInput",
     "Logan",
+    "LungRightHeart",
     "OneTissue",
     "Parameter",
     "Patlak",

@@ -95,8 +95,9 @@ def fit_dual_input(
 
     References
     ----------
-    Munk OL, Bass L, Roelsgaard K, Bender D, Hansen SB, Keiding S. Liver kinetics of glucose analogs measured
-    in pigs by PET: importance of dual-input blood sampling. J Nucl Med 2001;42:795-801.
+    Winterdahl M, Keiding S, Sørensen M, Mortensen FV, Alstrup AKO, Munk OL. Tracer input for kinetic
+    modelling of liver physiology determined without sampling portal venous blood in pigs. Eur J Nucl Med Mol
+    Imaging 2011;38:263-270 (a quarter of the flow is arterial).
 
     Examples
     --------
@@ -294,14 +295,16 @@ def _r2(weighted: NDArray[np.float64], root: NDArray[np.float64], rss: float) ->
     return 1 - rss / total if total > 0 else np.nan
 
 
-_MUNK = Reference(
-    "Munk, O L and Bass, L and Roelsgaard, K and Bender, D and Hansen, S B and Keiding, S",
-    "Liver kinetics of glucose analogs measured in pigs by PET: importance of dual-input blood sampling",
-    2001,
-    "Journal of Nuclear Medicine",
-    "42",
-    "795-801",
-    "",
+_WINTERDAHL = Reference(
+    "Winterdahl, Michael and Keiding, Susanne and Sørensen, Michael and Mortensen, Frank Viborg and "
+    "Alstrup, Aage Kristian Olsen and Munk, Ole Lajord",
+    "Tracer input for kinetic modelling of liver physiology determined without sampling portal venous blood "
+    "in pigs",
+    2011,
+    "European Journal of Nuclear Medicine and Molecular Imaging",
+    "38",
+    "263-270",
+    "10.1007/s00259-010-1620-0",
 )
 
 
@@ -330,7 +333,7 @@ class LiverDualInput(TwoTissue):
     }
     references: ClassVar[Mapping[str, Reference]] = {
         **{key: TwoTissue.references[key] for key in ("sokoloff", "phelps", "huang", "iida")},
-        "munk": _MUNK,
+        "winterdahl": _WINTERDAHL,
     }
 
     @property
@@ -390,7 +393,7 @@ class LiverDualInput(TwoTissue):
         fraction = settings.kinetics.compartments.liver_arterial_fraction
         return (
             "The liver was fitted with the irreversible two-tissue model [@sokoloff; @phelps; @huang] and "
-            f"two inputs [@munk]: arterial blood ({fraction:.0%} of the flow, fixed; delay from "
+            f"two inputs [@winterdahl]: arterial blood ({fraction:.0%} of the flow, fixed; delay from "
             f"{_DELAYS_S[0]:g} to {_DELAYS_S[-1]:g} s [@iida]) and, for the rest, portal blood, as arterial "
             f"blood convolved with ka exp(-ka t), ka from {_PORTAL_PER_MIN[0]:g} to {_PORTAL_PER_MIN[-1]:g} "
             "per min. Standard errors come from the Jacobian of all six parameters. Ki and K1 with the "

@@ -141,6 +141,9 @@ class KineticModel(ABC):
     reference
         Whether it takes the curve of ``[kinetics] reference_region`` in the place of the input functions, of
         which it then needs none; not by default.
+    blood
+        The task whose volumes its input functions come from (``heartvoi1ml``); by default, when empty, those
+        of the aorta and of blood samples.
     from_injection
         Whether it needs the activity since the injection, as by default; a scan that starts later than
         ``[kinetics] latest_start_s`` is then not fitted.
@@ -159,6 +162,7 @@ class KineticModel(ABC):
     columns: ClassVar[Mapping[str, Any]] = {}
     trapped: ClassVar[bool] = True
     reference: ClassVar[bool] = False
+    blood: ClassVar[str] = ""
     from_injection: ClassVar[bool] = True
     regions: ClassVar[tuple[str, ...]] = ()
     of_body: ClassVar[bool] = False
@@ -547,9 +551,10 @@ class KineticModel(ABC):
         Returns
         -------
         pandas.DataFrame
-            One row a region; by default those of the input function of the maps, if it has several.
+            One row a region; by default those of the input function of the maps, or all of a model with
+            :attr:`reference` or :attr:`blood`.
         """
-        if self.reference:
+        if self.reference or self.blood:
             return table
         return table[table["input_function"] == settings.kinetics.map_input_function]
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from running import ROOT, only
 
-from hedypet_bids.group.readouts import write_readouts
+from hedypet_bids.group.readouts import GroupTables, write_readouts
 from hedypet_bids.group.values import framing_of
 from hedypet_bids.io.manifest import Manifest, StepRecord
 from hedypet_bids.io.store import STAMP_KEY
@@ -37,6 +37,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def written(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GroupTables]:
+    """The same with its tables, for tests that only read them."""
+    path = tmp_path_factory.mktemp("written") / "out"
+    shutil.copytree(made, path)
+    return path, write_readouts(path, Settings(), nprocs=1)
+
+
 @pytest.fixture
 def output(made: Path, tmp_path: Path) -> Path:
     path = tmp_path / "out"
@@ -58,8 +66,8 @@ def suv_by_session(output: Path, region: str) -> pd.DataFrame:
     return rows.pivot_table(index="Subject", columns="Session", values="SUV")
 
 
-def test_every_scan_has_its_rows(output: Path) -> None:
-    found = write_readouts(output, Settings(), nprocs=1)
+def test_every_scan_has_its_rows(written: tuple[Path, GroupTables]) -> None:
+    output, found = written
     assert found.n_participants == 10 and found.rows["metadata"] == 20 and found.exit_code == 0
     metadata = table(output, "metadata")
     assert list(metadata["Session"][:2]) == ["later", "test"] and metadata["Tracer"].isna().all()
@@ -76,8 +84,8 @@ def test_every_scan_has_its_rows(output: Path) -> None:
         assert len(per_scan) == 20 and per_scan.nunique() == 1
 
 
-def test_kinetics_are_the_shown_fits_in_long_form(output: Path) -> None:
-    write_readouts(output, Settings(), nprocs=1)
+def test_kinetics_are_the_shown_fits_in_long_form(written: tuple[Path, GroupTables]) -> None:
+    output, _ = written
     keys = ["Subject", "Session", *REGION]
     wide = table(output, "patlak_ki").query("`Regression Frames` == 8")
     wide = wide[wide["Input Function Identifier"] == "aortavois_combined_aorta_descending"]
@@ -91,8 +99,8 @@ def test_kinetics_are_the_shown_fits_in_long_form(output: Path) -> None:
         np.testing.assert_array_equal(both["SE"], both[f"{value} SE"])
 
 
-def test_repeatability_is_that_of_the_tables(output: Path) -> None:
-    write_readouts(output, Settings(), nprocs=1)
+def test_repeatability_is_that_of_the_tables(written: tuple[Path, GroupTables]) -> None:
+    output, _ = written
     suv = suv_by_session(output, "visceral_fat")
     rows = table(output, "repeatability").query(
         "`Label Name` == 'visceral_fat' and `Erosion Iterations` == 0"
@@ -158,8 +166,8 @@ def test_a_withdrawn_scan_has_no_rows_although_its_files_are_there(output: Path)
     assert "sub-00002" not in set(table(output, "repeatability_changes")["Subject"])
 
 
-def test_statistics_count_a_participant_once(output: Path) -> None:
-    write_readouts(output, Settings(), nprocs=1)
+def test_statistics_count_a_participant_once(written: tuple[Path, GroupTables]) -> None:
+    output, _ = written
     statistics = table(output, "statistics").query(
         "`Label Name` == 'visceral_fat' and `Erosion Iterations` == 0 and Quantity == 'SUV'"
         " and `Sex Group` == 'all' and `Age Group` == 'all'"
