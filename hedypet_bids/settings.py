@@ -327,7 +327,8 @@ class CompartmentSettings:
     delay_s : tuple[float, float]
         How much later than the input function blood may come, from and to, s; negative: before it.
     half_life_s : float
-        Half-life of the radionuclide in the weights of the frames, s; the default is that of F-18.
+        Half-life in the weights of the frames, s; 0: that of the scan's radionuclide (of F-18 where the scan
+        does not say).
     maps : bool
         Whether TwoTissueIrr makes voxel maps, which need the body's voxels of all frames in the work folder.
     map_fwhm_mm : float
@@ -338,7 +339,7 @@ class CompartmentSettings:
     """
 
     delay_s: _Delays = (-10.0, 40.0)
-    half_life_s: Annotated[float, Strict(), Field(ge=1, le=1e9)] = 6586.2
+    half_life_s: Annotated[float, Strict(), Field(ge=0, le=1e9)] = 0.0
     maps: _Flag = True
     map_fwhm_mm: Annotated[float, Strict(), Field(ge=0, le=100)] = 6.0
     liver_arterial_fraction: Annotated[float, Strict(), Field(gt=0, le=1)] = 0.25

@@ -21,7 +21,7 @@ from hedypet_bids.io.tables import read_blood, read_curves, read_table, read_tim
 from hedypet_bids.kernels.kinetics import KineticModel, Parameter, Patlak, fits_with, known_models
 from hedypet_bids.kernels.kinetics.patlak import Window, early_window, rule_for
 from hedypet_bids.kernels.region_statistics import RegionKey
-from hedypet_bids.model import FrameTimes, InputFunction, Person
+from hedypet_bids.model import FrameTimes, InputFunction, Person, PetMetadata
 from hedypet_bids.report.organs import (
     CURVE_ORGANS,
     PATLAK_ORGANS,
@@ -124,6 +124,7 @@ class DynamicSections:
     outputs: ScanOutputs
     settings: Settings
     person: Person = field(default_factory=lambda: Person(""))
+    metadata: PetMetadata | None = None
 
     def note(self) -> str:
         """What the table of organs holds."""
@@ -319,10 +320,12 @@ class DynamicSections:
         sources: Sequence[str],
     ) -> pd.DataFrame:
         """All rows of the fit of a single curve."""
-        of_person = model.of(self.person)
+        of_scan = model.of(self.person)
+        if self.metadata is not None:
+            of_scan = of_scan.of_nuclide(self.metadata.radionuclide, self.metadata.half_life_s)
         if not model.reference:
             bloods = [blood for name in sources if (blood := self._blood(name)) is not None]
-            parts = fits_with(of_person, curve[np.newaxis], bloods, frames, self.settings)
+            parts = fits_with(of_scan, curve[np.newaxis], bloods, frames, self.settings)
             rows = [fits.table(["organ"], [blood.name for blood in of]) for of, fits in parts]
             return pd.concat(rows) if rows else pd.DataFrame()
         regions = self.settings.kinetics.reference_region
@@ -332,7 +335,7 @@ class DynamicSections:
         # The regions of the table come along: a model may take from all of them what they have in common.
         _, regions_of_table = read_curves(self.outputs.of("mean")[key])
         curves = np.vstack([curve, regions_of_table])
-        fits = of_person.fit(curves, found[1][np.newaxis], frames, self.settings)
+        fits = of_scan.fit(curves, found[1][np.newaxis], frames, self.settings)
         table = fits.table(["organ", *map(str, range(1, len(curves)))], sources[:1])
         return table[table["name"] == "organ"]
 

@@ -51,7 +51,8 @@ def write_scan_page(page: ScanPage) -> None:
     """Write the page of a scan, its pictures and ``logs/CITATION``; always anew, as it tells of this run."""
     scan, outputs = page.scan, page.outputs
     sections = _Sections()
-    kinetics = DynamicSections(outputs, page.settings, scan.person)
+    metadata = scan.metadata(scan.dynamic) if scan.dynamic else None
+    kinetics = DynamicSections(outputs, page.settings, scan.person, metadata)
     scale = float(page.statics[page.static].scale[0]) if page.static else 1.0
     gallery = Gallery(scan, page.static, scale, outputs)
     content: dict[str, Any] = {

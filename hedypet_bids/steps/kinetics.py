@@ -62,14 +62,14 @@ class FitModel(Step):
             )
             for key in self._fitted()
         }
-        options = self.model.of(self.scan.person).options(settings)
+        options = model_of(self.model, self.scan).options(settings)
         return Plan([*self._curves().values(), *self._inputs()], makes, options)
 
     def run(self, _plan: Plan, writer: Writer) -> None:
         """Fit all curves in one call; of a model with a reference region, those of each table."""
         dynamic, settings = self.scan.dynamic, self.context.settings
         assert dynamic is not None
-        model = self.model.of(self.scan.person)
+        model = model_of(self.model, self.scan)
         # Regions of several tables share what a model makes of an input function.
         fitted = self._fitted()
         for keys in [[key] for key in fitted] if model.reference else [list(fitted)]:
@@ -162,6 +162,15 @@ class FitModel(Step):
     def _curves(self) -> dict[RegionKey, Path]:
         vois = {voi.name for voi in INPUT_TASKS}
         return {key: path for key, path in self.curves.outputs.of("mean").items() if key[0] not in vois}
+
+
+def model_of(model: KineticModel, scan: Scan) -> KineticModel:
+    """The model with what it needs to know of a scan."""
+    of_person = model.of(scan.person)
+    if scan.dynamic is None:
+        return of_person
+    metadata = scan.metadata(scan.dynamic)
+    return of_person.of_nuclide(metadata.radionuclide, metadata.half_life_s)
 
 
 def why_no_kinetics(model: KineticModel, scan: Scan, blood: ExtractInputFunctions, settings: Settings) -> str:

@@ -23,7 +23,7 @@ from hedypet_bids.kernels.kinetics.body_voxels import BodyVoxels, Frames
 from hedypet_bids.kernels.kinetics.weighted_sums import smooth_image, weighted_sums, weighted_sums_of_pieces
 from hedypet_bids.model import FloatArray, InputFunction, Scan
 from hedypet_bids.steps.input_functions import ExtractInputFunctions
-from hedypet_bids.steps.kinetics import why_no_kinetics
+from hedypet_bids.steps.kinetics import model_of, why_no_kinetics
 from hedypet_bids.steps.step import SERIES, CannotRun, Plan, Skip, Step
 from hedypet_bids.steps.tacs import MeasureCurves
 
@@ -71,7 +71,7 @@ class MapModel(Step):
                 for parameter in self.model.maps
             },
             settings={
-                **self.model.map_options(settings),
+                **model_of(self.model, self.scan).map_options(settings),
                 "input_function": wanted,
                 "fwhm_mm": self.model.map_fwhm_mm(settings),
                 **self.scan.metadata(dynamic).timing_and_scale,
@@ -102,7 +102,7 @@ class MapModel(Step):
                 sources=plan.reads,
                 SkullStripped=False,
                 Units=parameter.units,
-                **self.model.map_sidecar(blood.frames, settings),
+                **model_of(self.model, self.scan).map_sidecar(blood.frames, settings),
                 **self._mask(),
                 SmoothingFwhmMm=self.model.map_fwhm_mm(settings),
                 InputFunction=settings.kinetics.map_input_function,
@@ -151,7 +151,8 @@ class MapModel(Step):
             np.broadcast_to(self.scan.metadata(dynamic).scale, reader.n_frames),
             self._frames_of_body(reader, voxels),
         )
-        by_name = self.model.body_maps(blood.mean, blood.frames, self.context.settings, body, threads)
+        model = model_of(self.model, self.scan)
+        by_name = model.body_maps(blood.mean, blood.frames, self.context.settings, body, threads)
         return (_planes(by_name[parameter.name], body) for parameter in self.model.maps)
 
     def _frames_of_body(self, reader: FrameReader, voxels: NDArray[np.intp]) -> Callable[[int, int], Frames]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from coarse_phantom import COARSE
-from running import hedypet, truth
+from running import hedypet, only, truth
 
-from hedypet_bids import Study
+from hedypet_bids import Settings, Study, fit
+from hedypet_bids.model import FrameTimes
 from hedypet_bids.phantom import Voxels, write_phantom
 
 pytestmark = pytest.mark.slow
@@ -93,7 +95,7 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
         f'[kinetics]\nmap_input_function = "measured"\nt_star_min = {T_STAR_MIN}\n'
         "[resample]\nhead_voxel_mm = 4.0\n"
     )
-    asked = ["--model", "MA1", "Logan", "SRTM", "--reference-region", *CEREBELLUM]
+    asked = ["--model", "MA1", "Logan", "SRTM", "OneTissue", "--reference-region", *CEREBELLUM]
     done = hedypet(bids, folder / "out", "participant", *asked, "--settings", folder / "study.toml")
     assert done.returncode == 0, done.stderr
     return bids, Study(folder / "out")
@@ -126,3 +128,20 @@ def test_a_region_that_binds_nothing_gives_the_binding_of_others(sampled) -> Non
         # Blood in the vessels of both regions, which the model leaves out, takes some per cent.
         assert found.loc[region, "BPND"] == pytest.approx(known["bp_nd"][region], rel=0.05)
     assert known["bp_nd"]["cerebellar_cortex"] == 0 and known["kinetics"]["cerebellar_cortex"]["k3"] == 0
+
+
+def test_weights_are_those_of_the_scans_radionuclide(sampled) -> None:
+    _, study = sampled
+    told = json.loads(only(study.root, "*_seg-total_desc-eroded1_model-OneTissue_kinpar.json").read_text())
+    assert told["WeightsHalfLife"] == pytest.approx(20.385 * 60) and "C11" in told["WeightsHalfLifeSource"]
+    found = study.kinetics("sub-001", "OneTissue", "total", erosion=1).set_index(["name", "input_function"])
+    tacs = study.tacs("sub-001", "total", erosion=1)
+    frames = FrameTimes(tacs["frame_start"], tacs["frame_end"] - tacs["frame_start"])
+    blood = study.input_functions("sub-001")[[BLOOD]]
+
+    def k1(half_life_s: float) -> float:
+        settings = Settings().with_values({"kinetics": {"compartments": {"half_life_s": half_life_s}}})
+        return fit("OneTissue", tacs[["pancreas"]], blood, frames, settings)["K1"][0]
+
+    assert found.loc[("pancreas", BLOOD), "K1"] == pytest.approx(k1(20.385 * 60), rel=1e-6)
+    assert found.loc[("pancreas", BLOOD), "K1"] != pytest.approx(k1(109.77 * 60), rel=1e-6)

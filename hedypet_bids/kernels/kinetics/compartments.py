@@ -9,7 +9,9 @@ steps of the projected problem (Golub and Pereyra, SIAM J Numer Anal 1973;10:413
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,7 +34,12 @@ from hedypet_bids.kernels.kinetics.input_curve import (
     responses,
 )
 from hedypet_bids.kernels.kinetics.model import Fits, KineticModel, Parameter
-from hedypet_bids.kernels.kinetics.shares import RATES_PER_MIN, non_negative, root_weights
+from hedypet_bids.kernels.kinetics.shares import (
+    F18_HALF_LIFE_S,
+    RATES_PER_MIN,
+    non_negative,
+    root_weights,
+)
 from hedypet_bids.kernels.kinetics.voxel_compartments import REACH_S, curve_space
 from hedypet_bids.kernels.reference import Reference
 from hedypet_bids.model import FloatArray, FrameTimes
@@ -746,10 +753,37 @@ class _Compartments(KineticModel):
         "missed_start": {"Description": "Time after injection of which no blood was seen", "Units": "s"},
     }
 
+    # Those of the scan; not known without one.
+    _radionuclide = ""
+    _half_life_of_scan_s = math.nan
+
+    def of_nuclide(self, radionuclide: str, half_life_s: float) -> KineticModel:
+        """The model with the half-life that the weights of frames depend on."""
+        changed = copy(self)
+        changed._radionuclide, changed._half_life_of_scan_s = radionuclide, half_life_s
+        return changed
+
+    def half_life_s(self, settings: Settings) -> float:
+        """Half-life in the weights of frames, s: that of the settings, else of the scan, else of F-18."""
+        return self._half_life_and_source(settings)[0]
+
+    def _half_life_and_source(self, settings: Settings) -> tuple[float, str]:
+        asked_s = settings.kinetics.compartments.half_life_s
+        if asked_s:
+            return asked_s, "[kinetics.compartments] half_life_s"
+        if math.isfinite(self._half_life_of_scan_s):
+            return self._half_life_of_scan_s, f"Radionuclide of the scan ({self._radionuclide})"
+        return F18_HALF_LIFE_S, "F18, as the radionuclide of the scan is not known"
+
     def options(self, settings: Settings) -> Mapping[str, Any]:
         """Range of delays and half-life."""
-        values = plain(settings.kinetics.compartments)
-        return {name: values[name] for name in ("delay_s", "half_life_s")}
+        delay_s = plain(settings.kinetics.compartments)["delay_s"]
+        return {"delay_s": delay_s, "half_life_s": self.half_life_s(settings)}
+
+    def sidecar(self, frames: FrameTimes, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+        """The half-life in the weights of frames, and where it comes from."""
+        half_life_s, source = self._half_life_and_source(settings)
+        return {"WeightsHalfLife": half_life_s, "WeightsHalfLifeSource": source}
 
     def why_not_with(self, frames: FrameTimes, settings: Settings) -> str:  # noqa: ARG002
         """Few, late or long frames show neither exchange nor delay."""
@@ -815,7 +849,7 @@ class _Compartments(KineticModel):
             frames,
             whole_blood=whole_blood,
             delay_s=chosen.delay_s,
-            half_life_s=chosen.half_life_s,
+            half_life_s=self.half_life_s(settings),
         )
         parameters = found.parameters(MODELS[self.n_tissues])
         reason = parameters.pop("reason")
@@ -836,9 +870,9 @@ class _Compartments(KineticModel):
             "measured ones (log-linear in gaps), and the model was averaged over each frame exactly. The "
             f"delay of blood, from {low_s:g} to {high_s:g} s, is a parameter of each region [@iida], as is "
             "the blood fraction. Non-negative least squares, with weights of frame duration times remaining "
-            "activity, searched a grid of delay and exchange and were refined by Gauss-Newton steps; "
-            "standard errors come from the Jacobian. Akaike's criterion for small samples [@hurvich] is "
-            "given for blood alone, one and two tissues."
+            "activity of the radionuclide, searched a grid of delay and exchange and were refined by "
+            "Gauss-Newton steps; standard errors come from the Jacobian. Akaike's criterion for small "
+            "samples [@hurvich] is given for blood alone, one and two tissues."
         )
 
 
@@ -907,7 +941,7 @@ class TwoTissue(_Compartments):
         space = curve_space(
             InputCurve(np.asarray(blood, dtype=np.float64), frames),
             delay_s=chosen.delay_s,
-            half_life_s=chosen.half_life_s,
+            half_life_s=self.half_life_s(settings),
         )
         return body_maps(body, space, fwhm_mm=chosen.map_fwhm_mm, threads=threads)
 
@@ -916,6 +950,7 @@ class TwoTissue(_Compartments):
         doubt = doubt_of(frames)
         return {
             "Smoothing": "Of the frames, over the voxels of the map alone, before the fit",
+            **self.sidecar(frames, settings),
             "DelayRange": list(settings.kinetics.compartments.delay_s),
             "DelayStages": [
                 f"in blocks of about {NEIGHBOURHOOD_MM:g} mm, interpolated linearly between them",

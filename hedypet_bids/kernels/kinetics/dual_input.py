@@ -362,7 +362,7 @@ class LiverDualInput(TwoTissue):
             frames,
             whole_blood=whole_blood,
             arterial_fraction=chosen.liver_arterial_fraction,
-            half_life_s=chosen.half_life_s,
+            half_life_s=self.half_life_s(settings),
         )
         alone = fit_compartments(
             curves,
@@ -370,7 +370,7 @@ class LiverDualInput(TwoTissue):
             frames,
             whole_blood=whole_blood,
             delay_s=chosen.delay_s,
-            half_life_s=chosen.half_life_s,
+            half_life_s=self.half_life_s(settings),
         ).parameters("2TCM")
         values = found.tissue.parameters("2TCM")
         reason = values.pop("reason")

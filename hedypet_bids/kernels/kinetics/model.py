@@ -183,6 +183,23 @@ class KineticModel(ABC):
         """
         return self
 
+    def of_nuclide(self, radionuclide: str, half_life_s: float) -> KineticModel:  # noqa: ARG002
+        """The model with what it needs to know of the radionuclide of a scan.
+
+        Parameters
+        ----------
+        radionuclide
+            As ``F18``; empty when the scan does not say.
+        half_life_s
+            Its half-life, s; NaN when that is not known.
+
+        Returns
+        -------
+        KineticModel
+            Itself, as by default, when it needs nothing.
+        """
+        return self
+
     @abstractmethod
     def options(self, settings: Settings) -> Mapping[str, Any]:
         """The settings that the fits of regions depend on.

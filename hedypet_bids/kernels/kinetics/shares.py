@@ -11,6 +11,8 @@ from hedypet_bids.model import FrameTimes
 # Faster exchange looks like blood in frames of seconds, slower like trapping in an hour.
 RATES_PER_MIN = np.geomspace(0.02, 8.0, 32)
 """Of exchange with blood, from the slowest to the fastest that frames can show."""
+F18_HALF_LIFE_S = 6586.2
+"""Of the radionuclide that is taken where nobody says which it is, s."""
 # Beyond rounding: columns whose angle is smaller than its root are one.
 _SINGULAR = 1e-12
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from hedypet_bids.kernels.kinetics.input_curve import InputCurve
 from hedypet_bids.kernels.kinetics.shares import non_negative
 from hedypet_bids.labels import LabelTable
 from hedypet_bids.model import FrameTimes
+from hedypet_bids.phantom.kinetics import Kinetics, input_function, scaled_feng_input, tissue_curve
 from hedypet_bids.settings import Settings
 from hedypet_bids.steps.kinetics import kinetics_table
 
@@ -377,3 +379,46 @@ def test_whole_blood_fills_the_vessels_and_plasma_feeds_the_tissue(tissue):
     # Plasma in the vessels as well would be another blood fraction.
     alone = TwoTissue().fit(curve[None], plasma[None], FRAMES, Settings()).table([tissue], ["x"]).iloc[0]
     assert abs(alone["vB"] / vB - 1) > 0.2
+
+
+def test_frames_have_the_weights_of_the_scans_radionuclide() -> None:
+    c11_s, rng = 1223.1, np.random.default_rng(4)
+    rates = TISSUES["grey matter"]
+    blood = scaled_feng_input(8000.0, delay_s=ARRIVAL_S)
+
+    def modelled(_: object, K1: float, k2: float, k3: float, vB: float, delay_s: float) -> np.ndarray:
+        return tissue_curve(FRAMES, replace(blood, delay_s=ARRIVAL_S + delay_s), Kinetics(K1, k2, k3, vB))
+
+    curve = modelled(None, *rates)
+    # Noise as of F-18, so that the weights of C-11 change the fit.
+    curve = curve + noise_of(FRAMES, 0.03 * curve[-1]) * rng.normal(size=len(FRAMES))
+
+    def fitted(model: KineticModel, settings: Settings) -> pd.Series:
+        fits = model.fit(curve[None], input_function(FRAMES, blood)[None], FRAMES, settings)
+        return fits.table(["grey matter"], ["aorta"]).iloc[0]
+
+    def referee(half_life_s: float) -> np.ndarray:
+        sigma = 1 / np.sqrt(FRAMES.duration_s * np.exp2(-FRAMES.mid_s / half_life_s))
+        start = np.array(rates)
+        return curve_fit(modelled, FRAMES.mid_s, curve, start, sigma, x_scale=start, bounds=(-10, 20))[0]
+
+    of_scan = TwoTissue().of_nuclide("C11", c11_s)
+    asked = Settings().with_values({"kinetics": {"compartments": {"half_life_s": c11_s}}})
+    cases = {
+        "scan": (of_scan, Settings(), c11_s, "C11"),
+        "setting": (TwoTissue().of_nuclide("F18", HALF_LIFE_S), asked, c11_s, "half_life_s"),
+        "nobody": (TwoTissue().of_nuclide("", np.nan), Settings(), HALF_LIFE_S, "not known"),
+    }
+    expected = {half_life_s: referee(half_life_s) for half_life_s in (c11_s, HALF_LIFE_S)}
+    assert abs(expected[c11_s][0] / expected[HALF_LIFE_S][0] - 1) > 0.01
+    for case, (model, settings, half_life_s, source) in cases.items():
+        found = fitted(model, settings)
+        K1, k2, k3, vB, delay_s = expected[half_life_s]
+        np.testing.assert_allclose(found[["K1", "k2", "k3"]].astype(float), [K1, k2, k3], 2e-3, err_msg=case)
+        assert found["vB"] == pytest.approx(vB, abs=5e-3) and found["delay"] == pytest.approx(
+            delay_s, abs=0.2
+        )
+        told = model.sidecar(FRAMES, settings)
+        assert told["WeightsHalfLife"] == half_life_s and source in told["WeightsHalfLifeSource"]
+        assert model.options(settings)["half_life_s"] == half_life_s
+        assert TwoTissue().map_sidecar(FRAMES, asked)["WeightsHalfLife"] == c11_s
