@@ -328,6 +328,13 @@ def _add_study(group: argparse._ArgumentGroup) -> None:
         help="how the aorta is cut into segments: along its centreline (default), or as the published "
         "hedyPET tables did it",
     )
+    _add_kinetics(group)
+    for renamed in _RENAMED:
+        _add(group, renamed, action=_Renamed, nargs="*", help=argparse.SUPPRESS)
+    _add(group, "--write-suv", action="store_true", default=None, help="also write the static PET in SUV")
+
+
+def _add_kinetics(group: argparse._ArgumentGroup) -> None:
     _add(
         group,
         "--model",
@@ -366,9 +373,6 @@ def _add_study(group: argparse._ArgumentGroup) -> None:
         metavar="MM",
         help="smooth the Patlak maps (default: not at all)",
     )
-    for renamed in _RENAMED:
-        _add(group, renamed, action=_Renamed, nargs="*", help=argparse.SUPPRESS)
-    _add(group, "--write-suv", action="store_true", default=None, help="also write the static PET in SUV")
 
 
 def _add_segmentation(group: argparse._ArgumentGroup) -> None:

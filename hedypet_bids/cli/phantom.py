@@ -98,6 +98,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="injections of each tracer in a session (default: %(default)s)",
     )
+    _add_extras(parser)
+    return parser
+
+
+def _add_extras(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extra-statics",
         action="store_true",
@@ -114,4 +119,3 @@ def _parser() -> argparse.ArgumentParser:
         help="with reversible tracers also write blood samples: whole blood, plasma with metabolites, parent "
         "fraction; the cerebellar cortex then binds none of the tracer",
     )
-    return parser

@@ -71,7 +71,7 @@ def tables_of(root: str, changed: float) -> Tables:  # noqa: ARG001 - another ti
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def regions_of(root: str, changed: float, table: str) -> pd.DataFrame:
+def region_rows(root: str, changed: float, table: str) -> pd.DataFrame:
     """The regions of a table."""
     return tables_of(root, changed).regions(table)
 
@@ -198,7 +198,7 @@ def show_curves(root: Path, changed: float, tables: Tables, people: pd.DataFrame
     there = [
         name
         for name, table in _CURVE_TABLES.items()
-        if tables.has(table) and len(regions_of(str(root), changed, table))
+        if tables.has(table) and len(region_rows(str(root), changed, table))
     ]
     if not there:
         st.info(
@@ -243,7 +243,7 @@ def show_curves(root: Path, changed: float, tables: Tables, people: pd.DataFrame
 @st.fragment
 def show_means(root: Path, changed: float, tables: Tables, people: pd.DataFrame) -> None:
     """Static means of the regions, a point a scan."""
-    regions = regions_of(str(root), changed, "means")
+    regions = region_rows(str(root), changed, "means")
     if regions.empty:
         st.info("There are no organ means: no participant has static PET, or the group level was not run.")
         return
@@ -290,7 +290,7 @@ def show_kinetics(root: Path, changed: float, tables: Tables, people: pd.DataFra
 @st.fragment
 def show_patlak(root: Path, changed: float, tables: Tables, people: pd.DataFrame) -> None:
     """Ki of the regions, and how it depends on the frames of the fit."""
-    regions = regions_of(str(root), changed, "patlak_ki")
+    regions = region_rows(str(root), changed, "patlak_ki")
     if regions.empty:
         st.info(
             "There is no Patlak Ki: no participant has an input function, or the group level was not run."
@@ -402,7 +402,7 @@ def show_report(page: Path | None) -> None:
 
 def choose(key: str, root: Path, changed: float, tables: Tables, table: str) -> Chosen:
     """Scans (where there is a choice), task, regions and erosions."""
-    regions = regions_of(str(root), changed, table)
+    regions = region_rows(str(root), changed, table)
     scans: list[tuple[str, tuple[str, ...]]] = []
     for axis in SCAN_AXES:
         there = sorted(regions[axis].unique())

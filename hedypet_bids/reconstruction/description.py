@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from hedypet_bids.errors import BadDataError, MissingInputError
-from hedypet_bids.reconstruction.numbers import millimetres, read_text, shown, version, whole
+from hedypet_bids.errors import BadDataError, MissingInputError, shown
+from hedypet_bids.reconstruction.numbers import millimetres, read_text, version, whole
 
 # The only one whose parameters are known here: point-spread function and time of flight (JSRecon12: PSFTOF).
 METHOD = "PSF+TOF"

@@ -6,7 +6,7 @@ import math
 import re
 from pathlib import Path
 
-from hedypet_bids.errors import BadDataError, MissingInputError, ReadWriteError
+from hedypet_bids.errors import BadDataError, MissingInputError, ReadWriteError, shown
 
 _WHOLE = re.compile(r"\+?[0-9]{1,9}")
 _VERSION = re.compile(r"[A-Za-z][A-Za-z0-9]{1,15}")
@@ -59,9 +59,3 @@ def version(text: object, where: str) -> str:
     if not isinstance(text, str) or not _VERSION.fullmatch(text):
         raise BadDataError(f"{where} must be a software version such as VR20; found {shown(text)}.")
     return text
-
-
-def shown(value: object) -> str:
-    """A value as messages show it, cut to a length that can be read."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

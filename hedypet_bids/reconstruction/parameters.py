@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hedypet_bids.errors import BadDataError
+from hedypet_bids.errors import BadDataError, shown
 from hedypet_bids.reconstruction.description import (
     MAX_FRAMES,
     MAX_S,
@@ -15,7 +15,7 @@ from hedypet_bids.reconstruction.description import (
     PostFilter,
     Reconstruction,
 )
-from hedypet_bids.reconstruction.numbers import millimetres, read_text, shown, version, whole
+from hedypet_bids.reconstruction.numbers import millimetres, read_text, version, whole
 
 # JSRecon12 keeps iterations and subsets per algorithm: attenuation-weighted, ordinary Poisson, and with PSF.
 _ALGORITHMS = ("aw", "op", "psf")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hedypet_bids.errors import BadDataError
+from hedypet_bids.errors import BadDataError, shown
 from hedypet_bids.reconstruction.description import Description, Framing, PostFilter, runs
-from hedypet_bids.reconstruction.numbers import read_text, shown
+from hedypet_bids.reconstruction.numbers import read_text
 
 # Sidecars round times; the shortest frame of a dynamic series is 1 s.
 _SAME_S = 0.1

@@ -69,7 +69,7 @@ def _synthseg_mb(scan: Scan, t1w: Source, tool: SynthSeg, store: Store) -> float
     made = store.path(names.segmentation(t1w, PARCELS.name)).is_file()
     if made or PARCELS.name in scan.ready_segmentations:
         return 0.0
-    return synthseg.memory_mb(tool, FrameReader(t1w.path).grid)
+    return synthseg.synthseg_mb(tool, FrameReader(t1w.path).grid)
 
 
 def _network_mb(
@@ -90,7 +90,7 @@ def _network_mb(
         )
     ]
     grid = FrameReader(image.path).grid
-    needed_mb = network_memory.memory_mb(tool.weights, models, grid)
+    needed_mb = network_memory.networks_mb(tool.weights, models, grid)
     # The step that takes the labels of one task runs beside the network of the next.
     return needed_mb + BYTES_PER_VOXEL * grid.n_voxels / 1e6 if needed_mb else 0.0
 

@@ -207,7 +207,7 @@ VOLUME_COLUMNS: Mapping[str, Any] = {
 """What :func:`volumes_of` gives."""
 
 
-def volumes_of(stats: RegionStats, grid: Grid) -> dict[str, NDArray[np.float64]]:
+def volumes_of(stats: RegionStats, grid: Grid) -> dict[str, NDArray[np.floating[Any]]]:
     """The volume of each region on the grid that it was measured on, in both units."""
     volume_ml = stats.n_voxels * grid.voxel_volume_ml
     return {"volume": volume_ml, "volume-mm3": 1000 * volume_ml}

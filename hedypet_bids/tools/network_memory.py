@@ -91,7 +91,7 @@ class NetworkSize:
         return max(self.tile[0], int((free_mb - self.tile_mb) / self.plane_mb(plane)))
 
 
-def memory_mb(weights: Path, models: Iterable[Model], ct: Grid) -> float:
+def networks_mb(weights: Path, models: Iterable[Model], ct: Grid) -> float:
     """Memory (MB) that the process which segments a CT on this grid needs, at most, on the processor.
 
     0 where no weights can be read: then nothing can run either.

@@ -126,14 +126,14 @@ def device_of(tool: SynthSeg) -> str:
     return tool.device
 
 
-def memory_mb(tool: SynthSeg, t1w: Grid) -> float:
+def synthseg_mb(tool: SynthSeg, t1w: Grid) -> float:
     """Memory (MB) that the program needs at least for a T1w image on this grid.
 
     Examples
     --------
     >>> import numpy as np
     >>> head = Grid((192, 256, 192), np.eye(4))
-    >>> round(memory_mb(SynthSeg(Path("mri_synthseg"), "cpu"), head))
+    >>> round(synthseg_mb(SynthSeg(Path("mri_synthseg"), "cpu"), head))
     7436
     """
     if device_of(tool) != "cpu":

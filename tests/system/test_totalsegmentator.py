@@ -538,9 +538,9 @@ def test_the_memory_of_totalsegmentator_is_told_before_it_runs(
             time.sleep(0.05)
         run.result()
     models = models_of_task(task, fast=fast)
-    estimate_mb = network_memory.memory_mb(toy, models, Grid(shape, affine))
+    estimate_mb = network_memory.networks_mb(toy, models, Grid(shape, affine))
     assert peak_mb <= estimate_mb <= 2 * peak_mb
-    assert network_memory.memory_mb(tmp_path, models, Grid(shape, affine)) == 0
+    assert network_memory.networks_mb(tmp_path, models, Grid(shape, affine)) == 0
 
 
 def children_mb(others: Sequence[psutil.Process]) -> float:

@@ -418,6 +418,50 @@ def _lagrange(offset: float, weights: NDArray[np.float64]) -> None:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _between_nodes(
+    delay: int,
+    low: int,
+    high: int,
+    most: NDArray[np.float64],
+    place: NDArray[np.float64],
+    products: NDArray[np.float64],
+    triangles: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    work: NDArray[np.float64],
+) -> tuple[float, float]:
+    """Rate and delay, in nodes, at the top of the parabolas around the best node; the shares are theirs.
+
+    ``work`` has the shape (6, 3): to make it anew for every voxel takes longer than to fill it.
+    """
+    n_rates = triangles.shape[1]
+    triangle, along, of_delay, of_rate = work[:3], work[3], work[4], work[5]
+    work[:4] = 0.0
+    # The neighbours on both sides are known by now.
+    by_delay, at_rate = 0.0, place[delay]
+    if low < delay < high:
+        by_delay = _top(most[delay - 1], most[delay], most[delay + 1])
+    _lagrange(by_delay, of_delay)
+    if by_delay != 0.0:
+        at_rate = 0.0
+        for d in range(3):
+            at_rate += of_delay[d] * place[delay + d - 1]
+    at_rate = min(max(at_rate, 0.0), n_rates - 1.0)
+    rate = int(min(max(np.rint(at_rate), 1), n_rates - 2))
+    _lagrange(at_rate - rate, of_rate)
+    for d in range(3):
+        for r in range(3):
+            part = of_delay[d] * of_rate[r]
+            if part != 0.0:
+                near = rate + r - 1
+                triangle += part * triangles[delay + d - 1, near]
+                along[0] += part * products[delay + d - 1, 0]
+                along[1] += part * products[delay + d - 1, 1]
+                along[2] += part * products[delay + d - 1, 2 + near]
+    _explained(along[0], along[1], along[2], triangle, shares)
+    return at_rate, delay + by_delay
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _fit(
     sums: NDArray[np.float32],
     low: NDArray[np.int64],
@@ -430,8 +474,7 @@ def _fit(
     n_delays, n_rates = triangles.shape[:2]
     products, known = np.empty((n_delays, 2 + n_rates)), np.empty(n_delays, dtype=np.bool_)
     most, place = np.empty(n_delays), np.empty(n_delays)
-    triangle, along, shares = np.empty((3, 3)), np.empty(3), np.empty(3)
-    of_delay, of_rate = np.empty(3), np.empty(3)
+    shares, work = np.empty(3), np.empty((6, 3))
     for v in range(len(sums)):
         found[v] = np.nan
         if high[v] < low[v] or not np.isfinite(sums[v, 0]):
@@ -461,29 +504,7 @@ def _fit(
                 step //= 2
             delay = best
 
-        # The neighbours on both sides are known by now.
-        by_delay, at_rate = 0.0, place[delay]
-        if low[v] < delay < high[v]:
-            by_delay = _top(most[delay - 1], most[delay], most[delay + 1])
-        _lagrange(by_delay, of_delay)
-        if by_delay != 0.0:
-            at_rate = 0.0
-            for d in range(3):
-                at_rate += of_delay[d] * place[delay + d - 1]
-        at_rate = min(max(at_rate, 0.0), n_rates - 1.0)
-        rate = int(min(max(np.rint(at_rate), 1), n_rates - 2))
-        _lagrange(at_rate - rate, of_rate)
-        triangle[:] = 0.0
-        along[:] = 0.0
-        for d in range(3):
-            for r in range(3):
-                part = of_delay[d] * of_rate[r]
-                if part != 0.0:
-                    near = rate + r - 1
-                    triangle += part * triangles[delay + d - 1, near]
-                    along[0] += part * products[delay + d - 1, 0]
-                    along[1] += part * products[delay + d - 1, 1]
-                    along[2] += part * products[delay + d - 1, 2 + near]
-        _explained(along[0], along[1], along[2], triangle, shares)
+        found[v, _RATE], found[v, _DELAY] = _between_nodes(
+            delay, low[v], high[v], most, place, products, triangles, shares, work
+        )
         found[v, :3] = shares
-        found[v, _RATE], found[v, _DELAY] = at_rate, delay + by_delay
