@@ -172,13 +172,13 @@ def _voxel_ml(affine: Matrix) -> float:
     return float(abs(np.linalg.det(affine[:3, :3])) / 1000)
 
 
-def _compact_volumes(heart: BoolArray, known: BoolArray, affine: Matrix) -> NDArray[np.int64]:
+def _compact_volumes(heart: BoolArray, known: BoolArray, affine: Matrix) -> NDArray[np.int32]:
     """Every volume that lies wholly in the right part, as voxels of the mask, shape (n_voxels, n_volumes).
 
     Those with a margin to the surface of the heart, or all where none has.
     """
     if not heart.any():
-        return np.empty((0, 0), dtype=np.int64)
+        return np.empty((0, 0), dtype=np.int32)
     steps = _nearest_steps(affine)
     reach = int(np.abs(steps).max())
     padded = np.pad(heart, reach)
@@ -189,13 +189,15 @@ def _compact_volumes(heart: BoolArray, known: BoolArray, affine: Matrix) -> NDAr
     places = np.flatnonzero(padded)
     flat = steps @ np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
     for allowed in (right & (depth_mm >= _MARGIN_MM), right):
-        number = np.full(padded.size, -1)
+        number = np.full(padded.size, -1, dtype=np.int32)
         number[places[allowed]] = np.flatnonzero(allowed)
-        voxels = np.stack([number[places[allowed] + step] for step in flat])
-        voxels = voxels[:, (voxels >= 0).all(axis=0)]
-        if voxels.size:
+        # The voxels of middles without room are not held: at full size they are most.
+        middles = places[allowed]
+        for step in flat:
+            middles = middles[number[middles + step] >= 0]
+        if middles.size:
             break
-    return voxels
+    return np.stack([number[middles + step] for step in flat])
 
 
 def _nearest_steps(affine: Matrix) -> NDArray[np.int64]:
