@@ -143,11 +143,13 @@ def _why_none(found: BolusTiming, aorta: BolusTiming, peaks: tuple[float, float]
             f"the right part of the heart peaks at {found.peak_s:g} s, no earlier than the aorta "
             f"({aorta.peak_s:g} s)"
         )
-    # A curve that begins above half its peak has no edge: its bolus was not seen to come.
-    if not lead_s >= _LEAST_LEAD_S:
+    if not np.isfinite(lead_s):
+        return "the bolus was in the right part of the heart, or in the aorta, before the first frame ended"
+    if lead_s < _LEAST_LEAD_S:
+        when = f"{abs(lead_s):.1f} s {'before' if lead_s > 0 else 'after'} the aorta"
         return (
-            f"blood comes to the right part of the heart {lead_s:.1f} s before the aorta, not the "
-            f"{_LEAST_LEAD_S:g} s or more that it takes through the lungs"
+            f"blood comes to the right part of the heart {when}; expected {_LEAST_LEAD_S:g} s or more before "
+            "it, as the lungs are in between"
         )
     if peaks[0] < peaks[1]:
         return (

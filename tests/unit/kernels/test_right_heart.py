@@ -112,10 +112,11 @@ def test_a_thin_heart_has_no_margin() -> None:
 REFUSED = {
     "a homogeneous heart, half as active": (0.5 * bolus(18.0), 0.5 * bolus(18.0), bolus(AORTA_S), "kBq/mL"),
     "no earlier than the aorta": (2 * bolus(AORTA_S + 2.0), bolus(AORTA_S), bolus(AORTA_S), "no earlier"),
-    "the left heart alone": (bolus(AORTA_S - 2.0, 1.1), bolus(AORTA_S), bolus(AORTA_S), "through the lungs"),
+    "the left heart alone": (bolus(AORTA_S - 2.0, 1.1), bolus(AORTA_S), bolus(AORTA_S), "s before the aorta"),
     "diluted": (bolus(RIGHT_S, 0.8), 0.1 * bolus(RIGHT_S), bolus(AORTA_S), "undiluted"),
     "an aorta without a bolus": (bolus(RIGHT_S), bolus(AORTA_S), np.full(45, 9.0), "first pass"),
     "a heart without a bolus": (np.zeros(45), np.zeros(45), bolus(AORTA_S), "first pass"),
+    "there as the scan begins": (bolus(-12.0, 1.5), bolus(-12.0), bolus(AORTA_S), "first frame"),
     "before the scan": (bolus(-30.0, 9.0), bolus(-30.0), bolus(AORTA_S), "first pass"),
 }
 
