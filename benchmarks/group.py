@@ -24,7 +24,7 @@ import pandas as pd
 
 from hedypet_bids.io.manifest import Kind, Manifest, Output, ScanEntry, StepRecord
 from hedypet_bids.io.store import STAMP_KEY, Store
-from hedypet_bids.labels import ALL_TASKS, VOI_TASKS, Task
+from hedypet_bids.labels import ALL_TASKS, INPUT_TASKS, VOI_TASKS, Task
 from hedypet_bids.names import ScanName, entities_of, recording, sidecar_of
 from hedypet_bids.settings import digest
 from hedypet_bids.version import __version__
@@ -223,7 +223,7 @@ def _tables(random: np.random.Generator, n_frames: int, tasks: Iterable[Task]) -
                     "frame_end": start + 60,
                     **curves,
                 }
-            if task not in VOI_TASKS:
+            if task not in INPUT_TASKS:
                 tables[f"{dynamic}{desc}_model-Patlak_kinpar"] = _kinetics(random, task)
     return {
         name: pd.DataFrame(content).to_csv(sep="\t", index=False, na_rep="n/a")
