@@ -53,6 +53,8 @@ class GroupTables:
         Steps that failed in the last run of a participant whose other results are in the tables, by label.
     exit_code
         Of the group level: 65 where nothing is wrong but missing manifests, else 1 where anything is.
+    run
+        What all tables carry as ``hedypet_run`` in the metadata of their Parquet files.
     """
 
     n_participants: int
@@ -61,6 +63,7 @@ class GroupTables:
     warnings: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
     exit_code: int = 0
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def write_readouts(
     wrong = failures or any(read.problem and read.has_manifest for read in reads)
     code = HedypetError.exit_code if wrong else BadDataError.exit_code if problems else 0
     warnings = _warnings(reads, splits, present)
-    return GroupTables(len(labels), rows, problems, warnings, failures, code)
+    return GroupTables(len(labels), rows, problems, warnings, failures, code, run)
 
 
 def _run_of(output: Path, labels: Sequence[str], settings: Settings, splits: Splits) -> str:

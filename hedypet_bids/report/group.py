@@ -107,6 +107,7 @@ def write_group_page(
         n_participants=len(people),
         n_scans=len(scans),
         tables=[(name, rows, _parquet_link(output, name)) for name, rows in tables.rows.items()],
+        run=tables.run,
         warnings=tables.warnings,
         problems=[*problems, *unread, *unread_values, *quality.problems],
         missing=[{"subject": scan.title, "reasons": scan.missing} for scan in scans if scan.missing],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from running import ROOT, only
 
@@ -118,6 +119,13 @@ def test_repeatability_is_that_of_the_tables(written: tuple[Path, GroupTables]) 
     np.testing.assert_allclose(changes.set_index("Subject")["Change [%]"], expected.loc[changes["Subject"]])
     assert set(changes["First Session"]) == {"later"} and set(changes["Last Session"]) == {"test"}
     assert row["Mean Change [%]"] == pytest.approx(expected.mean())
+
+
+def test_page_and_tables_carry_the_mark_of_their_run(written: tuple[Path, GroupTables]) -> None:
+    output, found = written
+    write_group_page(output, found)
+    mark = pq.read_schema(output / "readouts" / "means.parquet").metadata[b"hedypet_run"].decode()
+    assert f'<code id="run">{mark}</code>' in (output / "group.html").read_text("utf-8")
 
 
 def test_other_frames_are_not_compared(output: Path) -> None:
