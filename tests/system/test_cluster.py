@@ -113,7 +113,7 @@ def check_kills_inside(steps: Sequence[str], bids: Path, undisturbed: Path, outp
 def test_a_run_killed_inside_steps_ends_as_an_undisturbed_one(
     one_coarse: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    steps = ["segment total", "resample bodydyn", "aorta", "maps Patlak", "quality"]
+    steps = ["resample bodydyn", "aorta", "maps Patlak"]
     check_kills_inside(steps, one_coarse, undisturbed, tmp_path / "out")
 
 
