@@ -86,6 +86,12 @@ _Flag = Annotated[bool, Strict()]
 _Text = Annotated[
     str, Field(pattern=r"^\S(.*\S)?$", description="text that neither begins nor ends with a space")
 ]
+_Folder = Annotated[
+    str,
+    Field(
+        pattern=r"^(\S(.*\S)?)?$", description="a folder, or nothing; it neither begins nor ends with a space"
+    ),
+]
 _Label = Annotated[
     str,
     Field(pattern="^[0-9A-Za-z+]+$", description="a label: letters and digits, without its rec- or acq-"),
@@ -365,7 +371,8 @@ class KineticsSettings:
         and segment, as in the file names. ``aortavoicombineddescending``: every voxel of the three kinds of
         volume in the descending aorta; ``aortavoi1ml3pxdescendingupper`` is one of hedyPET's twelve.
     t_star_min : float
-        MA1, Logan, MRTM, MRTM2 and RelativePatlak use the frames whose middle is at or after this time, min.
+        MA1, Logan, MRTM, MRTM2 and RelativePatlak use the frames whose middle is at or after this time, min;
+        PatlakPBIF those that start at or after it.
     late_window_min : tuple[float, float]
         FUR and SUVR use the frames whose middle is in this window, min after injection.
     plasma_to_blood : float
@@ -381,6 +388,9 @@ class KineticsSettings:
         Of glucose and its analogue in the tissue (no unit). 0: not known, and no CMRglc.
     tissue_density_g_per_ml : float
         Density of the tissue for CMRglc, g/mL.
+    population_readouts : str
+        Folder with the table ``input_function_tacs`` of a group level (hedypet's or hedyPET's), whose people
+        lend PatlakPBIF their early blood; relative to the folder in which hedypet is started. Empty: none.
     patlak : PatlakSettings
         Parameters of Patlak's model, a section of their own.
     compartments : CompartmentSettings
@@ -400,6 +410,7 @@ class KineticsSettings:
     k2_prime_per_min: Annotated[float, Strict(), Field(ge=0, le=100)] = 0.0
     lumped_constant: Annotated[float, Strict(), Field(ge=0, le=10)] = 0.0
     tissue_density_g_per_ml: Annotated[float, Strict(), Field(gt=0, le=10)] = 1.04
+    population_readouts: _Folder = ""
     patlak: PatlakSettings = field(default_factory=PatlakSettings)
     compartments: CompartmentSettings = field(default_factory=CompartmentSettings)
 

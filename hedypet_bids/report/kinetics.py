@@ -16,6 +16,7 @@ from hedypet_bids import names
 from hedypet_bids.figures.curves import draw_curves, draw_input_functions
 from hedypet_bids.figures.patlak import PatlakPlot, draw_ki_by_start, draw_patlak, patlak_plot
 from hedypet_bids.figures.pictures import Picture
+from hedypet_bids.inputs.population import with_population
 from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.tables import read_blood, read_curves, read_table, read_timed
 from hedypet_bids.kernels.kinetics import KineticModel, Parameter, Patlak, fits_with, known_models
@@ -320,7 +321,7 @@ class DynamicSections:
         sources: Sequence[str],
     ) -> pd.DataFrame:
         """All rows of the fit of a single curve."""
-        of_scan = model.of(self.person)
+        of_scan = with_population(model.of(self.person), self.settings)
         if self.metadata is not None:
             of_scan = of_scan.of_nuclide(self.metadata.radionuclide, self.metadata.half_life_s)
         if not model.reference:

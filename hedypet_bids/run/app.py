@@ -86,6 +86,7 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     request = _request(options)
     dataset = Dataset(options.bids_dir, request)
     check_asked(dataset, settings.selection, options.derivatives)
+    _check_population(settings)
     corrections = {"corrections": dataset.corrections.root} if dataset.corrections.root else {}
     links = {"raw": dataset.root, **dataset.derivatives, **corrections}
     store = Store(options.output_dir.resolve(), links, checksums=options.checksums)
@@ -141,6 +142,17 @@ def process_participants(options: Options, settings: Settings) -> Sequence[Parti
     results.sort(key=lambda result: result.label)
     console.summarise(results, store.root, exit_code_of(results))
     return results
+
+
+def _check_population(settings: Settings) -> None:
+    """Raise what is wrong with the people whose blood a model takes, before any participant."""
+    if not settings.kinetics.population_readouts:
+        return
+    # Few runs need it, and it takes a second to import.
+    from hedypet_bids.inputs.population import read_population
+
+    if any(model.population for model in kinetic_models(settings)):
+        read_population(settings)
 
 
 def process_job(job: Job, notify: Callable[[str, str, str], None]) -> ParticipantResult:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.errors import did_you_mean
+from hedypet_bids.inputs.population import with_population
 from hedypet_bids.io.manifest import Kind
 from hedypet_bids.io.sidecars import read_sidecar
 from hedypet_bids.io.store import Writer
@@ -62,14 +63,14 @@ class FitModel(Step):
             )
             for key in self._fitted()
         }
-        options = model_of(self.model, self.scan).options(settings)
+        options = model_of(self.model, self.scan, settings).options(settings)
         return Plan([*self._curves().values(), *self._inputs()], makes, options)
 
     def run(self, _plan: Plan, writer: Writer) -> None:
         """Fit all curves in one call; of a model with a reference region, those of each table."""
         dynamic, settings = self.scan.dynamic, self.context.settings
         assert dynamic is not None
-        model = model_of(self.model, self.scan)
+        model = model_of(self.model, self.scan, settings)
         # Regions of several tables share what a model makes of an input function.
         fitted = self._fitted()
         for keys in [[key] for key in fitted] if model.reference else [list(fitted)]:
@@ -164,9 +165,9 @@ class FitModel(Step):
         return {key: path for key, path in self.curves.outputs.of("mean").items() if key[0] not in vois}
 
 
-def model_of(model: KineticModel, scan: Scan) -> KineticModel:
-    """The model with what it needs to know of a scan."""
-    of_person = model.of(scan.person)
+def model_of(model: KineticModel, scan: Scan, settings: Settings) -> KineticModel:
+    """The model with what it needs to know of a scan, and of other people."""
+    of_person = with_population(model.of(scan.person), settings)
     if scan.dynamic is None:
         return of_person
     metadata = scan.metadata(scan.dynamic)
@@ -179,7 +180,7 @@ def why_no_kinetics(model: KineticModel, scan: Scan, blood: ExtractInputFunction
         return "no dynamic PET was found"
     metadata = scan.metadata(scan.dynamic)
     tracer = metadata.tracer or scan.name.tracer
-    reason = why_not(model.of(scan.person), tracer, metadata.frames, settings)
+    reason = why_not(with_population(model.of(scan.person), settings), tracer, metadata.frames, settings)
     if model.reference:
         lacks = "" if settings.kinetics.reference_region else _NO_REFERENCE
     else:

@@ -71,7 +71,7 @@ class MapModel(Step):
                 for parameter in self.model.maps
             },
             settings={
-                **model_of(self.model, self.scan).map_options(settings),
+                **model_of(self.model, self.scan, settings).map_options(settings),
                 "input_function": wanted,
                 "fwhm_mm": self.model.map_fwhm_mm(settings),
                 **self.scan.metadata(dynamic).timing_and_scale,
@@ -102,7 +102,7 @@ class MapModel(Step):
                 sources=plan.reads,
                 SkullStripped=False,
                 Units=parameter.units,
-                **model_of(self.model, self.scan).map_sidecar(blood.frames, settings),
+                **model_of(self.model, self.scan, settings).map_sidecar(blood.frames, settings),
                 **self._mask(),
                 SmoothingFwhmMm=self.model.map_fwhm_mm(settings),
                 InputFunction=settings.kinetics.map_input_function,
@@ -151,7 +151,7 @@ class MapModel(Step):
             np.broadcast_to(self.scan.metadata(dynamic).scale, reader.n_frames),
             self._frames_of_body(reader, voxels),
         )
-        model = model_of(self.model, self.scan)
+        model = model_of(self.model, self.scan, self.context.settings)
         by_name = model.body_maps(blood.mean, blood.frames, self.context.settings, body, threads)
         return (_planes(by_name[parameter.name], body) for parameter in self.model.maps)
 

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from hedypet_bids.kernels.kinetics.influx import FUR, CMRglc, RelativePatlak
     from hedypet_bids.kernels.kinetics.lung import LungRightHeart
     from hedypet_bids.kernels.kinetics.patlak import Patlak
+    from hedypet_bids.kernels.kinetics.population_patlak import PatlakPBIF
     from hedypet_bids.kernels.kinetics.reference_region import MRTM, MRTM2, SRTM, SUVR
 
 # The module and class of each model.
 _SHIPPED = {
     "Patlak": ("patlak", "Patlak"),
+    "PatlakPBIF": ("population_patlak", "PatlakPBIF"),
     "TwoTissueIrr": ("compartments", "TwoTissue"),
     "OneTissue": ("compartments", "OneTissue"),
     "LiverDualInput": ("dual_input", "LiverDualInput"),
@@ -65,6 +67,7 @@ __all__ = [
     "OneTissue",
     "Parameter",
     "Patlak",
+    "PatlakPBIF",
     "RelativePatlak",
     "TwoTissue",
     "fits_with",

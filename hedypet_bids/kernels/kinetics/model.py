@@ -24,6 +24,7 @@ from hedypet_bids.settings import Settings
 
 if TYPE_CHECKING:
     from hedypet_bids.kernels.kinetics.body_voxels import BodyVoxels
+    from hedypet_bids.kernels.kinetics.population_input import PopulationInput
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ class KineticModel(ABC):
     of_body
         Whether its voxel maps are made by :meth:`body_maps` of all frames of the body's voxels, not as
         weighted sums of frames, as by default.
+    population
+        Whether it takes early blood from other people, of ``[kinetics] population_readouts``; not by default.
     regions
         The only regions that it is fitted to, by name; all, as by default, when empty.
     references
@@ -164,6 +167,7 @@ class KineticModel(ABC):
     reference: ClassVar[bool] = False
     blood: ClassVar[str] = ""
     from_injection: ClassVar[bool] = True
+    population: ClassVar[bool] = False
     regions: ClassVar[tuple[str, ...]] = ()
     of_body: ClassVar[bool] = False
     references: ClassVar[Mapping[str, Reference]] = {}
@@ -192,6 +196,21 @@ class KineticModel(ABC):
             As ``F18``; empty when the scan does not say.
         half_life_s
             Its half-life, s; NaN when that is not known.
+
+        Returns
+        -------
+        KineticModel
+            Itself, as by default, when it needs nothing.
+        """
+        return self
+
+    def of_population(self, population: PopulationInput) -> KineticModel:  # noqa: ARG002
+        """The model with the blood of other people.
+
+        Parameters
+        ----------
+        population
+            Their input functions. Only models with :attr:`population` are given one.
 
         Returns
         -------
@@ -710,6 +729,29 @@ def _plain(tracer: str) -> str:
     return re.sub("deoxyd?glucose|deoxyglukose", "deoxyglucose", letters)
 
 
+def is_trapped(tracer: str, settings: Settings) -> bool:
+    """Whether ``[kinetics] tracers`` names a tracer.
+
+    Parameters
+    ----------
+    tracer
+        As a sidecar, a table or a file name has it.
+    settings
+        Those of the run.
+
+    Returns
+    -------
+    bool
+        However they spell it.
+
+    Examples
+    --------
+    >>> is_trapped("18F-Fluorodeoxyglucose", Settings()), is_trapped("PSMA", Settings())
+    (True, False)
+    """
+    return any(_plain(name) in _plain(tracer) for name in settings.kinetics.tracers)
+
+
 def why_not(model: KineticModel, tracer: str, frames: FrameTimes, settings: Settings) -> str:
     """Why a model does not apply to a scan; empty when it does.
 
@@ -721,10 +763,10 @@ def why_not(model: KineticModel, tracer: str, frames: FrameTimes, settings: Sett
         Those of the dynamic PET, s from injection.
     """
     start_s = float(frames.start_s[0])
-    known = settings.kinetics.tracers
-    if model.trapped and tracer and not any(_plain(name) in _plain(tracer) for name in known):
+    if model.trapped and tracer and not is_trapped(tracer, settings):
+        known = ", ".join(settings.kinetics.tracers)
         return (
-            f"{model.title} needs a tracer that is trapped, and {tracer} is none of {', '.join(known)}; name "
+            f"{model.title} needs a tracer that is trapped, and {tracer} is none of {known}; name "
             "it in [kinetics] tracers of --settings if it is"
         )
     if model.from_injection and start_s > settings.kinetics.latest_start_s:

@@ -483,30 +483,7 @@ class Patlak(KineticModel):
         settings: Settings,
     ) -> Fits:
         """Ki and V0 by ordinary least squares in every window, and whether the points lie on a line."""
-        rule, windows = rule_for(frames, settings), windows_of(settings)
-        found = fit_patlak(curves, inputs, frames, windows=windows, rule=rule)
-        asked = [window.last_frames for window in windows]
-        last_frames = pd.array(asked, dtype="Int64")
-        start_min = [np.nan if window.start_min is None else window.start_min for window in windows]
-        change, change_se = _relative_slope_change(curves, inputs, frames, found, windows, rule)
-        return Fits(
-            {"last_frames": last_frames, "start_min": start_min},
-            {
-                "Ki": found.ki,
-                "Ki_se": found.ki_se,
-                "V0": found.v0,
-                "V0_se": found.v0_se,
-                "r2": found.r2,
-                "n_used": found.n_used,
-                "n_excluded": found.n_excluded,
-                "t_start": found.t_start_s,
-                "t_end": found.t_end_s,
-                "rule": rule,
-                "slope_change": change,
-                "slope_change_se": change_se,
-                "reason": remarks(found.ki, found.ki_se, change, change_se, found.n_used, asked),
-            },
-        )
+        return fits_in(windows_of(settings), curves, inputs, frames, rule_for(frames, settings))
 
     @property
     def maps(self) -> tuple[Parameter, ...]:
@@ -587,6 +564,54 @@ class Patlak(KineticModel):
         )
 
 
+def fits_in(
+    windows: Sequence[Window],
+    curves: NDArray[np.float64],
+    inputs: NDArray[np.float64],
+    frames: FrameTimes,
+    rule: Rule,
+) -> Fits:
+    """Patlak fits as columns of a table, with what is doubtful about them.
+
+    Parameters
+    ----------
+    windows
+        The frames of each fit.
+    curves, inputs
+        Bq/mL, shapes (n_regions, n_frames) and (n_inputs, n_frames).
+    frames
+        When the frames are, s from injection.
+    rule
+        As in :func:`integrate`.
+
+    Returns
+    -------
+    Fits
+        The columns of :class:`Patlak`.
+    """
+    found = fit_patlak(curves, inputs, frames, windows=windows, rule=rule)
+    asked = [window.last_frames for window in windows]
+    change, change_se = _relative_slope_change(curves, inputs, frames, found, windows, rule)
+    return Fits(
+        window_columns(windows),
+        {
+            "Ki": found.ki,
+            "Ki_se": found.ki_se,
+            "V0": found.v0,
+            "V0_se": found.v0_se,
+            "r2": found.r2,
+            "n_used": found.n_used,
+            "n_excluded": found.n_excluded,
+            "t_start": found.t_start_s,
+            "t_end": found.t_end_s,
+            "rule": rule,
+            "slope_change": change,
+            "slope_change_se": change_se,
+            "reason": remarks(found.ki, found.ki_se, change, change_se, found.n_used, asked),
+        },
+    )
+
+
 def _relative_slope_change(
     curves: NDArray[np.float64],
     inputs: NDArray[np.float64],
@@ -654,3 +679,27 @@ def windows_of(settings: Settings) -> tuple[Window, ...]:
     patlak = settings.kinetics.patlak
     by_frames = tuple(Window(last_frames=n) for n in patlak.last_frames)
     return by_frames + tuple(Window(start_min=t) for t in patlak.start_min)
+
+
+def window_columns(windows: Sequence[Window]) -> dict[str, Any]:
+    """The columns that tell windows apart in tables.
+
+    Parameters
+    ----------
+    windows
+        Those of the fits.
+
+    Returns
+    -------
+    dict
+        A value a window; missing where the other column says it.
+
+    Examples
+    --------
+    >>> window_columns([Window(last_frames=4), Window(start_min=30.0)])["last_frames"].tolist()
+    [4, <NA>]
+    """
+    return {
+        "last_frames": pd.array([window.last_frames for window in windows], dtype="Int64"),
+        "start_min": [np.nan if window.start_min is None else window.start_min for window in windows],
+    }
