@@ -18,7 +18,7 @@ from hedypet_bids.io.parquet import parquet_dataset
 from hedypet_bids.io.presence import refuse_other_kinds
 from hedypet_bids.kernels.kinetics.model import KineticModel, is_trapped
 from hedypet_bids.kernels.kinetics.population_input import PopulationInput, population_input
-from hedypet_bids.model import FloatArray, FrameTimes
+from hedypet_bids.model import FloatArray, FrameTimes, Person, PetMetadata
 from hedypet_bids.settings import Settings
 
 _TABLE = "input_function_tacs"
@@ -60,13 +60,19 @@ def read_population(settings: Settings) -> PopulationInput | None:
     return _read(path, path.stat().st_mtime_ns, settings.kinetics.tracers)
 
 
-def with_population(model: KineticModel, settings: Settings) -> KineticModel:
-    """A model with the people that the settings name, if it takes any and they name some.
+def of_scan(
+    model: KineticModel, person: Person, metadata: PetMetadata | None, settings: Settings
+) -> KineticModel:
+    """A model with what it needs to know of a scan, and of the people that the settings name.
 
     Parameters
     ----------
     model
         Any.
+    person
+        Who was scanned.
+    metadata
+        Of the dynamic PET; None where there is none.
     settings
         Those of the run.
 
@@ -80,8 +86,11 @@ def with_population(model: KineticModel, settings: Settings) -> KineticModel:
     MissingInputError, BadDataError
         As :func:`read_population`.
     """
+    model = model.of(person)
     people = read_population(settings) if model.population else None
-    return model if people is None else model.of_population(people)
+    if people is not None:
+        model = model.of_population(people)
+    return model if metadata is None else model.of_nuclide(metadata.radionuclide, metadata.half_life_s)
 
 
 def _table_in(folder: Path) -> Path:

@@ -16,7 +16,7 @@ from hedypet_bids import names
 from hedypet_bids.figures.curves import draw_curves, draw_input_functions
 from hedypet_bids.figures.patlak import PatlakPlot, draw_ki_by_start, draw_patlak, patlak_plot
 from hedypet_bids.figures.pictures import Picture
-from hedypet_bids.inputs.population import with_population
+from hedypet_bids.inputs.population import of_scan
 from hedypet_bids.io.manifest import ScanOutputs
 from hedypet_bids.io.tables import read_blood, read_curves, read_table, read_timed
 from hedypet_bids.kernels.kinetics import KineticModel, Parameter, Patlak, fits_with, known_models
@@ -321,12 +321,10 @@ class DynamicSections:
         sources: Sequence[str],
     ) -> pd.DataFrame:
         """All rows of the fit of a single curve."""
-        of_scan = with_population(model.of(self.person), self.settings)
-        if self.metadata is not None:
-            of_scan = of_scan.of_nuclide(self.metadata.radionuclide, self.metadata.half_life_s)
+        told = of_scan(model, self.person, self.metadata, self.settings)
         if not model.reference:
             bloods = [blood for name in sources if (blood := self._blood(name)) is not None]
-            parts = fits_with(of_scan, curve[np.newaxis], bloods, frames, self.settings)
+            parts = fits_with(told, curve[np.newaxis], bloods, frames, self.settings)
             rows = [fits.table(["organ"], [blood.name for blood in of]) for of, fits in parts]
             return pd.concat(rows) if rows else pd.DataFrame()
         regions = self.settings.kinetics.reference_region
@@ -336,7 +334,7 @@ class DynamicSections:
         # The regions of the table come along: a model may take from all of them what they have in common.
         _, regions_of_table = read_curves(self.outputs.of("mean")[key])
         curves = np.vstack([curve, regions_of_table])
-        fits = of_scan.fit(curves, found[1][np.newaxis], frames, self.settings)
+        fits = told.fit(curves, found[1][np.newaxis], frames, self.settings)
         table = fits.table(["organ", *map(str, range(1, len(curves)))], sources[:1])
         return table[table["name"] == "organ"]
 

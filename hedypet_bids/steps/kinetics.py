@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hedypet_bids import names
 from hedypet_bids.errors import did_you_mean
-from hedypet_bids.inputs.population import with_population
+from hedypet_bids.inputs.population import of_scan
 from hedypet_bids.io.manifest import Kind
 from hedypet_bids.io.sidecars import read_sidecar
 from hedypet_bids.io.store import Writer
@@ -167,11 +167,8 @@ class FitModel(Step):
 
 def model_of(model: KineticModel, scan: Scan, settings: Settings) -> KineticModel:
     """The model with what it needs to know of a scan, and of other people."""
-    of_person = with_population(model.of(scan.person), settings)
-    if scan.dynamic is None:
-        return of_person
-    metadata = scan.metadata(scan.dynamic)
-    return of_person.of_nuclide(metadata.radionuclide, metadata.half_life_s)
+    metadata = None if scan.dynamic is None else scan.metadata(scan.dynamic)
+    return of_scan(model, scan.person, metadata, settings)
 
 
 def why_no_kinetics(model: KineticModel, scan: Scan, blood: ExtractInputFunctions, settings: Settings) -> str:
@@ -180,7 +177,7 @@ def why_no_kinetics(model: KineticModel, scan: Scan, blood: ExtractInputFunction
         return "no dynamic PET was found"
     metadata = scan.metadata(scan.dynamic)
     tracer = metadata.tracer or scan.name.tracer
-    reason = why_not(with_population(model.of(scan.person), settings), tracer, metadata.frames, settings)
+    reason = why_not(model_of(model, scan, settings), tracer, metadata.frames, settings)
     if model.reference:
         lacks = "" if settings.kinetics.reference_region else _NO_REFERENCE
     else:

@@ -288,6 +288,57 @@ def fit_compartments(
     >>> {name: round(found[name].item(), 2) for name in ("K1", "k2", "k3", "vB", "delay")}
     {'K1': 0.1, 'k2': 0.13, 'k3': 0.06, 'vB': 0.05, 'delay': 3.0}
     """
+    regions, inputs, bloods, why_not = checked(curves, input_functions, whole_blood, frames)
+    shape = (len(regions), len(inputs), len(MODELS))
+    shares, places = np.full((*shape, 3), np.nan), np.full((*shape, 2), np.nan)
+    rss, normal = np.full(shape, np.nan), np.zeros((*shape, 5, 5))
+    root = root_weights(frames, half_life_s)
+    known = np.flatnonzero(np.isfinite(regions).all(axis=1))
+    for i in (i for i, reason in enumerate(why_not) if not reason):
+        blood = None if whole_blood is None else InputCurve(bloods[i], frames)
+        solver = _Solver(InputCurve(inputs[i], frames), blood, root, (delay_s[0] / 60, delay_s[1] / 60))
+        for first in range(0, len(known), _CURVES_AT_ONCE):
+            some = known[first : first + _CURVES_AT_ONCE]
+            fits = solver.fit(regions[some] * root)
+            for into, part in zip((shares, places, rss, normal), fits, strict=True):
+                into[some, i] = part
+    rates, delays = places[..., 0], places[..., 1] * 60.0
+    normal[..., _D, :] /= 60.0
+    normal[..., :, _D] /= 60.0
+    free = _free(shares, rates, delays, delay_s)
+    return CompartmentFits(
+        shares=shares,
+        rate_per_min=rates,
+        delay_s=delays,
+        covariance=_covariance(normal, free, rss, len(frames)),
+        free=free,
+        r2=weighted_r2(regions * root, root, rss),
+        aicc=_aicc(rss, len(frames)),
+        why_not=why_not,
+        doubt=doubt_of(frames),
+    )
+
+
+def checked(
+    curves: FloatArray, input_functions: FloatArray, whole_blood: FloatArray | None, frames: FrameTimes
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], tuple[str, ...]]:
+    """Curves, input functions and whole blood as rows, and why there is no fit with each input function.
+
+    Parameters
+    ----------
+    curves, input_functions, whole_blood, frames
+        As of :func:`fit_compartments`.
+
+    Returns
+    -------
+    tuple
+        Arrays of shapes (n_regions, n_frames) and, twice, (n_inputs, n_frames); texts, length n_inputs.
+
+    Raises
+    ------
+    BadDataError
+        The arrays do not have one column per frame, or not one curve of whole blood per input function.
+    """
     regions: NDArray[np.float64] = np.atleast_2d(np.asarray(curves, dtype=np.float64))
     inputs: NDArray[np.float64] = np.atleast_2d(np.asarray(input_functions, dtype=np.float64))
     for what, found in (("A curve", regions), ("An input function", inputs)):
@@ -306,38 +357,26 @@ def fit_compartments(
         why_not_input(plasma, frames) or why_not_input(blood, frames)
         for plasma, blood in zip(inputs, bloods, strict=True)
     )
-    shape = (len(regions), len(inputs), len(MODELS))
-    shares, places = np.full((*shape, 3), np.nan), np.full((*shape, 2), np.nan)
-    rss, normal = np.full(shape, np.nan), np.zeros((*shape, 5, 5))
-    root = root_weights(frames, half_life_s)
-    known = np.flatnonzero(np.isfinite(regions).all(axis=1))
-    for i in (i for i, reason in enumerate(why_not) if not reason):
-        blood = None if whole_blood is None else InputCurve(bloods[i], frames)
-        solver = _Solver(InputCurve(inputs[i], frames), blood, root, (delay_s[0] / 60, delay_s[1] / 60))
-        for first in range(0, len(known), _CURVES_AT_ONCE):
-            some = known[first : first + _CURVES_AT_ONCE]
-            fits = solver.fit(regions[some] * root)
-            for into, part in zip((shares, places, rss, normal), fits, strict=True):
-                into[some, i] = part
-    rates, delays = places[..., 0], places[..., 1] * 60.0
-    normal[..., _D, :] /= 60.0
-    normal[..., :, _D] /= 60.0
-    free = _free(shares, rates, delays, delay_s)
-    weighted = regions * root
+    return regions, inputs, bloods, why_not
+
+
+def weighted_r2(
+    weighted: NDArray[np.float64], root: NDArray[np.float64], rss: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Coefficient of determination of weighted frames; NaN for a curve that does not vary.
+
+    Parameters
+    ----------
+    weighted
+        Curves times the roots of the weights, shape (n_regions, n_frames).
+    root
+        Those roots, shape (n_frames,).
+    rss
+        Weighted residual sums of squares, shape (n_regions, ...).
+    """
     total = ((weighted - root * (weighted @ root / (root @ root))[:, None]) ** 2).sum(axis=1)
     varies = total > _SINGULAR * (weighted**2).sum(axis=1)
-    r2 = 1 - rss / np.where(varies, total, np.nan)[:, None, None]
-    return CompartmentFits(
-        shares=shares,
-        rate_per_min=rates,
-        delay_s=delays,
-        covariance=_covariance(normal, free, rss, len(frames)),
-        free=free,
-        r2=r2,
-        aicc=_aicc(rss, len(frames)),
-        why_not=why_not,
-        doubt=doubt_of(frames),
-    )
+    return np.asarray(1 - rss / np.where(varies, total, np.nan).reshape(-1, *[1] * (rss.ndim - 1)))
 
 
 def why_not_input(blood: FloatArray, frames: FrameTimes) -> str:
@@ -842,15 +881,7 @@ class _Compartments(KineticModel):
         frames: FrameTimes,
         settings: Settings,
     ) -> Fits:
-        chosen = settings.kinetics.compartments
-        found = fit_compartments(
-            curves,
-            inputs,
-            frames,
-            whole_blood=whole_blood,
-            delay_s=chosen.delay_s,
-            half_life_s=self.half_life_s(settings),
-        )
+        found = self._of_compartments(curves, inputs, whole_blood, frames, settings)
         parameters = found.parameters(MODELS[self.n_tissues])
         reason = parameters.pop("reason")
         values = {
@@ -862,6 +893,23 @@ class _Compartments(KineticModel):
             "reason": reason,
         }
         return Fits({}, {name: value[..., None] for name, value in values.items()})
+
+    def _of_compartments(
+        self,
+        curves: NDArray[np.float64],
+        inputs: NDArray[np.float64],
+        whole_blood: NDArray[np.float64] | None,
+        frames: FrameTimes,
+        settings: Settings,
+    ) -> CompartmentFits:
+        return fit_compartments(
+            curves,
+            inputs,
+            frames,
+            whole_blood=whole_blood,
+            delay_s=settings.kinetics.compartments.delay_s,
+            half_life_s=self.half_life_s(settings),
+        )
 
     def _shared_methods(self, settings: Settings) -> str:
         low_s, high_s = settings.kinetics.compartments.delay_s

@@ -19,9 +19,9 @@ from hedypet_bids.kernels.kinetics.compartments import (
     MODELS,
     CompartmentFits,
     TwoTissue,
+    checked,
     doubt_of,
-    fit_compartments,
-    why_not_input,
+    weighted_r2,
 )
 from hedypet_bids.kernels.kinetics.input_curve import InputCurve
 from hedypet_bids.kernels.kinetics.model import Fits, Parameter
@@ -111,11 +111,8 @@ def fit_dual_input(
     >>> round(found.tissue.parameters("2TCM")["K1"].item(), 2)
     0.9
     """
-    regions: NDArray[np.float64] = np.atleast_2d(np.asarray(curves, dtype=np.float64))
-    inputs: NDArray[np.float64] = np.atleast_2d(np.asarray(input_functions, dtype=np.float64))
-    bloods = inputs if whole_blood is None else np.atleast_2d(np.asarray(whole_blood, dtype=np.float64))
+    regions, inputs, bloods, why_not = checked(curves, input_functions, whole_blood, frames)
     root = root_weights(frames, half_life_s)
-    why_not = tuple(why_not_input(blood, frames) for blood in inputs)
     shape = (len(regions), len(inputs))
     found = {
         name: np.full((*shape, *rest), np.nan)
@@ -123,13 +120,12 @@ def fit_dual_input(
             ("shares", (3, 3)),
             ("rate", (3,)),
             ("delay", (3,)),
-            ("r2", (3,)),
             ("portal", ()),
             ("portal_se", ()),
         )
     }
     covariance, free = np.zeros((*shape, 3, 5, 5)), np.zeros((*shape, 3, 5), dtype=bool)
-    known = np.flatnonzero(np.isfinite(regions).all(axis=1))
+    known, rss = np.flatnonzero(np.isfinite(regions).all(axis=1)), np.full(shape, np.nan)
     for i in (i for i, reason in enumerate(why_not) if not reason):
         arteries = InputCurve(inputs[i], frames), InputCurve(bloods[i], frames)
         model = _DualInput(*arteries, root, arterial_fraction)
@@ -139,17 +135,19 @@ def fit_dual_input(
             found["shares"][at], covariance[at] = fit.shares, fit.covariance[:_PORTAL, :_PORTAL]
             free[at] = fit.free[:_PORTAL]
             found["rate"][at], found["delay"][at] = np.exp(fit.place[0]), fit.place[1]
-            found["r2"][at] = _r2(regions[r] * root, root, fit.rss)
+            rss[r, i] = fit.rss
             found["portal"][r, i] = portal = np.exp(fit.place[2])
             if fit.free[_PORTAL]:
                 found["portal_se"][r, i] = portal * np.sqrt(fit.covariance[_PORTAL, _PORTAL])
+    r2 = np.full((*shape, 3), np.nan)
+    r2[..., _TWO_TISSUES] = weighted_r2(regions * root, root, rss)
     tissue = CompartmentFits(
         shares=found["shares"],
         rate_per_min=found["rate"],
         delay_s=found["delay"],
         covariance=covariance,
         free=free,
-        r2=found["r2"],
+        r2=r2,
         aicc=np.full((*shape, 3), np.nan),
         why_not=why_not,
         doubt=doubt_of(frames),
@@ -179,7 +177,7 @@ class _DualInput:
         self._nodes = np.stack(np.broadcast_arrays(np.log(rates), delays, np.log(portal)), axis=-1)
         self._nodes = self._nodes.reshape(-1, 3)
         self._lower, self._upper = self._nodes.min(axis=0), self._nodes.max(axis=0)
-        self._bases = self._grid()
+        self._bases = self._bases_at(RATES_PER_MIN, _DELAYS_S, _PORTAL_PER_MIN)
         self._grams = np.einsum("nif,njf->nij", self._bases, self._bases)
 
     def fit(self, weighted: NDArray[np.float64]) -> _Fit:
@@ -248,51 +246,33 @@ class _DualInput:
 
     def _at(self, place: NDArray[np.float64]) -> NDArray[np.float64]:
         """The weighted bases B, E (min) and I (min), shape (3, n_frames), at log a, delay (s) and log ka."""
-        rate, delay_s, portal = np.exp(place[0]), place[1], np.exp(place[2])
-        artery, blood, early = self._artery, self._blood, 0.0
-        slow = artery.convolved(portal, early)
-        if abs(rate - portal) < _APART * portal:
-            rate = portal * (1 + _APART)
-        arterial = (blood.shifted(delay_s), artery.convolved(rate, delay_s), artery.integral(delay_s))
-        spread = (
-            portal * blood.convolved(portal, early),
-            portal / (portal - rate) * (artery.convolved(rate, early) - slow),
-            artery.integral(early) - slow,
-        )
-        return self._mixed(np.stack(arterial), np.stack(spread))
+        rate, delay_s, portal = np.exp(place[:1]), place[1:2], np.exp(place[2:])
+        return np.asarray(self._bases_at(rate, delay_s, portal)[0])
 
-    def _grid(self) -> NDArray[np.float64]:
-        """What :meth:`_at` gives for every node."""
-        artery, blood, rates = self._artery, self._blood, RATES_PER_MIN.copy()
-        for portal in _PORTAL_PER_MIN:
-            rates[np.abs(rates - portal) < _APART * portal] *= 1 + _APART
-        n_portal, n_delays, n_rates = len(_PORTAL_PER_MIN), len(_DELAYS_S), len(rates)
-        shape = (n_portal, n_delays, n_rates, len(self._root))
-        slow, fast = artery.convolved(_PORTAL_PER_MIN, 0.0), artery.convolved(rates, 0.0)
-        portal = _PORTAL_PER_MIN[:, None, None]
+    def _bases_at(
+        self, rates: NDArray[np.float64], delays_s: NDArray[np.float64], portal: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Those of every ka, delay and a, in that order, shape (n_nodes, 3, n_frames)."""
+        artery, blood, early, rates = self._artery, self._blood, 0.0, rates.copy()
+        for each in portal:
+            rates[np.abs(rates - each) < _APART * each] *= 1 + _APART
+        shape = (len(portal), len(delays_s), len(rates), len(self._root))
+        slow, fast, passing = artery.convolved(portal, early), artery.convolved(rates, early), portal[:, None]
         arterial = (
-            blood.shifted(_DELAYS_S)[None, :, None],
-            np.swapaxes(artery.convolved(rates, _DELAYS_S), 0, 1)[None],
-            artery.integral(_DELAYS_S)[None, :, None],
+            blood.shifted(delays_s)[None, :, None],
+            np.swapaxes(artery.convolved(rates, delays_s), 0, 1)[None],
+            artery.integral(delays_s)[None, :, None],
         )
         spread = (
-            (_PORTAL_PER_MIN[:, None] * blood.convolved(_PORTAL_PER_MIN, 0.0))[:, None, None],
-            (portal / (portal - rates[:, None]) * (fast - slow[:, None]))[:, None],
-            (artery.integral(0.0) - slow)[:, None, None],
+            (passing * blood.convolved(portal, early))[:, None, None],
+            ((passing / (passing - rates))[..., None] * (fast - slow[:, None]))[:, None],
+            (artery.integral(early) - slow)[:, None, None],
         )
-        both = [
+        of_artery, of_vein = (
             np.stack([np.broadcast_to(part, shape).reshape(-1, shape[-1]) for part in parts], axis=1)
             for parts in (arterial, spread)
-        ]
-        return self._mixed(*both)
-
-    def _mixed(self, arterial: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray((self._fraction * arterial + (1 - self._fraction) * spread) * self._root)
-
-
-def _r2(weighted: NDArray[np.float64], root: NDArray[np.float64], rss: float) -> float:
-    total = float(((weighted - root * (weighted @ root / (root @ root))) ** 2).sum())
-    return 1 - rss / total if total > 0 else np.nan
+        )
+        return np.asarray((self._fraction * of_artery + (1 - self._fraction) * of_vein) * self._root)
 
 
 _WINTERDAHL = Reference(
@@ -364,14 +344,7 @@ class LiverDualInput(TwoTissue):
             arterial_fraction=chosen.liver_arterial_fraction,
             half_life_s=self.half_life_s(settings),
         )
-        alone = fit_compartments(
-            curves,
-            inputs,
-            frames,
-            whole_blood=whole_blood,
-            delay_s=chosen.delay_s,
-            half_life_s=self.half_life_s(settings),
-        ).parameters("2TCM")
+        alone = self._of_compartments(curves, inputs, whole_blood, frames, settings).parameters("2TCM")
         values = found.tissue.parameters("2TCM")
         reason = values.pop("reason")
         bound = np.isfinite(found.portal_per_min) & ~np.isfinite(found.portal_se)
