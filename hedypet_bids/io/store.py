@@ -373,6 +373,11 @@ def svg_of(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     # The settings are those of the whole process, in which others may draw.
     with _DRAWING, matplotlib.rc_context({"svg.hashsalt": "hedypet", "svg.fonttype": "none"}):
+        # The solver of the layout is free in its last digits, and names of clip paths are made from them.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            axes.set_position(np.round(axes.get_position(original=True).bounds, 9))
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "hedypet"}, dpi=110)
     return buffer.getvalue()
 
